@@ -1,0 +1,46 @@
+"""Winning tickets in JAX: masks, exact pruning and rewinding for any parameter pytree.
+
+Names are loaded when they are first used, so that `import lth_jax` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from lth_jax._version import __version__
+
+if TYPE_CHECKING:
+    from lth_jax.pruning.masks import apply_mask, density, ones_mask, prunable
+    from lth_jax.pruning.selection import prune
+    from lth_jax.pruning.steps import mask_optimizer_state, masked_step
+    from lth_jax.spec import default_config
+
+_HOMES = {
+    "apply_mask": "lth_jax.pruning.masks",
+    "default_config": "lth_jax.spec",
+    "density": "lth_jax.pruning.masks",
+    "mask_optimizer_state": "lth_jax.pruning.steps",
+    "masked_step": "lth_jax.pruning.steps",
+    "ones_mask": "lth_jax.pruning.masks",
+    "prunable": "lth_jax.pruning.masks",
+    "prune": "lth_jax.pruning.selection",
+}
+
+__all__ = [
+    "__version__",
+    "apply_mask",
+    "default_config",
+    "density",
+    "mask_optimizer_state",
+    "masked_step",
+    "ones_mask",
+    "prunable",
+    "prune",
+]
+
+
+def __getattr__(name: str):
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'lth_jax' has no attribute '{name}'")

@@ -1,0 +1,218 @@
+"""From a spec to what it names: model, data, optimizer, criterion, and the numbers of a plan."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from fractions import Fraction
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from lth_jax import data
+from lth_jax.branches import BRANCHES
+from lth_jax.errors import DataError, SpecError, nearest
+from lth_jax.events import ParameterRow
+from lth_jax.models import MODELS
+from lth_jax.models.base import Model
+from lth_jax.optimizers import OPTIMIZERS
+from lth_jax.pruning.criteria import CRITERIA, Criterion
+from lth_jax.pruning.masks import prunable
+from lth_jax.rng import derive
+from lth_jax.spec import Spec, duration_steps
+from lth_jax.training import Examples, Program, TrainState, in_batches, new_state
+from lth_jax.trees import named_leaves, size
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """A spec with everything it names built: what the trunk works with.
+
+    Attributes:
+      spec: the spec.
+      model, optimizer, criterion: what it names.
+      train, validation, test: the splits on the device; the latter two in batches.
+      example: a zero input, float32 [1, height, width, channels].
+      steps: the last step of training; rewind_step: the step that survivors return to.
+      eval_every: steps between evaluations.
+      rates: what may be pruned: leaf name -> multiple of `pruning.fraction`.
+      parameters: a row for each leaf.
+      data: one phrase about the dataset, for people.
+    """
+
+    spec: Spec
+    model: Model
+    optimizer: optax.GradientTransformation
+    criterion: Criterion
+    train: Examples
+    validation: Examples
+    test: Examples
+    example: jax.Array
+    scale: float
+    steps: int
+    eval_every: int
+    rewind_step: int
+    rates: Mapping[str, Fraction]
+    parameters: tuple[ParameterRow, ...]
+    data: str
+    programs: dict[int, Program] = dataclasses.field(default_factory=dict)
+
+    def fresh(self, key: jax.Array) -> TrainState:
+        """A training state at initialization, drawn from `key`."""
+        return new_state(self.model, self.optimizer, key, self.example)
+
+    def initial(self, replicate: int) -> TrainState:
+        """The replicate's own initialization."""
+        return self.fresh(derive(self.spec.seed, "init", replicate))
+
+    def run_key(self, replicate: int) -> jax.Array:
+        """Batch order and dropout: the same for all levels, branches and draws of a replicate."""
+        return derive(self.spec.seed, "data", replicate)
+
+    def sizes(self) -> dict[str, int]:
+        """Prunable leaf name -> number of weights."""
+        return {row.name: row.count for row in self.parameters if row.prunable}
+
+    def group_size(self, runs: int) -> int:
+        """How many of `runs` train at once: one on the CPU, all elsewhere, or what the spec says."""
+        chosen = self.spec.execution.group_size
+        if not chosen:
+            chosen = 1 if jax.default_backend() == "cpu" else runs
+        return max(1, min(chosen, runs))
+
+    def program(self, group_size: int) -> Program:
+        """The compiled program for groups of that size; one for the whole experiment."""
+        if group_size not in self.programs:
+            self.programs[group_size] = Program(
+                self.model,
+                self.optimizer,
+                batch_size=self.spec.train.batch_size,
+                scale=self.scale,
+                group_size=group_size,
+            )
+        return self.programs[group_size]
+
+
+def check(spec: Spec) -> None:
+    """Whether everything that the spec names exists; before any data or compilation.
+
+    Raises:
+      SpecError: an unknown name; says which names there are.
+      DataError: an unknown dataset.
+    """
+    _known("model.name", spec.model.name, MODELS)
+    _known("train.optimizer", spec.train.optimizer, OPTIMIZERS)
+    _known("pruning.criterion", spec.pruning.criterion, CRITERIA)
+    data.check_name(spec.data.name)
+    for name in spec.branches:
+        kind = spec.branch_spec(name).kind
+        field = "branches" if kind == name else f"branch.{name}.kind"
+        _known(field, kind, BRANCHES)
+    for name in spec.branch:
+        if name not in spec.branches and name not in BRANCHES:
+            known = {*spec.branches, *BRANCHES}
+            raise SpecError(f"config.branch.{name}: no such branch; {nearest(name, known)}")
+    known = getattr(data, "KNOWN", {}).get(spec.data.name)
+    if known:
+        _check_shapes(spec, known.shape, known.classes, known.train - spec.data.validation_size)
+
+
+def build(spec: Spec) -> Experiment:
+    """Loads the data and builds everything.
+
+    Raises:
+      SpecError: a name, or a combination that the data shows to be wrong.
+      DataError: the data cannot be had, or the split sizes do not fit it.
+    """
+    check(spec)
+    whole = data.load(
+        spec.data.name,
+        data_dir=spec.data.data_dir,
+        manual_dir=spec.data.manual_dir,
+        cache_dir=spec.data.cache_dir,
+    )
+    splits = data.split(
+        whole,
+        validation_size=spec.data.validation_size,
+        train_size=spec.data.train_size,
+        test_size=spec.data.test_size,
+    )
+    examples = len(splits.train.labels)
+    shape = whole.train_images.shape[1:]
+    model, optimizer, params = _check_shapes(spec, shape, whole.num_classes, examples)
+    rates = prunable(params, spec.pruning.layer_rates)
+    steps_per_epoch = examples // spec.train.batch_size
+    batch = spec.eval.batch_size
+    return Experiment(
+        spec=spec,
+        model=model,
+        optimizer=optimizer,
+        criterion=CRITERIA[spec.pruning.criterion],
+        train=Examples(jnp.asarray(splits.train.images), jnp.asarray(splits.train.labels)),
+        validation=in_batches(splits.validation.images, splits.validation.labels, batch),
+        test=in_batches(splits.test.images, splits.test.labels, batch),
+        example=jnp.zeros((1, *shape), jnp.float32),
+        scale=whole.scale,
+        steps=duration_steps(spec.train.steps, steps_per_epoch),
+        eval_every=duration_steps(spec.eval.every, steps_per_epoch),
+        rewind_step=duration_steps(spec.rewind.step, steps_per_epoch),
+        rates=rates,
+        parameters=_parameter_rows(spec, params, rates),
+        data=f"{whole.name}: {examples} training, {len(splits.validation.labels)} validation, "
+        f"{len(splits.test.labels)} test images of {'×'.join(map(str, shape))} ({whole.origin})",
+    )
+
+
+def _known(field: str, name: str, registry: Iterable[str]) -> None:
+    if name not in registry:
+        raise SpecError(f"config.{field}={name!r}: no such name; {nearest(name, registry)}")
+
+
+def _check_shapes(spec: Spec, shape: tuple[int, ...], classes: int, examples: int):
+    """Model, optimizer and parameter shapes, provided that the spec fits data of that shape."""
+    if spec.data.train_size:
+        examples = min(examples, spec.data.train_size)
+    if examples < spec.train.batch_size:
+        raise SpecError(
+            f"config.train.batch_size={spec.train.batch_size}: accepted: at most the "
+            f"{max(examples, 0)} training examples"
+        )
+    steps_per_epoch = examples // spec.train.batch_size
+    steps = duration_steps(spec.train.steps, steps_per_epoch)
+    if duration_steps(spec.rewind.step, steps_per_epoch) >= steps:
+        raise SpecError(
+            f"config.rewind.step={spec.rewind.step!r}: accepted: steps before the last, {steps}"
+        )
+    model = MODELS[spec.model.name](classes, hidden=spec.model.hidden)
+    optimizer = OPTIMIZERS[spec.train.optimizer](
+        learning_rate=spec.train.learning_rate,
+        weight_decay=spec.train.weight_decay,
+        momentum=spec.train.momentum,
+    )
+    example = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    params = jax.eval_shape(model.init, jax.random.key(0), example)["params"]
+    try:
+        prunable(params, spec.pruning.layer_rates)
+    except ValueError as error:
+        raise SpecError(f"config.pruning.{error}") from None
+    return model, optimizer, params
+
+
+def _parameter_rows(spec: Spec, params, rates: Mapping[str, Fraction]) -> tuple[ParameterRow, ...]:
+    from lth_jax.pruning.masks import exact
+
+    fraction = exact(spec.pruning.fraction)
+    return tuple(
+        ParameterRow(
+            name,
+            tuple(leaf.shape),
+            size(leaf),
+            name in rates,
+            float(rates.get(name, Fraction(0)) * fraction),
+        )
+        for name, leaf in named_leaves(params).items()
+    )
+
+
+__all__ = ["DataError", "Experiment", "build", "check"]

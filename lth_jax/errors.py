@@ -1,0 +1,51 @@
+"""Errors meant for the person at the terminal: one clear line, and an exit status."""
+
+
+class UserError(ValueError):
+    """Something the user can mend. Commands print the message alone and exit with `exit_status`."""
+
+    exit_status = 2
+
+
+class SpecError(UserError):
+    """A wrong field, value or combination in a config or on the command line (exit status 2)."""
+
+
+class DataError(UserError):
+    """A dataset that does not exist, cannot be had, or is damaged (exit status 2)."""
+
+
+class StoreError(UserError):
+    """A run directory that is missing, locked, damaged, or belongs to another experiment."""
+
+    exit_status = 2
+
+
+class RunError(UserError):
+    """A run that failed although its spec was fine, such as one that diverged (exit status 1)."""
+
+    exit_status = 1
+
+
+class Interrupted(Exception):
+    """A signal asked the experiment to stop, and everything done so far is on disk.
+
+    Attributes:
+      signum: the signal's number.
+      where: the level and step that were reached, for people.
+    """
+
+    def __init__(self, signum: int, where: str):
+        super().__init__(where)
+        self.signum = signum
+        self.where = where
+
+
+def nearest(name: str, known) -> str:
+    """What to say of an unknown `name`: `did you mean 'x'? accepted: …`."""
+    import difflib
+
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"did you mean '{close[0]}'? " if close else ""
+    return f"{hint}accepted: {', '.join(known)}"

@@ -1,0 +1,19 @@
+"""The models, by name. To add one: a function of (classes, options), a row here, a golden count."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from lth_jax.models.base import Model, from_linen
+from lth_jax.models.mlp import MLP
+
+
+def mlp(classes: int, *, hidden: tuple[int, ...] = (300, 100), **_: Any) -> Model:
+    """A fully connected ReLU network; LeNet-300-100 by default."""
+    return from_linen(MLP(classes=classes, hidden=tuple(hidden)))
+
+
+MODELS: dict[str, Callable[..., Model]] = {
+    "mlp": mlp,
+}

@@ -1,0 +1,45 @@
+"""The boundary of the core: a model is a pair of pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, cast
+
+import flax.linen as nn
+import jax
+
+from lth_jax.trees import PyTree
+
+Variables = Mapping[str, PyTree]
+
+
+class Model(NamedTuple):
+    """A network as two pure functions.
+
+    Attributes:
+      init: (key, x) -> variables: `{"params": …}` and further collections such as `batch_stats`.
+      apply: (variables, x, train, rngs) -> (logits, new_state). `x` is float [batch, height,
+        width, channels], logits are [batch, classes]; `new_state` holds the collections besides
+        `params`, changed only where `train` is True.
+    """
+
+    init: Callable[[jax.Array, jax.Array], Variables]
+    apply: Callable[[Variables, jax.Array, bool, dict[str, jax.Array]], tuple[jax.Array, PyTree]]
+
+
+def from_linen(module: nn.Module) -> Model:
+    """The pair of a Flax Linen module whose `__call__` takes `(x, train)`."""
+
+    def init(key: jax.Array, x: jax.Array) -> Variables:
+        return module.init(key, x, train=False)
+
+    def apply(
+        variables: Variables, x: jax.Array, train: bool, rngs: dict[str, jax.Array]
+    ) -> tuple[jax.Array, PyTree]:
+        state = {name: tree for name, tree in variables.items() if name != "params"}
+        if not train or not state:
+            return cast(jax.Array, module.apply(variables, x, train=train, rngs=rngs)), state
+        logits, new_state = module.apply(variables, x, train=train, rngs=rngs, mutable=list(state))
+        return logits, new_state
+
+    return Model(init, apply)

@@ -1,0 +1,1 @@
+"""Masks, criteria, selection, schedules and masked steps: pure functions over any pytree."""

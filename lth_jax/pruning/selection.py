@@ -1,0 +1,165 @@
+"""Exact selection: remove precisely the n lowest scores, by layer or over all layers.
+
+The threshold is found bit by bit on the scores' ordered integer images, 32 counting passes instead
+of a sort, so one compiled function per shape serves every level on any backend.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lth_jax.pruning.masks import exact, kept_counts, prunable, with_leaves
+from lth_jax.trees import PyTree, named_leaves
+
+SCOPES = ("layerwise", "global")
+
+
+def groups(rates: Mapping[str, Fraction], scope: str) -> list[tuple[tuple[str, ...], Fraction]]:
+    """The groups of leaves that are ranked together, each with its multiple of the fraction.
+
+    `layerwise`: every leaf by itself. `global`: all leaves of one multiple together.
+
+    Raises:
+      ValueError: `scope` is neither.
+    """
+    if scope == "layerwise":
+        return [((name,), rate) for name, rate in rates.items()]
+    if scope == "global":
+        members: dict[Fraction, list[str]] = {}
+        for name, rate in rates.items():
+            members.setdefault(rate, []).append(name)
+        return [(tuple(names), rate) for rate, names in members.items()]
+    raise ValueError(f"scope={scope!r}: accepted: {' or '.join(SCOPES)}")
+
+
+def removal_count(surviving: int, fraction: float | Fraction, multiple: Fraction) -> int:
+    """floor(fraction × multiple × surviving), in exact decimals (0.29 of 100 is 29)."""
+    return math.floor(exact(fraction) * multiple * surviving)
+
+
+def prune(
+    scores: PyTree,
+    mask: PyTree,
+    fraction: float | Fraction,
+    *,
+    scope: str = "layerwise",
+    rates: Mapping[str, Fraction] | None = None,
+) -> PyTree:
+    """The mask after one more round: the lowest-scored share of the survivors is removed.
+
+    Of each ranked group, exactly floor(fraction × multiple × surviving) weights go. Among equal
+    scores, the earlier one goes first, in `jax.tree.leaves` order and C order within a leaf.
+
+    Args:
+      scores: importance of each weight, higher = keep; the parameters' structure, any real dtype.
+        For magnitude pruning, `jax.tree.map(jnp.abs, params)`.
+      mask: the mask so far, bool, same structure; pruned weights never come back.
+      fraction: share of the surviving weights to remove, in [0, 1], read as the decimal it prints.
+      scope: `layerwise` or `global` ranking.
+      rates: what may be pruned, as `prunable` gives it (by default every kernel, multiple 1).
+
+    Returns:
+      A new mask.
+
+    Raises:
+      ValueError: the fraction is out of range, the scope unknown, or a survivor's score is NaN or
+        infinite (a run that diverged has no ranking).
+    """
+    if not 0 <= exact(fraction) <= 1:
+        raise ValueError(f"fraction={fraction}: accepted: 0 to 1")
+    rates = prunable(mask) if rates is None else rates
+    counts = kept_counts(mask, rates)
+    removals = {
+        names: removal_count(sum(counts[name][0] for name in names), fraction, multiple)
+        for names, multiple in groups(rates, scope)
+    }
+    return remove_lowest(scores, mask, removals)
+
+
+def remove_lowest(scores: PyTree, mask: PyTree, removals: Mapping[tuple[str, ...], int]) -> PyTree:
+    """The mask without the `count` lowest-scored survivors of each group of leaf names.
+
+    Raises:
+      ValueError: a group has fewer survivors than are to be removed, or a survivor's score is not
+        finite; names the leaves.
+    """
+    score_leaves, mask_leaves = named_leaves(scores), named_leaves(mask)
+    new: dict[str, jax.Array] = {}
+    for names, count in removals.items():
+        alive = tuple(jnp.asarray(mask_leaves[name]) for name in names)
+        values = tuple(jnp.asarray(score_leaves[name]) for name in names)
+        surviving, finite = jax.device_get(_survey(values, alive))
+        if not finite:
+            raise ValueError(f"scores of {', '.join(names)} are not finite: nothing to rank")
+        if not 0 <= count <= surviving:
+            raise ValueError(f"cannot remove {count} of {surviving} weights of {', '.join(names)}")
+        new.update(zip(names, _drop_lowest(values, alive, np.uint32(count)), strict=True))
+    return with_leaves(mask, new)
+
+
+@jax.jit
+def _survey(scores: Sequence[jax.Array], alive: Sequence[jax.Array]) -> tuple:
+    """(number of survivors, whether all their scores are finite)."""
+    surviving = sum(jnp.count_nonzero(a) for a in alive)
+    finite = [jnp.all(jnp.isfinite(s) | ~a) for s, a in zip(scores, alive, strict=True)]
+    return surviving, jnp.all(jnp.stack(finite))
+
+
+@jax.jit
+def _drop_lowest(
+    scores: Sequence[jax.Array], alive: Sequence[jax.Array], count: jax.Array
+) -> list[jax.Array]:
+    """`alive` without its `count` lowest scores; ties by position."""
+    live = jnp.concatenate([jnp.ravel(a) for a in alive])
+    key = jnp.concatenate([jnp.ravel(k) for k in _same_width([_ordered(s) for s in scores])])
+    threshold = _kth_smallest(key, live, count)
+    below = live & (key < threshold)
+    ties = live & (key == threshold)
+    still = count - jnp.count_nonzero(below).astype(jnp.uint32)
+    tied_rank = jnp.cumsum(ties.astype(jnp.uint32))
+    kept = live & ~below & ~(ties & (tied_rank <= still))
+    ends = np.cumsum([a.size for a in alive])[:-1]
+    parts = jnp.split(kept, ends)
+    return [jnp.reshape(part, a.shape) for part, a in zip(parts, alive, strict=True)]
+
+
+def _same_width(keys: list[jax.Array]) -> list[jax.Array]:
+    """32- and 64-bit keys cannot be compared: a group's leaves must agree."""
+    if len({key.dtype for key in keys}) > 1:
+        raise ValueError("a group's scores must all be float64, or none")
+    return keys
+
+
+def _ordered(scores: jax.Array) -> jax.Array:
+    """Unsigned integers in the order of the scores: float32 bits, or float64's under x64.
+
+    Narrower floats widen exactly. Negative zero equals zero.
+    """
+    scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
+    bits = 8 * scores.dtype.itemsize
+    unsigned = jnp.dtype(f"uint{bits}")
+    raw = jax.lax.bitcast_convert_type(jnp.where(scores == 0, 0, scores), unsigned)
+    sign = jnp.array(1 << (bits - 1), unsigned)
+    return jnp.where(raw & sign, ~raw, raw | sign)
+
+
+def _kth_smallest(key: jax.Array, live: jax.Array, count: jax.Array) -> jax.Array:
+    """The `count`-th smallest live key (0 for count 0): the largest t with fewer than `count` < t.
+
+    Sets the bits of t from the highest down.
+    """
+    bits = 8 * key.dtype.itemsize
+    one = jnp.array(1, key.dtype)
+
+    def set_bit(i, threshold):
+        candidate = threshold | (one << (bits - 1 - i).astype(key.dtype))
+        fewer = jnp.count_nonzero(live & (key < candidate)).astype(jnp.uint32) < count
+        return jnp.where(fewer, candidate, threshold)
+
+    return jax.lax.fori_loop(0, bits, set_bit, jnp.zeros((), key.dtype))

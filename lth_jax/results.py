@@ -1,0 +1,104 @@
+"""`results.csv`, the contract: one row for each run, and how rows are written and read.
+
+Pure: text in, rows out. Where the file lies, and that it is replaced atomically, is `store`'s.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+TRUNK = "ticket"
+
+
+class RunId(NamedTuple):
+    """Which run of an experiment: the trunk's are of branch `ticket`, draw 0."""
+
+    branch: str
+    level: int
+    replicate: int
+    draw: int
+
+    def __str__(self) -> str:
+        """Such as `reinit, level 3, replicate 0, draw 1`."""
+        draw = f", draw {self.draw}" if self.draw else ""
+        return f"{self.branch}, level {self.level}, replicate {self.replicate}{draw}"
+
+
+@dataclasses.dataclass(frozen=True)
+class ResultRow:
+    """One trained network. Accuracies and density are fractions in [0, 1]; losses are nats."""
+
+    branch: str
+    level: int
+    replicate: int
+    draw: int
+    density: float
+    kept: int
+    prunable: int
+    early_stop_step: int
+    early_stop_val_loss: float
+    early_stop_val_accuracy: float
+    early_stop_test_accuracy: float
+    final_val_accuracy: float
+    final_test_accuracy: float
+    final_train_loss: float
+    steps: int
+    train_seconds: float
+
+    @property
+    def run_id(self) -> RunId:
+        """The (branch, level, replicate, draw) that the row is about."""
+        return RunId(self.branch, self.level, self.replicate, self.draw)
+
+
+COLUMNS: tuple[str, ...] = tuple(field.name for field in dataclasses.fields(ResultRow))
+_TYPES = {
+    field.name: {"str": str, "int": int, "float": float}[str(field.type)]
+    for field in dataclasses.fields(ResultRow)
+}
+
+
+def sort_rows(rows: Iterable[ResultRow], branches: Sequence[str]) -> list[ResultRow]:
+    """Rows by level, the spec's order of `branches` (the trunk first), replicate, draw.
+
+    Branches that the spec no longer names keep their rows, after the others, by name.
+    """
+    order = {name: index for index, name in enumerate((TRUNK, *branches))}
+    return sorted(
+        rows,
+        key=lambda r: (r.level, order.get(r.branch, len(order)), r.branch, r.replicate, r.draw),
+    )
+
+
+def to_csv(rows: Iterable[ResultRow]) -> str:
+    """The text of `results.csv`: a header line, then the rows as given, floats by `repr`."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row in rows:
+        values = dataclasses.astuple(row)
+        writer.writerow([repr(v) if isinstance(v, float) else v for v in values])
+    return out.getvalue()
+
+
+def from_csv(text: str) -> list[ResultRow]:
+    """The rows of `results.csv`; columns that this version does not know are passed over.
+
+    Raises:
+      ValueError: a contract column is missing or a value does not parse; names line and column.
+    """
+    rows = []
+    reader = csv.DictReader(io.StringIO(text))
+    missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
+    if missing:
+        raise ValueError(f"results.csv lacks the columns {', '.join(missing)}")
+    for number, record in enumerate(reader, start=2):
+        try:
+            rows.append(ResultRow(**{name: _TYPES[name](record[name]) for name in COLUMNS}))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"results.csv line {number}: {error}") from None
+    return rows

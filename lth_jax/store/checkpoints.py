@@ -1,0 +1,194 @@
+"""Checkpoints: a folder of Orbax's arrays and a manifest that says what they must be.
+
+Orbax loads a flipped byte as a wrong value without a word, so the manifest keeps a SHA-256 of every
+file, and of itself. It also lists the arrays, so that a checkpoint can be looked at without Orbax
+and without loading anything. A checkpoint appears by one rename, whole or not at all.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lth_jax.errors import StoreError
+from lth_jax.store.files import write_text, writing
+from lth_jax.trees import PyTree, map_named, named_leaves
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+ARRAYS = "arrays"
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """What a checkpoint holds, read without its arrays.
+
+    Attributes:
+      arrays: name -> (shape, dtype's name).
+      meta: the writer's own JSON object.
+      files: relative file name -> SHA-256 in hex.
+    """
+
+    arrays: Mapping[str, tuple[tuple[int, ...], str]]
+    meta: Mapping[str, Any]
+    files: Mapping[str, str]
+
+
+class Damaged(StoreError):
+    """A checkpoint whose bytes are not those that were written."""
+
+
+def save(path: Path, tree: PyTree, meta: Mapping[str, Any] | None = None) -> None:
+    """Writes the arrays of `tree`, by name, and `meta` as a checkpoint at `path`, replacing it."""
+    from orbax.checkpoint import v1 as ocp
+
+    arrays = {name: np.asarray(leaf) for name, leaf in named_leaves(tree).items()}
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        ocp.save(temporary / ARRAYS, _nest(arrays))
+        body = {
+            "format": FORMAT,
+            "meta": dict(meta or {}),
+            "arrays": {name: [list(a.shape), a.dtype.name] for name, a in arrays.items()},
+            "files": _digests(temporary),
+        }
+        write_text(temporary / MANIFEST, json.dumps({**body, "sha256": _seal(body)}, indent=1))
+        _replace(temporary, path)
+
+
+def load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The arrays of a checkpoint by name, on the host, and its `meta`.
+
+    Raises:
+      Damaged: a byte of it changed, a file is missing, or it is no checkpoint.
+    """
+    manifest = verify(path)
+    from orbax.checkpoint import v1 as ocp
+
+    abstract = {
+        name: np.broadcast_to(np.zeros((), dtype), shape)
+        for name, (shape, dtype) in manifest.arrays.items()
+    }
+    try:
+        arrays = named_leaves(ocp.load(path / ARRAYS, _nest(abstract)))
+    except (
+        Exception
+    ) as error:  # Orbax and TensorStore raise many kinds; none may end in a traceback
+        raise Damaged(f"checkpoint {path} cannot be read: {_first_line(error)}") from error
+    return {name: np.asarray(arrays[name]) for name in manifest.arrays}, dict(manifest.meta)
+
+
+def verify(path: Path) -> Manifest:
+    """The manifest of a checkpoint all of whose files are as they were written.
+
+    Raises:
+      Damaged: as `load`; the message names the file.
+    """
+    manifest = read_manifest(path)
+    try:
+        found = _digests(path)
+    except OSError as error:
+        raise Damaged(f"checkpoint {path} cannot be read: {error.strerror}") from error
+    for name, digest in manifest.files.items():
+        if found.get(name) != digest:
+            what = "is missing" if name not in found else "is damaged"
+            raise Damaged(f"checkpoint {path}: its file {name} {what}")
+    return manifest
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest alone, checked against its own seal, but not against the files.
+
+    Raises:
+      Damaged: it is missing or changed; StoreError: it is of another format.
+    """
+    try:
+        body = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        seal = body.pop("sha256")
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise Damaged(f"checkpoint {path}: its {MANIFEST} is missing or damaged") from error
+    if seal != _seal(body):
+        raise Damaged(f"checkpoint {path}: its {MANIFEST} is damaged")
+    if body["format"] != FORMAT:
+        raise StoreError(
+            f"checkpoint {path} has format {body['format']}; this version reads {FORMAT}"
+        )
+    arrays = {name: (tuple(shape), dtype) for name, (shape, dtype) in body["arrays"].items()}
+    return Manifest(arrays, body["meta"], body["files"])
+
+
+def fill(template: PyTree, arrays: Mapping[str, np.ndarray], prefix: str = "") -> PyTree:
+    """`template`'s structure with the arrays of the same names under `prefix`.
+
+    Raises:
+      StoreError: an array is missing, or its shape or dtype is another one.
+    """
+
+    def leaf(name: str, like: Any) -> np.ndarray:
+        array = arrays.get(prefix + name)
+        wanted = f"{np.dtype(like.dtype).name}{list(like.shape)}"
+        if array is None:
+            raise StoreError(f"the checkpoint lacks {prefix}{name} ({wanted})")
+        if array.shape != tuple(like.shape) or array.dtype != like.dtype:
+            found = f"{array.dtype.name}{list(array.shape)}"
+            raise StoreError(f"the checkpoint's {prefix}{name} is {found}, not {wanted}")
+        return array
+
+    return map_named(leaf, template)
+
+
+def subtree(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, Any]:
+    """The arrays under `prefix/` as nested dicts, as Flax names its parameters."""
+    start = prefix + "/"
+    return _nest({n[len(start) :]: a for n, a in arrays.items() if n.startswith(start)})
+
+
+def _nest(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """`{"a/b": x}` as `{"a": {"b": x}}`."""
+    nested: dict[str, Any] = {}
+    for name, array in arrays.items():
+        *parents, last = name.split("/")
+        node = nested
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = array
+    return nested
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    return {
+        file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and file.relative_to(folder).as_posix() != MANIFEST
+    }
+
+
+def _seal(body: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+def _replace(temporary: Path, path: Path) -> None:
+    """Puts `temporary` at `path`. A folder cannot be replaced by one rename: the old goes first."""
+    if path.exists():
+        old = path.with_name(f".{path.name}.{os.getpid()}.old.tmp")
+        shutil.rmtree(old, ignore_errors=True)
+        os.rename(path, old)
+        os.rename(temporary, path)
+        shutil.rmtree(old)
+    else:
+        os.rename(temporary, path)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

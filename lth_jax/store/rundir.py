@@ -1,0 +1,290 @@
+"""The run directory: what an experiment leaves on disk, and how it is found again.
+
+spec.json, results.csv, metrics/<branch>/level_03.csv, figures/…
+checkpoints/replicate_0/{initial,rewind,level_03}   what is kept of the trunk
+checkpoints/progress_000007                         the level that is running
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lth_jax import spec as specs
+from lth_jax._version import __version__
+from lth_jax.errors import SpecError, StoreError
+from lth_jax.results import ResultRow, RunId, from_csv, sort_rows, to_csv
+from lth_jax.store import checkpoints, curves
+from lth_jax.store.files import write_json, write_text
+from lth_jax.store.lock import Lock, held_by
+from lth_jax.trees import PyTree
+
+FORMAT = 1
+VERSIONED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint")
+
+
+class RunDirectory:
+    """A run directory, to be read by anyone and written by the one who opened it.
+
+    Attributes:
+      path: the folder.
+      rows: the finished runs.
+      problems: one line for each damaged thing that was met and not used.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.rows: dict[RunId, ResultRow] = {}
+        self.problems: list[str] = []
+        self._lock: Lock | None = None
+        self._order: Sequence[str] = ()
+
+    # Opening
+
+    @classmethod
+    def open(cls, path: Path, spec: specs.Spec, name: str, command: Sequence[str]) -> RunDirectory:
+        """Opens the directory of `spec` for writing, new or to be gone on with.
+
+        Raises:
+          StoreError: it belongs to another experiment (names the differing fields), is in use,
+            cannot be written, or is of another format.
+        """
+        run = cls(path)
+        run._lock = Lock(path / "lock")
+        try:
+            record = run.record_of_spec() if (path / "spec.json").exists() else None
+            known = _check_same(path, record, spec) if record else {}
+            branches = {**known, **_branch_records(spec)}
+            run._order = tuple({**dict.fromkeys(spec.branches), **dict.fromkeys(known)})
+            run._read_rows()
+            run._clean()
+            write_json(path / "spec.json", {
+                "format": FORMAT,
+                "name": name,
+                "identity": specs.identity(spec),
+                "spec": specs.to_dict(spec),
+                "branches": branches,
+                "versions": versions(),
+                "command": list(command),
+            })  # fmt: skip
+        except BaseException:
+            run.close()
+            raise
+        return run
+
+    @classmethod
+    def read(cls, path: Path) -> RunDirectory:
+        """The directory as it is, for looking only; it may be running or damaged.
+
+        Raises:
+          StoreError: there is no run, or it is of another format.
+        """
+        run = cls(path)
+        record = run.record_of_spec()
+        run._order = tuple({**dict.fromkeys(record["spec"]["branches"]), **record["branches"]})
+        run._read_rows()
+        return run
+
+    def close(self) -> None:
+        """Gives the lock back."""
+        if self._lock:
+            self._lock.release()
+            self._lock = None
+
+    def record_of_spec(self) -> dict[str, Any]:
+        """The content of `spec.json`.
+
+        Raises:
+          StoreError: it is missing, damaged, or of another format.
+        """
+        file = self.path / "spec.json"
+        try:
+            record = json.loads(file.read_text(encoding="utf-8"))
+            found = record["format"]
+        except FileNotFoundError:
+            raise StoreError(f"{self.path} holds no run: it has no spec.json") from None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise StoreError(f"{file} is damaged: {error}") from error
+        if found != FORMAT:
+            raise StoreError(f"{self.path} has format {found}; this version reads {FORMAT}")
+        return record
+
+    def spec(self) -> specs.Spec:
+        """The spec that the directory was last started with.
+
+        Raises:
+          StoreError: this version does not know one of its fields.
+        """
+        return _spec_of(self.path, self.record_of_spec())
+
+    def holder(self) -> str:
+        """Who is running it now (`process 12 on host`), or an empty string."""
+        return held_by(self.path / "lock")
+
+    def _read_rows(self) -> None:
+        file = self.path / "results.csv"
+        if file.exists():
+            try:
+                self.rows = {row.run_id: row for row in from_csv(file.read_text("utf-8"))}
+            except ValueError as error:
+                raise StoreError(f"{file} is damaged: {error}") from error
+
+    def _clean(self) -> None:
+        """Removes what a killed save left behind; nothing that was ever whole."""
+        folder = self.path / "checkpoints"
+        for leftover in [*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp")]:
+            shutil.rmtree(leftover, ignore_errors=True)
+        for leftover in self.path.rglob(".*.tmp"):
+            leftover.unlink(missing_ok=True)
+
+    def _report(self, problem: object) -> None:
+        if str(problem) not in self.problems:
+            self.problems.append(str(problem))
+
+    # Results and curves
+
+    def sorted_rows(self) -> list[ResultRow]:
+        """The rows in the order of `results.csv`."""
+        return sort_rows(self.rows.values(), self._order)
+
+    def record(self, rows: Iterable[ResultRow]) -> None:
+        """Adds rows (or replaces those of the same run) and writes `results.csv`."""
+        self.rows.update({row.run_id: row for row in rows})
+        write_text(self.path / "results.csv", to_csv(self.sorted_rows()))
+
+    def curve(self, branch: str, level: int) -> list[curves.CurvePoint]:
+        """The evaluations of a branch's runs at a level so far; empty where none are."""
+        file = self._curve_file(branch, level)
+        try:
+            return curves.from_csv(file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError, IndexError) as error:
+            self._report(f"{file} is damaged: {error}")
+            return []
+
+    def write_curve(self, branch: str, level: int, points: Iterable[curves.CurvePoint]) -> None:
+        """Replaces the evaluations of a branch at a level."""
+        write_text(self._curve_file(branch, level), curves.to_csv(points))
+
+    def _curve_file(self, branch: str, level: int) -> Path:
+        return self.path / "metrics" / branch / f"level_{level:02d}.csv"
+
+    # Checkpoints of the trunk
+
+    def checkpoint(self, replicate: int, name: str) -> Path:
+        """Where a replicate's checkpoint `initial`, `rewind` or `level_03` lies."""
+        return self.path / "checkpoints" / f"replicate_{replicate}" / name
+
+    def save(self, replicate: int, name: str, tree: PyTree) -> None:
+        """Keeps a checkpoint of the trunk."""
+        checkpoints.save(self.checkpoint(replicate, name), tree)
+
+    def load(self, replicate: int, name: str) -> dict[str, np.ndarray] | None:
+        """Its arrays by name; None where it is missing or damaged (then in `problems`)."""
+        path = self.checkpoint(replicate, name)
+        if not path.exists():
+            return None
+        try:
+            return checkpoints.load(path)[0]
+        except checkpoints.Damaged as error:
+            self._report(error)
+            return None
+
+    def intact(self, replicate: int, name: str) -> bool:
+        """Whether that checkpoint is there with every byte as it was written; loads no arrays."""
+        path = self.checkpoint(replicate, name)
+        if not path.exists():
+            return False
+        try:
+            checkpoints.verify(path)
+        except checkpoints.Damaged as error:
+            self._report(error)
+            return False
+        return True
+
+    # The level that is running
+
+    def save_progress(self, tree: PyTree, meta: Mapping[str, Any]) -> None:
+        """Keeps the state of the running level; the one before goes once this one is whole."""
+        old = self.progress_checkpoints()
+        number = int(old[-1].name.split("_")[1]) + 1 if old else 0
+        checkpoints.save(self.path / "checkpoints" / f"progress_{number:06d}", tree, meta)
+        for path in old:
+            shutil.rmtree(path, ignore_errors=True)
+
+    def load_progress(self) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
+        """The newest undamaged state of a running level, or None."""
+        for path in reversed(self.progress_checkpoints()):
+            try:
+                return checkpoints.load(path)
+            except checkpoints.Damaged as error:
+                self._report(error)
+        return None
+
+    def clear_progress(self) -> None:
+        """Forgets the running level: it is finished."""
+        for path in self.progress_checkpoints():
+            shutil.rmtree(path, ignore_errors=True)
+
+    def progress_checkpoints(self) -> list[Path]:
+        """The folders of the running level, oldest first."""
+        return sorted((self.path / "checkpoints").glob("progress_*"))
+
+
+def level_name(level: int) -> str:
+    """The name of a level's checkpoint and curve: `level_03`."""
+    return f"level_{level:02d}"
+
+
+def versions() -> dict[str, str]:
+    """Of this package and of those that the numbers depend on."""
+    return {"lth_jax": __version__} | {name: importlib.metadata.version(name) for name in VERSIONED}
+
+
+def _branch_records(spec: specs.Spec) -> dict[str, Any]:
+    records = {}
+    for name in spec.branches:
+        branch = spec.branch_spec(name)
+        records[name] = {
+            "identity": specs.branch_identity(branch),
+            "science": specs.branch_science(branch),
+        }
+    return records
+
+
+def _spec_of(path: Path, record: Mapping[str, Any]) -> specs.Spec:
+    try:
+        return specs.from_config(record["spec"])
+    except (SpecError, KeyError) as error:
+        raise StoreError(f"{path / 'spec.json'} is not of this version: {error}") from error
+
+
+def _check_same(path: Path, record: Mapping[str, Any], spec: specs.Spec) -> dict[str, Any]:
+    """The branches that the directory knows, provided that it is `spec`'s.
+
+    Raises:
+      StoreError: the trunk's science or a branch's kind and options differ; names them.
+    """
+    old = specs.science(_spec_of(path, record))
+    if specs.identity(spec) != record["identity"]:
+        different = "; ".join(specs.differences(old, specs.science(spec)))
+        raise StoreError(
+            f"{path} holds another experiment ({different or record['identity']}); "
+            "choose another --workdir"
+        )
+    known = record["branches"]
+    for name, new in _branch_records(spec).items():
+        if name in known and known[name]["identity"] != new["identity"]:
+            raise StoreError(
+                f"{path} holds a branch '{name}' with other options "
+                f"({json.dumps(known[name]['science'])} there, {json.dumps(new['science'])} here); "
+                "give the new one another name"
+            )
+    return dict(known)

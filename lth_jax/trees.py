@@ -1,0 +1,60 @@
+"""Named leaves of parameter pytrees, patterns over their names, and exact counts."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+PyTree = Any
+
+
+def path_name(path: Sequence[Any]) -> str:
+    """A JAX key path as one `/`-joined name: `fc1/kernel`, `0/1`, `layers/0/w`."""
+    return jax.tree_util.keystr(tuple(path), simple=True, separator="/")
+
+
+def named_leaves(tree: PyTree) -> dict[str, Any]:
+    """The leaves of `tree` by name, in `jax.tree.leaves` order.
+
+    The order is part of the contract: it decides ties between equal scores.
+    """
+    return {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def map_named(function: Callable[..., Any], tree: PyTree, *rest: PyTree) -> PyTree:
+    """`jax.tree.map` whose function also gets the leaf's name first."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, *leaves: function(path_name(path), *leaves), tree, *rest
+    )
+
+
+def name_matches(name: str, pattern: str) -> bool:
+    """Whether a shell-style `pattern` names the leaf `name`, or a module above it.
+
+    `output` and `out*` match `output/kernel`; `*/kernel` matches every kernel; `fc` does not match
+    `fc1/kernel`.
+    """
+    parts = name.split("/")
+    return any(
+        fnmatch.fnmatchcase("/".join(parts[:length]), pattern)
+        for length in range(1, len(parts) + 1)
+    )
+
+
+def size(leaf: Any) -> int:
+    """The number of elements of an array or of its shape, as a Python integer."""
+    return int(np.prod(np.shape(leaf), dtype=np.int64))
+
+
+def count_true(mask_leaf: Any) -> int:
+    """The number of True elements, exactly, as a Python integer (shape any, dtype bool)."""
+    return int(np.count_nonzero(np.asarray(mask_leaf)))
+
+
+def nbytes(tree: PyTree) -> int:
+    """The bytes that the arrays of `tree` hold."""
+    return sum(size(leaf) * np.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(tree))
