@@ -15,11 +15,13 @@ if TYPE_CHECKING:
     from lth_jax.pruning.selection import prune
     from lth_jax.pruning.steps import mask_optimizer_state, masked_step
     from lth_jax.spec import default_config
+    from lth_jax.tickets import load_ticket
 
 _HOMES = {
     "apply_mask": "lth_jax.pruning.masks",
     "default_config": "lth_jax.spec",
     "density": "lth_jax.pruning.masks",
+    "load_ticket": "lth_jax.tickets",
     "mask_optimizer_state": "lth_jax.pruning.steps",
     "masked_step": "lth_jax.pruning.steps",
     "ones_mask": "lth_jax.pruning.masks",
@@ -32,6 +34,7 @@ __all__ = [
     "apply_mask",
     "default_config",
     "density",
+    "load_ticket",
     "mask_optimizer_state",
     "masked_step",
     "ones_mask",

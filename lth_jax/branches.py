@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from fractions import Fraction
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -73,16 +74,20 @@ def random_mask(at: BranchPoint) -> Ticket:
 
 def draw_mask(key: jax.Array, mask: PyTree, rates: Mapping[str, Fraction]) -> PyTree:
     """A uniformly random mask that keeps as many weights of each prunable leaf as `mask` does."""
-    keys = dict(zip(rates, jax.random.split(key, len(rates)), strict=True))
-    scores = map_named(
-        lambda name, leaf: (
-            jax.random.uniform(keys[name], leaf.shape) if name in keys else jnp.zeros(leaf.shape)
-        ),
-        mask,
-    )
+    scores = _uniform_scores(key, mask, tuple(rates))
     counts = kept_counts(mask, rates)
     removals = {(name,): total - kept for name, (kept, total) in counts.items()}
     return remove_lowest(scores, ones_mask(mask), removals)
+
+
+@partial(jax.jit, static_argnums=2)
+def _uniform_scores(key: jax.Array, mask: PyTree, names: tuple[str, ...]) -> PyTree:
+    keys = dict(zip(names, jax.random.split(key, len(names)), strict=True))
+
+    def scores(name: str, leaf: jax.Array) -> jax.Array:
+        return jax.random.uniform(keys[name], leaf.shape) if name in keys else jnp.zeros(leaf.shape)
+
+    return map_named(scores, mask)
 
 
 BRANCHES: dict[str, Callable[[BranchPoint], Ticket]] = {

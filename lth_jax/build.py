@@ -12,17 +12,17 @@ import optax
 
 from lth_jax import data
 from lth_jax.branches import BRANCHES
-from lth_jax.errors import DataError, SpecError, nearest
+from lth_jax.errors import SpecError, nearest
 from lth_jax.events import ParameterRow
 from lth_jax.models import MODELS
 from lth_jax.models.base import Model
 from lth_jax.optimizers import OPTIMIZERS
 from lth_jax.pruning.criteria import CRITERIA, Criterion
-from lth_jax.pruning.masks import prunable
+from lth_jax.pruning.masks import exact, prunable
 from lth_jax.rng import derive
 from lth_jax.spec import Spec, duration_steps
 from lth_jax.training import Examples, Program, TrainState, in_batches, new_state
-from lth_jax.trees import named_leaves, size
+from lth_jax.trees import PyTree, named_leaves, size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Experiment:
         return {row.name: row.count for row in self.parameters if row.prunable}
 
     def group_size(self, runs: int) -> int:
-        """How many of `runs` train at once: one on the CPU, all elsewhere, or what the spec says."""
+        """How many of `runs` train at once: one on CPU, all elsewhere, or what the spec says."""
         chosen = self.spec.execution.group_size
         if not chosen:
             chosen = 1 if jax.default_backend() == "cpu" else runs
@@ -164,12 +164,23 @@ def build(spec: Spec) -> Experiment:
     )
 
 
+def optimizer_of(spec: Spec) -> optax.GradientTransformation:
+    """The optimizer that a spec names, with its hyperparameters."""
+    return OPTIMIZERS[spec.train.optimizer](
+        learning_rate=spec.train.learning_rate,
+        weight_decay=spec.train.weight_decay,
+        momentum=spec.train.momentum,
+    )
+
+
 def _known(field: str, name: str, registry: Iterable[str]) -> None:
     if name not in registry:
         raise SpecError(f"config.{field}={name!r}: no such name; {nearest(name, registry)}")
 
 
-def _check_shapes(spec: Spec, shape: tuple[int, ...], classes: int, examples: int):
+def _check_shapes(
+    spec: Spec, shape: tuple[int, ...], classes: int, examples: int
+) -> tuple[Model, optax.GradientTransformation, PyTree]:
     """Model, optimizer and parameter shapes, provided that the spec fits data of that shape."""
     if spec.data.train_size:
         examples = min(examples, spec.data.train_size)
@@ -185,11 +196,7 @@ def _check_shapes(spec: Spec, shape: tuple[int, ...], classes: int, examples: in
             f"config.rewind.step={spec.rewind.step!r}: accepted: steps before the last, {steps}"
         )
     model = MODELS[spec.model.name](classes, hidden=spec.model.hidden)
-    optimizer = OPTIMIZERS[spec.train.optimizer](
-        learning_rate=spec.train.learning_rate,
-        weight_decay=spec.train.weight_decay,
-        momentum=spec.train.momentum,
-    )
+    optimizer = optimizer_of(spec)
     example = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     params = jax.eval_shape(model.init, jax.random.key(0), example)["params"]
     try:
@@ -199,9 +206,9 @@ def _check_shapes(spec: Spec, shape: tuple[int, ...], classes: int, examples: in
     return model, optimizer, params
 
 
-def _parameter_rows(spec: Spec, params, rates: Mapping[str, Fraction]) -> tuple[ParameterRow, ...]:
-    from lth_jax.pruning.masks import exact
-
+def _parameter_rows(
+    spec: Spec, params: PyTree, rates: Mapping[str, Fraction]
+) -> tuple[ParameterRow, ...]:
     fraction = exact(spec.pruning.fraction)
     return tuple(
         ParameterRow(
@@ -213,6 +220,3 @@ def _parameter_rows(spec: Spec, params, rates: Mapping[str, Fraction]) -> tuple[
         )
         for name, leaf in named_leaves(params).items()
     )
-
-
-__all__ = ["DataError", "Experiment", "build", "check"]

@@ -119,8 +119,8 @@ class LevelTrainer:
         alike: dict[tuple[int, int, int], list[Job]] = {}
         for job in jobs:
             mark = saved.get(job.id)
-            start = (mark["step"], mark["evaluated"]) if mark else (job.ticket.step, -1)
-            alike.setdefault((job.ticket.step, *start), []).append(job)
+            step, evaluated = (mark["step"], mark["evaluated"]) if mark else (job.ticket.step, -1)
+            alike.setdefault((job.ticket.step, step, evaluated), []).append(job)
         size = self.experiment.group_size(max(len(members) for members in alike.values()))
         program = self.experiment.program(size)
         flights = []

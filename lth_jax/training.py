@@ -7,6 +7,7 @@ the loop's bounds are traced, so no level, branch or chunk compiles anything aga
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -324,6 +325,7 @@ def new_run(state: TrainState, examples: int) -> Run:
     )
 
 
+@partial(jax.jit, static_argnums=(0, 1))
 def new_state(
     model: Model, optimizer: optax.GradientTransformation, key: jax.Array, x: jax.Array
 ) -> TrainState:
@@ -340,11 +342,13 @@ def new_state(
     return TrainState(params, variables, optimizer.init(params))
 
 
+@jax.jit
 def stack_runs(runs: list[PyTree]) -> PyTree:
     """Pytrees of single runs as one with a leading axis."""
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *runs)
 
 
+@jax.jit
 def unstack_run(runs: PyTree, index: int) -> PyTree:
     """Run `index` of a pytree with a leading axis of runs."""
     return jax.tree.map(lambda leaf: leaf[index], runs)
@@ -365,9 +369,8 @@ def in_batches(images: np.ndarray, labels: np.ndarray, batch_size: int) -> Examp
     )
 
 
-def rewind(
-    point: TrainState, mask: PyTree, optimizer: optax.GradientTransformation
-) -> TrainState:
+@partial(jax.jit, static_argnames="optimizer")
+def rewind(point: TrainState, mask: PyTree, optimizer: optax.GradientTransformation) -> TrainState:
     """The state that a ticket starts from: the rewind point, pruned weights at zero.
 
     Survivors, biases, norm parameters and batch statistics are the point's own, bit for bit; the

@@ -19,8 +19,9 @@ from lth_jax.build import Experiment
 from lth_jax.errors import RunError
 from lth_jax.events import Observer
 from lth_jax.levels import Job, LevelTrainer, Trained
+from lth_jax.plan import planned_runs
 from lth_jax.pruning.criteria import Scoring
-from lth_jax.pruning.masks import ones_mask
+from lth_jax.pruning.masks import kept_counts, ones_mask
 from lth_jax.pruning.selection import prune
 from lth_jax.results import TRUNK, RunId
 from lth_jax.rng import derive
@@ -143,7 +144,8 @@ class Trunk:
 
     def _trainer(self, level: int) -> LevelTrainer:
         def capture(replicate: int, state: TrainState) -> None:
-            self.store.save(replicate, "rewind", state)
+            step = self.experiment.rewind_step
+            self.store.save(replicate, "rewind", state, {"step": step})
 
         captures = level == 0 and self.experiment.rewind_step > 0
         return LevelTrainer(
@@ -163,7 +165,8 @@ class Trunk:
                     "params": done.params,
                     "model_state": done.model_state,
                 }
-                self.store.save(id.replicate, level_name(level), tree)
+                layers = kept_counts(tree["mask"], self.experiment.rates)
+                self.store.save(id.replicate, level_name(level), tree, {"layers": layers})
         self.store.record(done.row for done in trained.values())
         self.store.clear_progress()
 
@@ -171,22 +174,6 @@ class Trunk:
         if RunId(TRUNK, level, replicate, 0) not in self.store.rows:
             return None
         return self.store.load(replicate, level_name(level))
-
-
-def planned_runs(spec: Spec) -> list[RunId]:
-    """Every run that a spec asks for, by level, branch, replicate and draw; the trunk first."""
-    runs = []
-    for level in range(spec.levels + 1):
-        runs += [RunId(TRUNK, level, replicate, 0) for replicate in range(spec.replicates)]
-        for name in spec.branches:
-            branch = spec.branch_spec(name)
-            if level in (branch.levels or range(1, spec.levels + 1)):
-                runs += [
-                    RunId(name, level, replicate, draw)
-                    for replicate in range(spec.replicates)
-                    for draw in range(branch.draws)
-                ]
-    return runs
 
 
 def pending_runs(spec: Spec, store: RunDirectory, rewind_step: int) -> list[RunId]:
@@ -203,7 +190,11 @@ def pending_runs(spec: Spec, store: RunDirectory, rewind_step: int) -> list[RunI
             id = RunId(TRUNK, level, replicate, 0)
             below = RunId(TRUNK, level + 1, replicate, 0) in pending
             beside = any(p.level == level > 0 and p.replicate == replicate for p in pending)
-            if id not in pending and (below or beside) and not store.intact(replicate, level_name(level)):
+            if (
+                id not in pending
+                and (below or beside)
+                and not store.intact(replicate, level_name(level))
+            ):
                 pending.add(id)
         if level == 0 and rewind_step:
             for replicate in {id.replicate for id in pending if id.level > 0}:

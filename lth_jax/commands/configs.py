@@ -93,7 +93,8 @@ def _config_of_file(name: str) -> ConfigDict:
     file, _, variant = name.partition(":")
     path = find_file(file)
     module_spec = importlib.util.spec_from_file_location(f"lth_jax_config_{path.stem}", path)
-    assert module_spec and module_spec.loader
+    assert module_spec is not None
+    assert module_spec.loader is not None
     module = importlib.util.module_from_spec(module_spec)
     # So that a variant config can import its neighbour, as a script could.
     sys.path.insert(0, str(path.parent.resolve()))
@@ -142,16 +143,19 @@ def _override(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
     from absl import flags
     from ml_collections import config_flags
 
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_dict("config", config, flag_values=values)
     for override in overrides:
         field, _, text = override.partition("=")
+        # ml_collections defines flags for the fields that it sees overridden in this list.
+        arguments = ["run.py", PREFIX + override]
+        values = flags.FlagValues()
+        config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=arguments)
         try:
-            values([sys.argv[0], f"{PREFIX}{override}"])
+            values(arguments)
         except (flags.Error, ValueError, TypeError, SyntaxError, AttributeError, KeyError) as error:
             wanted = _accepted(_at(config, field))
             raise SpecError(f"config.{field}={text!r}: accepted: {wanted}") from error
-    return values["config"].value
+        config = values["config"].value
+    return config
 
 
 def _at(config: Any, field: str) -> Any:

@@ -7,7 +7,7 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +22,7 @@ from lth_jax.commands.configs import (
 from lth_jax.errors import Interrupted, SpecError, UserError, nearest
 
 if TYPE_CHECKING:
+    from lth_jax.events import Observer
     from lth_jax.store import RunDirectory
     from lth_jax.trunk import Trunk
 
@@ -88,8 +89,7 @@ def _flags(others: Sequence[str]) -> tuple[str, bool]:
 def _spec(config_file: str, overrides: Sequence[str]) -> specs.Spec:
     from lth_jax.branches import BRANCHES
 
-    spec = specs.from_config(load_config(config_file, overrides, list(BRANCHES)))
-    return spec
+    return specs.from_config(load_config(config_file, overrides, list(BRANCHES)))
 
 
 def help_text(config_file: str, overrides: Sequence[str]) -> str:
@@ -139,12 +139,12 @@ def run_experiment(spec: specs.Spec, *, name: str, path: Path, command: Sequence
 def _trunk(
     spec: specs.Spec,
     store: RunDirectory,
-    terminal,
-    stop_signal,
+    terminal: Observer,
+    stop_signal: Callable[[], int],
     name: str,
 ) -> Trunk | None:
     """The experiment, announced and ready to go; None where nothing is left to train."""
-    from lth_jax.trunk import planned_runs
+    from lth_jax.plan import planned_runs
 
     if all(id in store.rows for id in planned_runs(spec)):
         return None
@@ -167,7 +167,7 @@ def _trunk(
         name=name,
         identity=specs.identity(spec),
         workdir=str(store.path),
-        device=f"{device.device_kind} ({jax.device_count()} {device.platform}, jax {jax.__version__})",
+        device=f"{jax.device_count()} × {device.device_kind}, jax {jax.__version__}",
         data=experiment.data,
         parameters=experiment.parameters,
         total_steps=sum(run_steps(experiment, id) for id in planned),
@@ -178,18 +178,16 @@ def _trunk(
 
 def show_results(store: RunDirectory, spec: specs.Spec, name: str) -> None:
     """Draws the figures, and prints the table, what was found, and where the files are."""
-    from rich.console import Console
-
     from lth_jax.report.figures import write_figures
-    from lth_jax.report.terminal import print_results
+    from lth_jax.report.terminal import make_console, print_results
 
     rows = store.sorted_rows()
     figures = write_figures(rows, store.path / "figures", title=name)
-    print_results(Console(), rows, spec.branches, store.path, figures)
+    print_results(make_console(), rows, spec.branches, store.path, figures)
 
 
 @contextmanager
-def _signals() -> Iterator:
+def _signals() -> Iterator[Callable[[], int]]:
     """A function that gives the number of a signal that came (Ctrl-C, SIGTERM), or 0.
 
     A second one ends the process at once, as if nobody listened.

@@ -10,6 +10,7 @@ import csv
 import gzip
 import hashlib
 import logging
+import math
 from collections.abc import Callable
 from functools import partial
 from importlib import resources
@@ -101,10 +102,13 @@ def read_archive(path: str | Path) -> np.ndarray:
     """
     with gzip.open(path, "rb") as file:
         data = file.read()
-    if data[:3] != b"\0\0\x08":
+    start = 4 + 4 * data[3] if data[:3] == b"\0\0\x08" and len(data) > 3 else len(data) + 1
+    if len(data) < start:
         raise ValueError(f"{path} is not an idx file of uint8")
-    dimensions = np.frombuffer(data, ">i4", count=data[3], offset=4)
-    return np.frombuffer(data, np.uint8, offset=4 + dimensions.nbytes).reshape(dimensions)
+    shape = np.frombuffer(data[4:start], ">i4").tolist()
+    if len(data) - start != math.prod(shape):
+        raise ValueError(f"{path} holds {len(data) - start} values where its shape is {shape}")
+    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
 
 
 def content_digest(dataset: Dataset) -> str:

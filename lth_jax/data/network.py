@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import threading
 import urllib.error
 import urllib.parse
@@ -29,10 +30,11 @@ def _ask(url: str, timeout: float) -> str:
     host = urllib.parse.urlsplit(url).hostname
     try:
         request = urllib.request.Request(url, method="HEAD")
-        with urllib.request.urlopen(request, timeout=timeout):
+        # An opener of its own: the shared one keeps the proxies of its first use.
+        with urllib.request.build_opener().open(request, timeout=timeout):
             return ""
     except urllib.error.HTTPError as error:
         with error:
             return f"{host} answers {error.code} {error.reason}"
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
         return f"{host} cannot be reached: {getattr(error, 'reason', error)}"

@@ -122,8 +122,8 @@ def layout_of(name: str, info: Any) -> Layout:
     if not isinstance(image, features.Image) or not isinstance(label, features.ClassLabel):
         raise DataError(f"{name} has {type(image).__name__} and {type(label).__name__}; {accepted}")
     if image.np_dtype != np.uint8 or len(image.shape) != 3 or None in image.shape:
-        shape = tuple(image.shape)
-        raise DataError(f"{name} has images {image.np_dtype.__name__} {shape}; {accepted}")
+        what = f"{np.dtype(image.np_dtype).name} images of shape {tuple(image.shape)}"
+        raise DataError(f"{name} has {what}; {accepted}")
     if not label.num_classes:
         raise DataError(f"{name} does not say how many classes it has; {accepted}")
     return Layout(*keys, shape=tuple(image.shape), num_classes=label.num_classes)

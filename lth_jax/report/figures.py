@@ -11,7 +11,6 @@ import contextlib
 import itertools
 import math
 import os
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -143,23 +142,14 @@ def write_figures(rows: Iterable[ResultRow], directory: Path | str, *, title: st
 
 
 def _save(figure: Figure, path: Path) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    """Write the figure beside `path`, then in its place."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    metadata = {"Date": None} if path.suffix == ".svg" else {}
     try:
-        with os.fdopen(handle, "wb") as file:
-            metadata = {"Date": None} if path.suffix == ".svg" else {}
-            figure.savefig(file, format=path.suffix[1:], dpi=200, metadata=metadata)
-        os.chmod(temporary, 0o666 & ~_umask())
+        figure.savefig(temporary, format=path.suffix[1:], dpi=200, metadata=metadata)
         os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
-def _umask() -> int:
-    """The permissions that new files lack here; temporary files would otherwise stay private."""
-    umask = os.umask(0)
-    os.umask(umask)
-    return umask
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _drawable(rows: Iterable[ResultRow]) -> list[LevelSummary]:
@@ -266,8 +256,8 @@ def _accuracy_ranges(
     """The range of accuracies, in percent, that is worth most of the figure, and the whole one.
 
     The first goes from the highest accuracy down to three times its gain below the dense network;
-    at least a quarter of the dense network's error, four standard deviations and one point below.
-    The two are the same where the whole range is not twice as large.
+    at least three quarters of the dense network's error (or 2.5 points), four standard deviations
+    and one point below. The two are the same where the whole range is not twice as large.
     """
     named = [(summary, getattr(summary, metric)) for summary in summaries for metric in metrics]
     named = [(summary, stat) for summary, stat in named if math.isfinite(stat.mean)]
@@ -279,7 +269,7 @@ def _accuracy_ranges(
         return whole, whole
     base = min(stat.mean for stat in dense)
     std = max(stat.std for stat in dense)
-    low = base - max(3 * (top - base), (1 - base) / 4, 4 * std, 0.01)
+    low = base - max(3 * (top - base), min(0.75 * (1 - base), 0.025), 4 * std, 0.01)
     if top - bottom <= 2 * (top - low):
         return whole, whole
     return _with_margins(low, top), whole

@@ -184,7 +184,9 @@ def _side_by_side(panels: Sequence[Panel]) -> list[Table]:
         table = _new_table(panel.title)
         for name in panel.branches:
             table.add_column(Text(name), style=_style(name), no_wrap=True)
-        columns = [_aligned(column) for column in zip(*(line.cells for line in panel.lines))]
+        columns = [
+            _aligned(column) for column in zip(*(line.cells for line in panel.lines), strict=True)
+        ]
         for line, *cells in zip(panel.lines, *columns, strict=True):
             table.add_row(line.level, line.density, *cells)
         tables.append(table)
@@ -204,7 +206,7 @@ def _one_below_the_other(panels: Sequence[Panel]) -> list[Table]:
                 keys.append((*head, name))
                 cells.append(metrics)
                 head = "", ""  # a level is named once
-    columns = [_aligned(column) for column in zip(*cells)]
+    columns = [_aligned(column) for column in zip(*cells, strict=True)]
     for (level, density, name), *texts in zip(keys, *columns, strict=True):
         table.add_row(level, density, Text(name), *texts, style=_style(name))
     return [table]

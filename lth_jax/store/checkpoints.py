@@ -10,12 +10,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from lth_jax.errors import StoreError
@@ -126,6 +128,11 @@ def read_manifest(path: Path) -> Manifest:
         )
     arrays = {name: (tuple(shape), dtype) for name, (shape, dtype) in body["arrays"].items()}
     return Manifest(arrays, body["meta"], body["files"])
+
+
+def array_bytes(shape: tuple[int, ...], dtype: str) -> int:
+    """The bytes of an array that a manifest lists."""
+    return math.prod(shape) * jnp.dtype(dtype).itemsize
 
 
 def fill(template: PyTree, arrays: Mapping[str, np.ndarray], prefix: str = "") -> PyTree:

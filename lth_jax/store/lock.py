@@ -51,7 +51,7 @@ class Lock:
             return "another process"
 
     def release(self) -> None:
-        """Gives the lock back; the file stays, since removing it would race with the next holder."""
+        """Gives the lock back; the file stays: removing it would race with the next holder."""
         if self._file >= 0:
             os.truncate(self._file, 0)
             os.close(self._file)

@@ -182,9 +182,11 @@ class RunDirectory:
         """Where a replicate's checkpoint `initial`, `rewind` or `level_03` lies."""
         return self.path / "checkpoints" / f"replicate_{replicate}" / name
 
-    def save(self, replicate: int, name: str, tree: PyTree) -> None:
-        """Keeps a checkpoint of the trunk."""
-        checkpoints.save(self.checkpoint(replicate, name), tree)
+    def save(
+        self, replicate: int, name: str, tree: PyTree, meta: Mapping[str, Any] | None = None
+    ) -> None:
+        """Keeps a checkpoint of the trunk, and with it a JSON object that reads without arrays."""
+        checkpoints.save(self.checkpoint(replicate, name), tree, meta)
 
     def load(self, replicate: int, name: str) -> dict[str, np.ndarray] | None:
         """Its arrays by name; None where it is missing or damaged (then in `problems`)."""

@@ -1,0 +1,8 @@
+"""`python -m lth_jax COMMAND`."""
+
+import sys
+
+from lth_jax.commands import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,28 @@
+"""The commands, one file each. A command takes its arguments and gives its exit status."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from lth_jax.errors import UserError, nearest
+
+# name -> (module, one line for --help); imported only when called.
+COMMANDS = {
+    "run": ("lth_jax.commands.run", "run an experiment, or go on with it"),
+    "inspect": ("lth_jax.commands.inspect", "look into a run directory"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Calls the command that `arguments` name; gives its exit status."""
+    name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if name in ("--help", "-h", "-help", "help"):
+        print("usage: python -m lth_jax COMMAND [--help] …\n")
+        print("\n".join(f"  {name:<10} {line}" for name, (_, line) in COMMANDS.items()))
+        return 0
+    if name not in COMMANDS:
+        print(f"error: {name}: no such command; {nearest(name, COMMANDS)}", file=sys.stderr)
+        return UserError.exit_status
+    return importlib.import_module(COMMANDS[name][0]).main(rest)

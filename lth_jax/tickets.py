@@ -1,0 +1,68 @@
+"""Tickets of a finished or running experiment, to be trained or looked at elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lth_jax.branches import Ticket
+from lth_jax.build import optimizer_of
+from lth_jax.errors import StoreError
+from lth_jax.store import RunDirectory, level_name
+from lth_jax.store.checkpoints import fill, read_manifest, subtree
+from lth_jax.training import TrainState, rewind
+
+
+def load_ticket(run: str | Path, level: int, replicate: int = 0) -> Ticket:
+    """The ticket of a level: its mask and the rewound state, as the trunk trained it.
+
+    Args:
+      run: the run directory.
+      level: the number of prunings behind the ticket; 0 is the dense network.
+      replicate: which replicate's.
+
+    Returns:
+      `Ticket(mask, state, step)`: `mask` and `state.params` are nested dicts of the parameters'
+      names, `state.opt_state` is the optimizer's of the run's spec, and `step` the rewind step.
+
+    Raises:
+      StoreError: there is no such run, level or replicate (says what there is), or it is damaged.
+    """
+    store = RunDirectory.read(Path(run))
+    arrays = _checked(store, replicate, level_name(level))
+    optimizer = optimizer_of(store.spec())
+    point, step = _rewind_point(store, replicate, level, optimizer)
+    mask = jax.tree.map(jnp.asarray, fill(_bools(point.params), arrays, "mask/"))
+    return Ticket(mask, rewind(point, mask, optimizer), step)
+
+
+def _rewind_point(store: RunDirectory, replicate: int, level: int, optimizer):
+    initial = _checked(store, replicate, "initial")
+    params = subtree(initial, "params")
+    state = TrainState(params, subtree(initial, "model_state"), optimizer.init(params))
+    later = store.checkpoint(replicate, "rewind")
+    if level == 0 or not later.exists():
+        return jax.tree.map(jnp.asarray, state), 0
+    arrays = _checked(store, replicate, "rewind")
+    return jax.tree.map(jnp.asarray, fill(state, arrays)), read_manifest(later).meta["step"]
+
+
+def _bools(params):
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, np.bool_), params)
+
+
+def _checked(store: RunDirectory, replicate: int, name: str) -> dict[str, np.ndarray]:
+    arrays = store.load(replicate, name)
+    if arrays is None:
+        problem = "; ".join(store.problems) or f"accepted: {_there_is(store)}"
+        raise StoreError(f"{store.path} has no {name} of replicate {replicate}: {problem}")
+    return arrays
+
+
+def _there_is(store: RunDirectory) -> str:
+    found = sorted(store.path.glob("checkpoints/replicate_*/level_*"))
+    names = [f"{path.parent.name}/{path.name}" for path in found]
+    return ", ".join(names) or "no level is finished"

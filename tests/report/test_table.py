@@ -1,0 +1,110 @@
+import io
+
+import pytest
+from example_rows import example_row, example_rows
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+
+from lth_jax.report.table import ResultsTable, to_markdown
+from lth_jax.results import TRUNK
+
+FIVE = ("reinit", "random_mask", "late", "shuffle", "zero")
+
+
+def printed(rows, branches=None, width=80) -> str:
+    console = Console(file=io.StringIO(), width=width)
+    console.print(ResultsTable(rows, branches))
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize(("branches", "width"), [(FIVE[:2], 80), (FIVE, 80), (FIVE, 130)])
+def test_nothing_is_cut_off_in_terminals_of_usual_widths(branches, width):
+    text = printed(example_rows(branches), width=width)
+    assert max(map(len, text.splitlines())) <= width
+    table = text.split("Mean, and")[0]
+    assert "…" not in table
+    assert all(name in table for name in branches)
+
+
+def test_levels_stand_in_lines_and_branches_side_by_side_where_they_fit():
+    lines = printed(example_rows(levels=3)).splitlines()
+    header = lines.index(next(line for line in lines if line.startswith("Test accuracy at early")))
+    assert lines[header + 1].split() == ["level", "weights", TRUNK, "reinit", "random_mask"]
+    assert [line.split()[:2] for line in lines[header + 3 : header + 7]] == [
+        ["0", "100%"],
+        ["1", "80.0%"],
+        ["2", "64.0%"],
+        ["3", "51.2%"],
+    ]
+
+
+def test_means_and_ranges_are_those_of_the_rows():
+    accuracies = [0.9701, 0.9811, 0.9903]
+    rows = [
+        example_row(replicate=index, early_stop_test_accuracy=accuracy, early_stop_step=steps)
+        for index, (accuracy, steps) in enumerate(zip(accuracies, (900, 1000, 1400), strict=True))
+    ]
+    text = printed(rows)
+    assert "98.05 97.01–99.03" in text
+    assert "1,100 900–1,400" in text
+
+
+def test_one_run_has_no_range():
+    text = printed(example_rows(levels=2, replicates=1))
+    assert "–" not in text
+    assert "min–max" not in text
+
+
+def test_matching_levels_are_marked_and_unfinished_ones_are_not_judged():
+    rows = [example_row(level=level, early_stop_val_accuracy=0.9) for level in (0, 1)]
+    rows += [example_row(level=2, early_stop_val_accuracy=0.89)]
+    assert to_markdown(rows).count("✓ |") == 2
+    rows += [example_row(replicate=1, early_stop_val_accuracy=0.9)]
+    text = to_markdown(rows)
+    assert text.count("✓ |") == 1  # the dense network is the only whole level
+    assert text.count("? |") == 3 * 2
+
+
+def test_only_the_branches_asked_for_are_shown_in_their_order():
+    text = to_markdown(example_rows(levels=2), ["random_mask"])
+    assert text.splitlines()[2] == "| level | weights | ticket | random_mask |"
+    assert "reinit" not in text
+
+
+def test_markdown_is_rectangular():
+    for block in to_markdown(example_rows(FIVE, levels=4)).split("\n\n"):
+        if block.startswith("|"):
+            assert {line.count("|") for line in block.splitlines()} == {2 + len(FIVE) + 2}
+
+
+def test_a_value_that_is_not_finite_is_a_dash():
+    assert "| – |" in to_markdown([example_row(final_test_accuracy=float("nan"))])
+
+
+def test_no_rows():
+    assert printed([]) == "No results yet.\n"
+
+
+ROWS = st.lists(
+    st.builds(
+        example_row,
+        branch=st.sampled_from([TRUNK, "reinit", "[red]", "a_branch_of_a_rather_long_name"]),
+        level=st.integers(0, 40),
+        replicate=st.integers(0, 4),
+        draw=st.integers(0, 2),
+        density=st.floats(0, 1),
+        early_stop_step=st.integers(0, 10**9),
+        early_stop_val_accuracy=st.floats(0, 1) | st.just(float("nan")),
+        early_stop_test_accuracy=st.floats(0, 1) | st.just(float("nan")),
+    ),
+    max_size=12,
+)
+
+
+@settings(deadline=None, max_examples=50)
+@given(ROWS, st.integers(20, 200))
+def test_any_rows_can_be_printed_at_any_width(rows, width):
+    text = printed(rows, width=width)
+    assert max(map(len, text.splitlines()), default=0) <= width
+    assert all(row.branch in to_markdown(rows) for row in rows)

@@ -1,0 +1,214 @@
+import io
+import re
+
+import pytest
+from example_rows import example_rows
+from rich.console import Console
+
+from lth_jax.events import Observer, ParameterRow, SilentObserver
+from lth_jax.report.terminal import Terminal, TimeLeft, duration, make_console, print_results
+from lth_jax.results import TRUNK
+
+HEADER = {
+    "name": "lenet_digits",
+    "identity": "1a2b3c4d",
+    "workdir": "runs/[odd] name",
+    "device": "cpu",
+    "data": "digits",
+    "parameters": [
+        ParameterRow("fc1/kernel", (784, 300), 235_200, True, 0.2),
+        ParameterRow("fc1/bias", (300,), 300, False, 0.0),
+    ],
+    "total_steps": 3000,
+    "done_steps": 0,
+}
+SHOW_CURSOR, HIDE_CURSOR = "\x1b[?25h", "\x1b[?25l"
+
+
+class Clock:
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def plain_console() -> Console:
+    return Console(file=io.StringIO(), width=80)
+
+
+def live_console() -> Console:
+    return Console(file=io.StringIO(), width=100, force_terminal=True, _environ={"TERM": "xterm"})
+
+
+def text(console: Console) -> str:
+    """What was printed, without escape sequences."""
+    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", console.file.getvalue())
+
+
+def watch(observer: Observer, clock: Clock, levels: int = 3, seconds: float = 1.0) -> None:
+    """An experiment of ten advances a level, each taking `seconds`."""
+    observer.experiment_started(**HEADER)
+    for level in range(levels):
+        observer.level_started(level, 0.8**level, 9, 1000)
+        for index in range(10):
+            clock.now += seconds
+            observer.advanced(level, 100, None, None)
+            observer.advanced(level, 0, 1 / (index + 1), 0.9 + index / 1000)
+        rows = [row for row in example_rows() if row.level == level]
+        observer.level_finished(level, rows, 10 * seconds)
+    observer.experiment_finished()
+
+
+def test_the_header_names_everything_that_identifies_the_experiment():
+    console = plain_console()
+    Terminal(console).experiment_started(**HEADER)
+    for part in ("lenet_digits", "1a2b3c4d", "runs/[odd] name", "cpu", "digits", "235,500"):
+        assert part in text(console)
+    assert re.search(r"fc1/kernel +784×300 +235,200 +20.0%", text(console))
+    assert re.search(r"fc1/bias +300 +300 +–", text(console))
+
+
+def test_plain_lines_are_few_and_levels_end_with_their_accuracies():
+    console, clock = plain_console(), Clock()
+    watch(Terminal(console, clock), clock, seconds=2.5)
+    lines = [line for line in text(console).splitlines() if re.match(r"\d\d:\d\d:\d\d ", line)]
+    within = [line for line in lines if "of 1,000 steps" in line]
+    assert len(within) == 3 * 2  # 25 seconds a level
+    assert "loss 0.3333  val 90.20%" in within[0]
+    assert re.search(r"level  1   80.0%   0:25  ticket 97.\d\d  reinit 97.\d\d", text(console))
+    assert "\x1b" not in console.file.getvalue()
+
+
+def test_plain_lines_tell_the_time_left_of_the_whole_experiment():
+    console, clock = plain_console(), Clock()
+    watch(Terminal(console, clock), clock, seconds=10)
+    line = next(line for line in text(console).splitlines() if "200 of 1,000" in line)
+    assert line.endswith("4:40 left")  # 28 of 30 advances
+
+
+def test_live_shows_loss_accuracy_density_and_time_left_in_one_line():
+    console, clock = live_console(), Clock()
+    terminal = Terminal(console, clock)
+    terminal.experiment_started(**HEADER)
+    terminal.level_started(2, 0.64, 9, 1000)
+    for _ in range(2):
+        clock.now += 1
+        terminal.advanced(2, 100, 0.25, 0.975)
+    terminal._progress.refresh()
+    bar = text(console).splitlines()[-1].split("\r")[-1]
+    terminal.close()
+    for part in ("level 2", "64.0%", "20%", "loss 0.2500", "val 97.50%", "0:28 left"):
+        assert part in bar
+
+
+def test_live_leaves_level_lines_and_no_bar():
+    console, clock = live_console(), Clock()
+    watch(Terminal(console, clock), clock)
+    assert re.search(r"level  2   64.0%   0:10  ticket 98.\d\d", text(console))
+    assert console.file.getvalue().count(HIDE_CURSOR) == console.file.getvalue().count(SHOW_CURSOR)
+
+
+def test_an_interruption_gives_the_cursor_back():
+    console = live_console()
+    terminal = Terminal(console)
+
+    def interrupted() -> None:
+        with terminal:
+            terminal.experiment_started(**HEADER)
+            terminal.level_started(0, 1.0, 3, 1000)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    output = console.file.getvalue()
+    assert output.rfind(SHOW_CURSOR) > output.rfind(HIDE_CURSOR) > 0
+    terminal.close()  # harmless
+
+
+def test_a_dumb_terminal_gets_plain_lines():
+    console = Console(file=io.StringIO(), width=80, force_terminal=True, _environ={"TERM": "dumb"})
+    clock = Clock()
+    watch(Terminal(console, clock), clock)
+    assert HIDE_CURSOR not in console.file.getvalue()
+
+
+def test_a_terminal_is_an_observer_and_so_is_silence():
+    clock = Clock()
+    watch(SilentObserver(), clock)
+    with Terminal(plain_console()) as terminal:
+        observer: Observer = terminal
+        observer.note("resumed from step 3200 of level 4")
+        assert "resumed from step 3200 of level 4" in text(terminal._console)
+
+
+def test_time_left_excludes_the_compilation():
+    clock = Clock()
+    left = TimeLeft(1000, 0, clock)
+    assert left.seconds() is None
+    clock.now = 100.0  # compiling
+    left.advance(100)
+    assert left.seconds() is None
+    clock.now += 1
+    left.advance(100)
+    assert left.seconds() == pytest.approx(8)
+    clock.now += 3
+    assert left.seconds() == pytest.approx(5)  # counts down
+    clock.now += 30
+    assert left.seconds() == 0  # and never below
+    left.advance(800)
+    assert str(left) == "0:00 left"
+
+
+def test_time_left_counts_earlier_sessions_as_done_but_not_as_fast():
+    clock = Clock()
+    left = TimeLeft(1000, 700, clock)
+    for _ in range(2):
+        clock.now += 1
+        left.advance(100)
+    assert left.seconds() == pytest.approx(1)
+
+
+def test_time_left_follows_the_rate_of_the_last_minute():
+    clock = Clock()
+    left = TimeLeft(10_000, 0, clock)
+    for seconds, steps in [(10, 20), (1, 100)]:
+        for _ in range(steps):
+            clock.now += seconds
+            left.advance(10)
+    assert left.seconds() == pytest.approx((10_000 - 1200) / 10)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(0, "0:00"), (6.7, "0:07"), (151, "2:31"), (3723, "1:02:03")]
+)
+def test_durations(seconds, shown):
+    assert duration(seconds) == shown
+
+
+def test_the_end_shows_the_table_the_verdict_and_the_files():
+    console = plain_console()
+    figures = ["runs/x/figures/accuracy.png", "runs/x/figures/early_stop.png"]
+    print_results(console, example_rows(), ["random_mask"], "runs/x", figures)
+    words = " ".join(text(console).split())
+    assert "The ticket matches the dense network down to 8.6% of the weights;" in words
+    assert "random_mask falls below it at" in words
+    assert "reinit" not in words
+    assert all(path in text(console) for path in ["runs/x/results.csv", *figures])
+
+
+def test_progress_goes_to_standard_error_and_results_to_standard_output(capsys):
+    with Terminal() as terminal:
+        terminal.note("progress")
+    make_console().print(TRUNK)
+    captured = capsys.readouterr()
+    assert "progress" in captured.err
+    assert captured.out == f"{TRUNK}\n"
+
+
+def test_an_encoding_without_our_marks_is_no_error(monkeypatch):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr("sys.stdout", stream)
+    print_results(make_console(), example_rows(levels=2), None, "runs/x")
+    stream.flush()
+    assert b"runs/x/results.csv" in stream.buffer.getvalue()
