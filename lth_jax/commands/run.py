@@ -117,11 +117,12 @@ def run_experiment(spec: specs.Spec, *, name: str, path: Path, command: Sequence
     store = RunDirectory.open(path, spec, name, command)
     terminal = Terminal()
     try:
-        with _signals() as stop_signal:
-            trunk = _trunk(spec, store, terminal, stop_signal, name)
-            if trunk:
+        trunk = _trunk(spec, store, terminal, name)
+        if trunk:
+            # Only now: until training begins, a signal may end the process at once.
+            with _signals() as trunk.stop_signal:
                 trunk.run()
-                terminal.experiment_finished()
+            terminal.experiment_finished()
     except Interrupted as stop:
         terminal.close()
         again = shlex.join(["python", *command])
@@ -140,7 +141,6 @@ def _trunk(
     spec: specs.Spec,
     store: RunDirectory,
     terminal: Observer,
-    stop_signal: Callable[[], int],
     name: str,
 ) -> Trunk | None:
     """The experiment, announced and ready to go; None where nothing is left to train."""
@@ -173,16 +173,20 @@ def _trunk(
         total_steps=sum(run_steps(experiment, id) for id in planned),
         done_steps=sum(run_steps(experiment, id) for id in planned if id not in pending),
     )
-    return Trunk(experiment, store, terminal, stop_signal)
+    return Trunk(experiment, store, terminal)
 
 
 def show_results(store: RunDirectory, spec: specs.Spec, name: str) -> None:
     """Draws the figures, and prints the table, what was found, and where the files are."""
+    from lth_jax.plan import planned_runs
     from lth_jax.report.figures import write_figures
     from lth_jax.report.terminal import make_console, print_results
+    from lth_jax.store.files import writing
 
-    rows = store.sorted_rows()
-    figures = write_figures(rows, store.path / "figures", title=name)
+    planned = set(planned_runs(spec))
+    rows = [row for row in store.sorted_rows() if row.run_id in planned]
+    with writing(store.path / "figures"):
+        figures = write_figures(rows, store.path / "figures", title=name)
     print_results(make_console(), rows, spec.branches, store.path, figures)
 
 

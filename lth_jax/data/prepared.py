@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -82,7 +83,8 @@ def read(name: str, folder: Path) -> Dataset:
     import tensorflow_datasets as tfds
 
     try:
-        builder = tfds.builder_from_directory(folder)
+        with quiet():
+            builder = tfds.builder_from_directory(folder)
     except Exception as error:  # TFDS raises of every kind here
         raise _damaged(folder, error) from None
     layout = layout_of(name, builder.info)
@@ -104,6 +106,18 @@ def read(name: str, folder: Path) -> Dataset:
         scale=1 / 255,
         origin=f"prepared TFDS data in {folder}",
     )
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps TFDS from logging each of its steps; errors are raised, not logged."""
+    logger = logging.getLogger("absl")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def layout_of(name: str, info: Any) -> Layout:

@@ -104,11 +104,15 @@ def download_and_prepare(builder: Any, manual_dir: Path | None = None) -> None:
     config = tfds.download.DownloadConfig(manual_dir=manual_dir, try_download_gcs=False)
     try:
         # Standard output is for results: what TFDS prints goes where its progress bars go.
-        with contextlib.redirect_stdout(sys.stderr), _fewer_retries(), _fitting_progress_bars():
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(contextlib.redirect_stdout(sys.stderr))
+            for context in (prepared.quiet, _fewer_retries, _fitting_progress_bars):
+                stack.enter_context(context())
             builder.download_and_prepare(download_config=config, file_format="array_record")
     except Exception as error:  # TFDS raises of every kind
-        if builder.is_prepared():  # another process was first
-            return
+        with prepared.quiet():
+            if builder.is_prepared():  # another process was first
+                return
         line = " ".join(str(error).split())[:500]
         raise DataError(
             f"{builder.name} cannot be prepared in {builder.data_dir}: {line}"

@@ -69,7 +69,7 @@ def _obtain(name: str, places: Places, known: Iterable[str]) -> Callable[[Path],
 
     check(name, known)
     # ImportError: a builder that cannot even say, without TensorFlow, what it builds.
-    with contextlib.suppress(ImportError):
+    with contextlib.suppress(ImportError), prepared.quiet():
         prepared.layout_of(name, tfds.builder(name, data_dir=places.data_dir).info)
     if importlib.util.find_spec("tensorflow") is None:
         raise DataError(

@@ -139,14 +139,16 @@ def _same_width(keys: list[jax.Array]) -> list[jax.Array]:
 def _ordered(scores: jax.Array) -> jax.Array:
     """Unsigned integers in the order of the scores: float32 bits, or float64's under x64.
 
-    Narrower floats widen exactly. Negative zero equals zero.
+    Narrower floats widen exactly. Negative zero equals zero. By bits alone: a comparison of floats
+    would take subnormal scores for zeros on the CPU.
     """
     scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
     bits = 8 * scores.dtype.itemsize
     unsigned = jnp.dtype(f"uint{bits}")
-    raw = jax.lax.bitcast_convert_type(jnp.where(scores == 0, 0, scores), unsigned)
+    raw = jax.lax.bitcast_convert_type(scores, unsigned)
     sign = jnp.array(1 << (bits - 1), unsigned)
-    return jnp.where(raw & sign, ~raw, raw | sign)
+    magnitude = raw & ~sign
+    return jnp.where((raw & sign) != 0, sign - magnitude, sign + magnitude)
 
 
 def _kth_smallest(key: jax.Array, live: jax.Array, count: jax.Array) -> jax.Array:

@@ -93,23 +93,35 @@ def test_color_images_keep_their_channels_in_order(tmp_path):
     assert multiset(dataset.train_images, dataset.train_labels) == expected(train)
 
 
-def test_tfrecord_files_are_read_without_tensorflow(tmp_path):
-    folder = prepare(tmp_path, train=examples(9), test=examples(4))
-    before = prepared.read("tiny", folder)
+def as_tfrecord(folder, *, drop=0):
+    """Turns a prepared dataset into one of TFRecord files, the last `drop` records left out."""
     builder = tfds.builder_from_directory(folder)
     for split in ("train", "test"):
-        records = list(prepared._records(builder, split))
+        records = [bytes(record) for record in prepared._records(builder, split)]
         (path,) = folder.glob(f"*{split}.array_record*")
         path.unlink()
         blob = io.BytesIO()
-        for record in records:
-            blob.write(struct.pack("<Q4x", len(record)) + bytes(record) + bytes(4))
+        for record in records[: len(records) - drop]:
+            blob.write(struct.pack("<Q4x", len(record)) + record + bytes(4))
         path.with_name(path.name.replace("array_record", "tfrecord")).write_bytes(blob.getvalue())
     info = folder / "dataset_info.json"
     info.write_text(info.read_text().replace("array_record", "tfrecord"))
+
+
+def test_tfrecord_files_are_read_without_tensorflow(tmp_path):
+    folder = prepare(tmp_path, train=examples(9), test=examples(4))
+    before = prepared.read("tiny", folder)
+    as_tfrecord(folder)
     after = prepared.read("tiny", folder)
     np.testing.assert_array_equal(after.train_images, before.train_images)
     np.testing.assert_array_equal(after.test_labels, before.test_labels)
+
+
+def test_files_with_fewer_examples_than_promised_are_refused(tmp_path):
+    folder = prepare(tmp_path, train=examples(9), test=examples(4))
+    as_tfrecord(folder, drop=1)
+    with pytest.raises(DataError, match="train holds 8 of 9 examples"):
+        prepared.read("tiny", folder)
 
 
 def test_labels_that_count_from_one_are_counted_from_zero_and_reported(tmp_path, caplog):
@@ -196,6 +208,12 @@ def test_a_cached_dataset_is_not_taken_for_the_other_one_in_data_dir(tmp_path):
         assert len(dataset.train_labels) == count
         found.append(dataset.origin.split()[0])
     assert found == ["prepared"] * 3 + ["cache"] * 3
+
+
+def test_a_name_does_not_lead_out_of_data_dir(tmp_path):
+    prepare(tmp_path, train=examples(5), test=examples(3))
+    with pytest.raises(DataError, match="no such dataset"):
+        load("../tiny", data_dir=str(tmp_path / "tiny"), cache_dir=str(tmp_path / "cache"))
 
 
 def test_a_damaged_cache_is_rebuilt_from_the_prepared_data(tmp_path, caplog):

@@ -1,9 +1,10 @@
 """Datasets by name: where they come from, and what is said when they cannot be had."""
 
 import gzip
-import socket
+import http.server
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -228,16 +229,53 @@ def test_without_data_and_network_one_line_says_in_seconds_what_to_do(name, tmp_
     assert not list(tmp_path.iterdir())  # a failure leaves no folders behind
 
 
-def test_a_network_that_swallows_everything_is_given_up_in_seconds(monkeypatch):
-    with socket.socket() as silent:
-        silent.bind(("127.0.0.1", 0))
-        silent.listen()
-        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{silent.getsockname()[1]}")
+class Proxy(http.server.BaseHTTPRequestHandler):
+    """A proxy whose answer to every request is the status in the path, or one byte at a time."""
+
+    def do_HEAD(self):
+        status = int(self.path.rsplit("/", 1)[1])
+        if status:
+            self.send_response(status)
+            self.end_headers()
+        for _ in range(0 if status else 40):
+            self.wfile.write(b"x")
+            time.sleep(0.05)
+
+    def log_message(self, format, *args):
+        pass
+
+
+@pytest.fixture
+def proxy(monkeypatch):
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{server.server_port}")
         monkeypatch.delenv("no_proxy", raising=False)
-        start = time.monotonic()
-        problem = network.problem_with("http://example.org/file", timeout=0.5)
-        assert time.monotonic() - start < 2
-        assert "example.org" in problem
+        yield
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("status", "problem"),
+    [
+        (200, ""),
+        (403, "example.org answers 403 Forbidden"),
+        (503, "example.org answers 503 Service Unavailable"),
+    ],
+)
+def test_a_download_is_tried_only_if_the_host_has_it(proxy, status, problem):
+    assert network.problem_with(f"http://example.org/{status}") == problem
+
+
+def test_a_host_that_answers_too_slowly_is_given_up_in_time(proxy):
+    start = time.monotonic()
+    problem = network.problem_with("http://example.org/0", timeout=0.4)
+    assert time.monotonic() - start < 1.5
+    assert problem == "example.org does not answer within 0.4 s"
+
+
+def test_a_host_that_cannot_be_reached_is_a_problem(no_network):
+    assert "example.org cannot be reached" in network.problem_with("http://example.org/200")
 
 
 def test_the_default_folders_come_from_the_environment(monkeypatch, tmp_path, no_network):
@@ -278,11 +316,12 @@ def test_a_known_name_is_accepted(name):
     check_name(name)
 
 
-def test_an_unprepared_stock_dataset_says_how_to_prepare_it(tmp_path, monkeypatch):
+def test_an_unprepared_stock_dataset_says_how_to_prepare_it(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(DataError, match="needs none") as error:
         load("cifar100", data_dir=str(tmp_path), cache_dir=str(tmp_path / "cache"))
     assert "tensorflow-cpu" in str(error.value)
+    assert not caplog.records  # the error alone, not what TFDS has to say as well
     assert f"data.data_dir={tmp_path}" in str(error.value)
     with pytest.raises(DataError, match="images of one size"):
         load("caltech101", data_dir=str(tmp_path), cache_dir=str(tmp_path / "cache"))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lth_jax.data import Dataset, load, split
+from lth_jax.data import Dataset, split
 from lth_jax.data.dataset import fixed_permutation
 from lth_jax.errors import DataError
 
@@ -61,9 +61,12 @@ def test_the_fixed_shuffle_is_the_one_of_every_earlier_run():
 GOLDEN_PERMUTATION = [4, 6, 7, 3, 9, 8, 2, 0, 5, 1]
 
 
-def test_the_validation_split_mixes_the_classes():
-    counts = np.bincount(split(load("digits"), validation_size=300).validation.labels, minlength=10)
-    assert counts.min() >= 15
+def test_a_training_set_sorted_by_class_gives_splits_of_all_classes(numbered):
+    # 20 of each class; a tenth of each is 3, give or take.
+    parts = split(numbered, validation_size=30, train_size=60, test_size=20)
+    assert np.bincount(parts.validation.labels // 20, minlength=10).min() >= 1
+    assert np.bincount(parts.train.labels // 20, minlength=10).min() >= 2
+    assert np.bincount(parts.test.labels // 10, minlength=5).min() >= 1
 
 
 @pytest.mark.parametrize(

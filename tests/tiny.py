@@ -1,0 +1,145 @@
+"""A tiny experiment on real images, trained in fractions of a second, and how to look at its run."""
+
+import csv
+import dataclasses
+import functools
+import io
+import signal
+from pathlib import Path
+
+import numpy as np
+
+from lth_jax import spec as specs
+from lth_jax.build import Experiment, build
+from lth_jax.events import SilentObserver
+from lth_jax.store import RunDirectory, checkpoints
+from lth_jax.trunk import Trunk
+
+# 12 steps cross two epochs of 5 steps; the evaluations fall on 0, 5, 10 and 12.
+FIELDS = {
+    "levels": 2,
+    "replicates": 2,
+    "branches": ("reinit", "random_mask"),
+    "model.hidden": (8,),
+    "data.validation_size": 40,
+    "data.train_size": 100,
+    "data.test_size": 50,
+    "train.steps": "12",
+    "train.batch_size": 20,
+    "train.learning_rate": 0.01,
+    "eval.every": "5",
+    "pruning.fraction": 0.3,
+    "pruning.layer_rates": (("output", 0.5),),
+    "checkpoint.every_seconds": 1e6,
+}
+
+
+def tiny_spec(**fields) -> specs.Spec:
+    """The tiny experiment with some `fields` changed, `__` for a dot."""
+    values = {**FIELDS, **{name.replace("__", "."): value for name, value in fields.items()}}
+    nested: dict = {}
+    for name, value in values.items():
+        *groups, last = name.split(".")
+        node = nested
+        for group in groups:
+            node = node.setdefault(group, {})
+        node[last] = value
+    return specs.from_config(nested)
+
+
+def arguments(**fields) -> list[str]:
+    """The same as arguments of the command line."""
+    values = {**FIELDS, **{name.replace("__", "."): value for name, value in fields.items()}}
+    return [f"--config.{name}={value}" for name, value in values.items()]
+
+
+def experiment(spec: specs.Spec) -> Experiment:
+    """`spec` built, with the compiled programs of an earlier one that differs only in its extent."""
+    return dataclasses.replace(_built(specs.identity(spec), _Equal(spec)), spec=spec)
+
+
+class _Equal:
+    """A spec that any other equals: the cache is keyed by the identity alone."""
+    def __init__(self, spec):
+        self.spec = spec
+
+    def __hash__(self):
+        return 0
+
+    def __eq__(self, other):
+        return True
+
+
+@functools.cache
+def _built(identity: str, spec: _Equal) -> Experiment:
+    return build(spec.spec)
+
+
+def train(path: Path, spec: specs.Spec, stop_signal=lambda: 0, observer=None) -> RunDirectory:
+    """Runs `spec` in `path` to its end, or to the interruption that it raises."""
+    store = RunDirectory.open(path, spec, "tiny", ["run.py"])
+    try:
+        Trunk(experiment(spec), store, observer or SilentObserver(), stop_signal).run()
+    finally:
+        store.close()
+    return store
+
+
+class StopAt:
+    """A stop signal that comes at the `poll`-th question (from 1), and stays."""
+
+    def __init__(self, poll: int, signum: int = signal.SIGINT):
+        self.poll, self.signum, self.polls = poll, signum, 0
+
+    def __call__(self) -> int:
+        self.polls += 1
+        return self.signum if self.polls >= self.poll else 0
+
+
+def results(path: Path) -> list[dict[str, str]]:
+    """The rows of `results.csv` as they are written, without the seconds."""
+    reader = csv.DictReader(io.StringIO((path / "results.csv").read_text()))
+    return [{k: v for k, v in row.items() if k != "train_seconds"} for row in reader]
+
+
+def curves(path: Path) -> dict[str, bytes]:
+    """The files of training curves by name."""
+    folder = path / "metrics"
+    return {f.relative_to(folder).as_posix(): f.read_bytes() for f in folder.rglob("*.csv")}
+
+
+def arrays(path: Path) -> dict[str, tuple[str, bytes]]:
+    """Every array of the trunk's checkpoints: its dtype and its bytes."""
+    return {
+        f"{folder.parent.name}/{folder.name}/{name}": (array.dtype.name, array.tobytes())
+        for folder in sorted((path / "checkpoints").glob("replicate_*/*"))
+        for name, array in checkpoints.load(folder)[0].items()
+    }
+
+
+def assert_same_run(path: Path, other: Path) -> None:
+    """Asserts that two run directories hold the same results bit for bit, the seconds apart."""
+    assert results(path) == results(other)
+    assert curves(path) == curves(other)
+    mine, others = arrays(path), arrays(other)
+    assert mine.keys() == others.keys()
+    assert [name for name in mine if mine[name] != others[name]] == []
+
+
+def flip_byte(file: Path, index: int | None = None) -> None:
+    """Changes one byte of a file, by default the middle one."""
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2 if index is None else index] ^= 0xFF
+    file.write_bytes(content)
+
+
+def data_file(checkpoint: Path) -> Path:
+    """The largest file of a checkpoint: the one with the arrays' values."""
+    return max((f for f in checkpoint.rglob("*") if f.is_file()), key=lambda f: f.stat().st_size)
+
+
+def host(tree) -> dict[str, np.ndarray]:
+    """The leaves of a pytree by name, on the host."""
+    from lth_jax.trees import named_leaves
+
+    return {name: np.asarray(leaf) for name, leaf in named_leaves(tree).items()}
