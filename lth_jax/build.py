@@ -113,9 +113,18 @@ def check(spec: Spec) -> None:
         if name not in spec.branches and name not in BRANCHES:
             known = {*spec.branches, *BRANCHES}
             raise SpecError(f"config.branch.{name}: no such branch; {nearest(name, known)}")
-    known = getattr(data, "KNOWN", {}).get(spec.data.name)
-    if known:
-        _check_shapes(spec, known.shape, known.classes, known.train - spec.data.validation_size)
+    facts = data.facts(spec.data.name)
+    if facts:
+        data.check_sizes(
+            spec.data.name,
+            facts.train,
+            facts.test,
+            validation_size=spec.data.validation_size,
+            train_size=spec.data.train_size,
+            test_size=spec.data.test_size,
+        )
+        examples = spec.data.train_size or facts.train - spec.data.validation_size
+        _check_shapes(spec, facts.shape, facts.classes, examples)
 
 
 def build(spec: Spec) -> Experiment:
@@ -182,12 +191,10 @@ def _check_shapes(
     spec: Spec, shape: tuple[int, ...], classes: int, examples: int
 ) -> tuple[Model, optax.GradientTransformation, PyTree]:
     """Model, optimizer and parameter shapes, provided that the spec fits data of that shape."""
-    if spec.data.train_size:
-        examples = min(examples, spec.data.train_size)
     if examples < spec.train.batch_size:
         raise SpecError(
             f"config.train.batch_size={spec.train.batch_size}: accepted: at most the "
-            f"{max(examples, 0)} training examples"
+            f"{examples} training examples"
         )
     steps_per_epoch = examples // spec.train.batch_size
     steps = duration_steps(spec.train.steps, steps_per_epoch)

@@ -112,7 +112,7 @@ def run_experiment(spec: specs.Spec, *, name: str, path: Path, command: Sequence
     from lth_jax.report.terminal import Terminal
     from lth_jax.store import RunDirectory
 
-    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax logs every array that it writes
+    _show_log()
     build.check(spec)
     store = RunDirectory.open(path, spec, name, command)
     terminal = Terminal()
@@ -135,6 +135,15 @@ def run_experiment(spec: specs.Spec, *, name: str, path: Path, command: Sequence
             print(f"warning: {problem}; it was not used", file=sys.stderr)
     show_results(store, spec, name)
     return 0
+
+
+def _show_log() -> None:
+    """Our own notes, such as that a dataset is being prepared, go to standard error as lines."""
+    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax logs every array that it writes
+    log = logging.getLogger("lth_jax")
+    if not log.handlers:
+        log.addHandler(logging.StreamHandler())
+        log.setLevel(logging.INFO)
 
 
 def _trunk(

@@ -9,18 +9,21 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from lth_jax.data import digits, idx, places, tfds_names
-from lth_jax.data.dataset import Dataset, Split, Splits, split
+from lth_jax.data.dataset import Dataset, Facts, Split, Splits, check_sizes, split
 from lth_jax.data.places import Places
 
 __all__ = [
     "DATASETS",
     "Dataset",
+    "Facts",
     "Loader",
     "Places",
     "Split",
     "Splits",
     "check_name",
+    "check_sizes",
     "embedded",
+    "facts",
     "load",
     "split",
 ]
@@ -32,16 +35,18 @@ class Loader(NamedTuple):
     Attributes:
       load: from its name and the folders to look in.
       embedded: whether it needs neither disk nor network.
+      facts: what is known of it before it is loaded, if anything is.
     """
 
     load: Callable[[str, Places], Dataset]
     embedded: bool = False
+    facts: Facts | None = None
 
 
 DATASETS: dict[str, Loader] = {
-    "digits": Loader(digits.load, embedded=True),
-    "mnist": Loader(idx.load),
-    "fashion_mnist": Loader(idx.load),
+    "digits": Loader(digits.load, embedded=True, facts=Facts((8, 8, 1), 10, 1500, 297)),
+    "mnist": Loader(idx.load, facts=Facts((28, 28, 1), 10, 60_000, 10_000)),
+    "fashion_mnist": Loader(idx.load, facts=Facts((28, 28, 1), 10, 60_000, 10_000)),
 }
 
 
@@ -75,3 +80,8 @@ def check_name(name: str) -> None:
 def embedded(name: str) -> bool:
     """Whether the dataset `name` needs neither disk nor network."""
     return name in DATASETS and DATASETS[name].embedded
+
+
+def facts(name: str) -> Facts | None:
+    """What is known of the dataset `name` before it is loaded; None for those of TFDS at large."""
+    return DATASETS[name].facts if name in DATASETS else None

@@ -72,7 +72,7 @@ def store(cache_dir: Path, key: Key, dataset: Dataset, content: str = "") -> Non
         _write_atomically(cache_dir / key.file_name, *_encode(key, dataset, content))
     except OSError as error:
         _log.warning(
-            "data.cache_dir=%s cannot be written (%s): %s will be decoded again at the next start",
+            "config.data.cache_dir=%s cannot be written (%s): %s will be decoded again next time",
             cache_dir, error.strerror or error, key.name,
         )  # fmt: skip
 

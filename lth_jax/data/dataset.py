@@ -36,6 +36,22 @@ class Dataset(NamedTuple):
     origin: str
 
 
+class Facts(NamedTuple):
+    """What is known of a dataset before it is loaded, so that a spec can be refused at once.
+
+    Attributes:
+      shape: of an image, (height, width, channels).
+      classes: how many there are.
+      train: training examples.
+      test: test examples.
+    """
+
+    shape: tuple[int, ...]
+    classes: int
+    train: int
+    test: int
+
+
 class Split(NamedTuple):
     """Images uint8 `[n, height, width, channels]` and their labels int32 `[n]`."""
 
@@ -77,13 +93,14 @@ def split(
       DataError: a size that the dataset does not allow.
     """
     available, tests = len(dataset.train_labels), len(dataset.test_labels)
-    having = f"{dataset.name} has {available} training images"
-    _check_size("validation_size", validation_size, 1, available - 1, having)
-    remaining = available - validation_size
-    having = f"{having}, {validation_size} of them for validation"
-    _check_size("train_size", train_size, 0, remaining, having)
-    _check_size("test_size", test_size, 0, tests, f"{dataset.name} has {tests} test images")
-
+    check_sizes(
+        dataset.name,
+        available,
+        tests,
+        validation_size=validation_size,
+        train_size=train_size,
+        test_size=test_size,
+    )
     shuffled = fixed_permutation(available)
     validation, train = shuffled[:validation_size], shuffled[validation_size:]
     test = fixed_permutation(tests)[:test_size] if test_size else slice(None)
@@ -95,7 +112,25 @@ def split(
     )
 
 
+def check_sizes(
+    name: str, available: int, tests: int, *, validation_size: int, train_size: int, test_size: int
+) -> None:
+    """Whether splits of these sizes can be taken from `available` training and `tests` examples.
+
+    Raises:
+      DataError: they cannot; names the field, its value and what is accepted.
+    """
+    having = f"{name} has {available} training images"
+    _check_size("validation_size", validation_size, 1, available - 1, having)
+    remaining = available - validation_size
+    having = f"{having}, {validation_size} of them for validation"
+    _check_size("train_size", train_size, 0, remaining, having)
+    _check_size("test_size", test_size, 0, tests, f"{name} has {tests} test images")
+
+
 def _check_size(field: str, value: int, least: int, most: int, having: str) -> None:
     if not least <= value <= most:
         whole = " (0 is all)" if least == 0 else ""
-        raise DataError(f"data.{field}={value}: {having}; accepted: {least} to {most}{whole}")
+        raise DataError(
+            f"config.data.{field}={value}: {having}; accepted: {least} to {most}{whole}"
+        )

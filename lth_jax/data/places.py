@@ -58,7 +58,7 @@ def resolve(data_dir: str = "", manual_dir: str = "", cache_dir: str = "") -> Pl
 
 def _local(field: str, text: str) -> Path | None:
     if "://" in text:
-        raise DataError(f"data.{field}={text}: accepted: a folder on this machine")
+        raise DataError(f"config.data.{field}={text}: accepted: a folder on this machine")
     return Path(os.path.abspath(os.path.expanduser(text))) if text else None
 
 

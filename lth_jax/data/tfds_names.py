@@ -33,13 +33,14 @@ def check(name: str, known: Iterable[str]) -> None:
         close = difflib.get_close_matches(dataset, [*known, *names], n=1, cutoff=0.5)
         hint = f"did you mean '{close[0]}'? " if close else ""
         raise DataError(
-            f"data.name={name}: no such dataset; {hint}accepted: {', '.join(sorted(known))}, and "
+            f"config.data.name={name}: no such dataset; {hint}"
+            f"accepted: {', '.join(sorted(known))}, and "
             "the image classification datasets of TFDS, such as cifar10 or emnist/balanced"
         )
     configs = [c.name for c in tfds.builder_cls(dataset).BUILDER_CONFIGS]
     if config not in (configs or [""]):
         accepted = [f"{dataset}/{c}" for c in configs] or [dataset]
-        raise DataError(f"data.name={name}: accepted: {', '.join(accepted)}")
+        raise DataError(f"config.data.name={name}: accepted: {', '.join(accepted)}")
 
 
 def load(name: str, places: Places, known: Iterable[str] = ()) -> Dataset:

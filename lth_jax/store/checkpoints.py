@@ -58,7 +58,9 @@ def save(path: Path, tree: PyTree, meta: Mapping[str, Any] | None = None) -> Non
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
-        ocp.save(temporary / ARRAYS, _nest(arrays))
+        # Orbax refuses arrays without elements; the manifest says all there is to say of them.
+        if stored := {name: array for name, array in arrays.items() if array.size}:
+            ocp.save(temporary / ARRAYS, _nest(stored))
         body = {
             "format": FORMAT,
             "meta": dict(meta or {}),
@@ -78,15 +80,15 @@ def load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     manifest = verify(path)
     from orbax.checkpoint import v1 as ocp
 
-    abstract = {
+    arrays = {
         name: np.broadcast_to(np.zeros((), dtype), shape)
         for name, (shape, dtype) in manifest.arrays.items()
     }
+    stored = {name: array for name, array in arrays.items() if array.size}
     try:
-        arrays = named_leaves(ocp.load(path / ARRAYS, _nest(abstract)))
-    except (
-        Exception
-    ) as error:  # Orbax and TensorStore raise many kinds; none may end in a traceback
+        if stored:
+            arrays |= named_leaves(ocp.load(path / ARRAYS, _nest(stored)))
+    except Exception as error:  # Orbax and TensorStore raise many kinds
         raise Damaged(f"checkpoint {path} cannot be read: {_first_line(error)}") from error
     return {name: np.asarray(arrays[name]) for name in manifest.arrays}, dict(manifest.meta)
 
@@ -118,7 +120,7 @@ def read_manifest(path: Path) -> Manifest:
     try:
         body = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         seal = body.pop("sha256")
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise Damaged(f"checkpoint {path}: its {MANIFEST} is missing or damaged") from error
     if seal != _seal(body):
         raise Damaged(f"checkpoint {path}: its {MANIFEST} is damaged")

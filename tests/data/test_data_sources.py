@@ -308,7 +308,7 @@ def test_an_unknown_name_is_refused_with_the_nearest(name, message, tmp_path):
     for refuse in (check_name, lambda name: load(name, data_dir=str(tmp_path))):
         with pytest.raises(DataError, match=message) as error:
             refuse(name)
-        assert str(error.value).startswith(f"data.name={name}: ")
+        assert str(error.value).startswith(f"config.data.name={name}: ")
 
 
 @pytest.mark.parametrize("name", [*DATASETS, "cifar10", "emnist/letters"])

@@ -74,20 +74,20 @@ def test_a_training_set_sorted_by_class_gives_splits_of_all_classes(numbered):
     [
         (
             {"validation_size": 200},
-            "data.validation_size=200: numbered has 200 training images; accepted: 1 to 199",
+            "config.data.validation_size=200: numbered has 200 training images; accepted: 1 to 199",
         ),
         (
             {"validation_size": 0},
-            "data.validation_size=0: numbered has 200 training images; accepted: 1 to 199",
+            "config.data.validation_size=0: numbered has 200 training images; accepted: 1 to 199",
         ),
         (
             {"validation_size": 30, "train_size": 171},
-            "data.train_size=171: numbered has 200 training images, 30 of them for validation; "
-            "accepted: 0 to 170 (0 is all)",
+            "config.data.train_size=171: numbered has 200 training images, "
+            "30 of them for validation; accepted: 0 to 170 (0 is all)",
         ),
         (
             {"validation_size": 30, "test_size": -1},
-            "data.test_size=-1: numbered has 50 test images; accepted: 0 to 50 (0 is all)",
+            "config.data.test_size=-1: numbered has 50 test images; accepted: 0 to 50 (0 is all)",
         ),
     ],
 )

@@ -1,0 +1,50 @@
+"""What all tests share: JAX as strict as the code allows, and no cache of the user's touched."""
+
+import atexit
+import os
+import shutil
+import tempfile
+
+# Before JAX is imported, and inherited by every process that a test starts.
+_CACHES = tempfile.mkdtemp(prefix="lth_jax_tests_")
+atexit.register(shutil.rmtree, _CACHES, ignore_errors=True)
+os.environ["XDG_CACHE_HOME"] = _CACHES
+os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
+os.environ.setdefault("JAX_PLATFORMS", "cpu")  # where results are bit for bit repeatable
+os.environ.setdefault("MPLBACKEND", "agg")
+
+import jax
+import pytest
+from hypothesis import HealthCheck, settings
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+settings.register_profile(
+    "lth_jax",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    max_examples=50,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("lth_jax")
+
+
+def pytest_configure(config):
+    # Matplotlib's font cache takes seconds to build: kept with pytest's own, not the user's.
+    if hasattr(config, "cache"):
+        os.environ.setdefault("MPLCONFIGDIR", str(config.cache.mkdir("matplotlib")))
+
+
+@pytest.fixture
+def compilations():
+    """A list that grows by one entry with everything XLA compiles while the test runs."""
+    events = []
+
+    def listen(name, _duration, **_):
+        if name.endswith("backend_compile_duration"):
+            events.append(name)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield events
+    jax.monitoring.unregister_event_duration_listener(listen)
