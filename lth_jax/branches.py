@@ -2,6 +2,9 @@
 
 A branch is a pure function of a `BranchPoint` that says where its run starts. To add one: the
 function, a row in `BRANCHES`; the conformance tests cover it by themselves.
+
+Branches that redraw or disturb weights do so to the ticket's rewound state, and train from its
+step; `reinit` alone draws a whole new network, and trains it from step 0.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import jax.numpy as jnp
 import optax
 
 from lth_jax.pruning.masks import kept_counts, ones_mask
-from lth_jax.pruning.selection import remove_lowest
+from lth_jax.pruning.selection import prune_to
 from lth_jax.training import TrainState, rewind
 from lth_jax.trees import PyTree, map_named
 
@@ -26,7 +29,7 @@ class Ticket(NamedTuple):
 
     Attributes:
       mask: bool, the parameters' structure.
-      state: the training state, pruned weights at zero.
+      state: the training state, pruned weights at zero (save in `freeze_pruned`).
       step: the number of updates behind `state`; training goes on from there.
     """
 
@@ -39,21 +42,26 @@ class BranchPoint(NamedTuple):
     """What a branch may use.
 
     Attributes:
-      mask: the ticket's.
-      point: the whole (dense) state at the rewind step.
-      step: the rewind step.
+      ticket: the ticket of the level.
+      point: the whole (dense) state at the rewind step; step: the rewind step.
+      initial: parameters at initialization.
       rates: what may be pruned, as `pruning.masks.prunable` gives it.
       optimizer: the experiment's.
       fresh: key -> a training state at initialization.
+      dense_scores: () -> the criterion's scores of the dense network (level 0, trained).
+      sigma: standard deviations of noise, for `noise`.
       key: a key of its own for (seed, branch, replicate, level, draw).
     """
 
-    mask: PyTree
+    ticket: Ticket
     point: TrainState
     step: int
+    initial: PyTree
     rates: Mapping[str, Fraction]
     optimizer: optax.GradientTransformation
     fresh: Callable[[jax.Array], TrainState]
+    dense_scores: Callable[[], PyTree]
+    sigma: float
     key: jax.Array
 
 
@@ -63,25 +71,111 @@ def reinit(at: BranchPoint) -> Ticket:
     It trains from step 0 for the whole schedule, whatever the rewind step: a network drawn at
     random has no early training to rewind to.
     """
-    return Ticket(at.mask, rewind(at.fresh(at.key), at.mask, at.optimizer), 0)
+    mask = at.ticket.mask
+    return Ticket(mask, rewind(at.fresh(at.key), mask, at.optimizer), 0)
 
 
 def random_mask(at: BranchPoint) -> Ticket:
-    """The ticket's rewound weights under a random mask with exactly its count in each layer."""
-    mask = draw_mask(at.key, at.mask, at.rates)
+    """The weights at the rewind point under a random mask with the ticket's count in each layer."""
+    mask = _like_ticket(at, _uniform(at.key, at.ticket.mask, tuple(at.rates)))
     return Ticket(mask, rewind(at.point, mask, at.optimizer), at.step)
 
 
-def draw_mask(key: jax.Array, mask: PyTree, rates: Mapping[str, Fraction]) -> PyTree:
-    """A uniformly random mask that keeps as many weights of each prunable leaf as `mask` does."""
-    scores = _uniform_scores(key, mask, tuple(rates))
-    counts = kept_counts(mask, rates)
-    removals = {(name,): total - kept for name, (kept, total) in counts.items()}
-    return remove_lowest(scores, ones_mask(mask), removals)
+def one_shot(at: BranchPoint) -> Ticket:
+    """The dense network pruned once to the ticket's count in each layer, and rewound."""
+    mask = _like_ticket(at, at.dense_scores())
+    return Ticket(mask, rewind(at.point, mask, at.optimizer), at.step)
+
+
+def dense(at: BranchPoint) -> Ticket:
+    """No mask: the state at the rewind point."""
+    return Ticket(ones_mask(at.ticket.mask), at.point, at.step)
+
+
+def retrain(at: BranchPoint) -> Ticket:
+    """The ticket itself, for training options of the branch's own; without any, it repeats it."""
+    return at.ticket
+
+
+def freeze_pruned(at: BranchPoint) -> Ticket:
+    """Pruned weights stay at their value at the rewind point instead of zero (Zhou et al. 2019)."""
+    rewound = at.ticket.state
+    return at.ticket._replace(state=rewound._replace(params=at.point.params))
+
+
+def reshuffle(at: BranchPoint) -> Ticket:
+    """Kept weights permuted within their layer (Zhou et al. 2019, §4, "reshuffle")."""
+    return _with_weights(at, _shuffled)
+
+
+def reinit_from_ticket(at: BranchPoint) -> Ticket:
+    """Kept weights drawn anew from those of their layer (Frankle & Carbin 2019, F.3).
+
+    Drawn with replacement: the distribution of the ticket's own initial weights.
+    """
+    return _with_weights(at, _resampled)
+
+
+def signed_constant(at: BranchPoint) -> Ticket:
+    """Kept weights become sign × σ of their layer's initialization (Zhou et al. 2019, §4)."""
+    return _with_weights(at, lambda _key, w, _mask, initial: jnp.sign(w) * jnp.std(initial))
+
+
+def constant_random_sign(at: BranchPoint) -> Ticket:
+    """Kept weights become ±σ of their layer's initialization, the sign drawn (Zhou et al. 2019)."""
+
+    def redraw(key: jax.Array, w: jax.Array, _mask: jax.Array, initial: jax.Array) -> jax.Array:
+        return jax.random.rademacher(key, w.shape, w.dtype) * jnp.std(initial)
+
+    return _with_weights(at, redraw)
+
+
+def noise(at: BranchPoint) -> Ticket:
+    """Gaussian noise of `sigma` × σ of the layer's initialization (Frankle & Carbin 2019, F.7)."""
+
+    def redraw(key: jax.Array, w: jax.Array, _mask: jax.Array, initial: jax.Array) -> jax.Array:
+        return w + at.sigma * jnp.std(initial) * jax.random.normal(key, w.shape, w.dtype)
+
+    return _with_weights(at, redraw)
+
+
+def _like_ticket(at: BranchPoint, scores: PyTree) -> PyTree:
+    """The mask of the highest `scores` with exactly the ticket's count in each prunable leaf."""
+    counts = kept_counts(at.ticket.mask, at.rates)
+    targets = {(name,): kept for name, (kept, _) in counts.items()}
+    return prune_to(scores, ones_mask(at.ticket.mask), targets)
+
+
+def _with_weights(at: BranchPoint, redraw: Callable[..., jax.Array]) -> Ticket:
+    """The ticket with `redraw(key, weights, mask, initial)` in place of kept prunable weights."""
+    keys = dict(zip(at.rates, jax.random.split(at.key, len(at.rates)), strict=True))
+
+    def leaf(name: str, w: jax.Array, mask: jax.Array, initial: jax.Array) -> jax.Array:
+        if name not in keys:
+            return w
+        return jnp.where(mask, redraw(keys[name], w, mask, initial), 0).astype(w.dtype)
+
+    state = at.ticket.state
+    params = map_named(leaf, state.params, at.ticket.mask, at.initial)
+    return at.ticket._replace(state=state._replace(params=params))
+
+
+def _shuffled(key: jax.Array, w: jax.Array, mask: jax.Array, _initial: jax.Array) -> jax.Array:
+    kept = jnp.flatnonzero(mask)
+    values = jax.random.permutation(key, jnp.ravel(w)[kept])
+    return jnp.ravel(w).at[kept].set(values).reshape(w.shape)
+
+
+def _resampled(key: jax.Array, w: jax.Array, mask: jax.Array, _initial: jax.Array) -> jax.Array:
+    kept = jnp.ravel(w)[jnp.flatnonzero(mask)]
+    if not kept.size:
+        return w
+    return jax.random.choice(key, kept, w.shape)
 
 
 @partial(jax.jit, static_argnums=2)
-def _uniform_scores(key: jax.Array, mask: PyTree, names: tuple[str, ...]) -> PyTree:
+def _uniform(key: jax.Array, mask: PyTree, names: tuple[str, ...]) -> PyTree:
+    """Uniform scores for the named leaves, zeros for the others."""
     keys = dict(zip(names, jax.random.split(key, len(names)), strict=True))
 
     def scores(name: str, leaf: jax.Array) -> jax.Array:
@@ -93,4 +187,13 @@ def _uniform_scores(key: jax.Array, mask: PyTree, names: tuple[str, ...]) -> PyT
 BRANCHES: dict[str, Callable[[BranchPoint], Ticket]] = {
     "reinit": reinit,
     "random_mask": random_mask,
+    "reshuffle": reshuffle,
+    "reinit_from_ticket": reinit_from_ticket,
+    "signed_constant": signed_constant,
+    "constant_random_sign": constant_random_sign,
+    "freeze_pruned": freeze_pruned,
+    "noise": noise,
+    "dense": dense,
+    "one_shot": one_shot,
+    "retrain": retrain,
 }

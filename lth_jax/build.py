@@ -17,10 +17,12 @@ from lth_jax.events import ParameterRow
 from lth_jax.models import MODELS
 from lth_jax.models.base import Model
 from lth_jax.optimizers import OPTIMIZERS
+from lth_jax.pruning import schedules
 from lth_jax.pruning.criteria import CRITERIA, Criterion
+from lth_jax.pruning.gradients import Probe
 from lth_jax.pruning.masks import exact, prunable
 from lth_jax.rng import derive
-from lth_jax.spec import Spec, duration_steps
+from lth_jax.spec import Spec, TrainSpec, duration_steps
 from lth_jax.training import Examples, Program, TrainState, in_batches, new_state
 from lth_jax.trees import PyTree, named_leaves, size
 
@@ -32,6 +34,7 @@ class Experiment:
     Attributes:
       spec: the spec.
       model, optimizer, criterion: what it names.
+      targets: what each ranked group keeps, by level.
       train, validation, test: the splits on the device; the latter two in batches.
       example: a zero input, float32 [1, height, width, channels].
       steps: the last step of training; rewind_step: the step that survivors return to.
@@ -45,6 +48,7 @@ class Experiment:
     model: Model
     optimizer: optax.GradientTransformation
     criterion: Criterion
+    targets: tuple[schedules.Targets, ...]
     train: Examples
     validation: Examples
     test: Examples
@@ -57,6 +61,7 @@ class Experiment:
     parameters: tuple[ParameterRow, ...]
     data: str
     programs: dict[int, Program] = dataclasses.field(default_factory=dict)
+    variants: dict[TrainSpec, Experiment] = dataclasses.field(default_factory=dict)
 
     def fresh(self, key: jax.Array) -> TrainState:
         """A training state at initialization, drawn from `key`."""
@@ -69,6 +74,31 @@ class Experiment:
     def run_key(self, replicate: int) -> jax.Array:
         """Batch order and dropout: the same for all levels, branches and draws of a replicate."""
         return derive(self.spec.seed, "data", replicate)
+
+    def variant(self, train: TrainSpec) -> Experiment:
+        """This experiment with other training options, for a branch; itself if they are its own."""
+        if train == self.spec.train:
+            return self
+        if train not in self.variants:
+            spec = dataclasses.replace(self.spec, train=train)
+            per_epoch = len(self.train.labels) // train.batch_size
+            self.variants[train] = dataclasses.replace(
+                self,
+                spec=spec,
+                optimizer=optimizer_of(spec),
+                steps=duration_steps(train.steps, per_epoch),
+                eval_every=duration_steps(spec.eval.every, per_epoch),
+                programs={},
+                variants={},
+            )
+        return self.variants[train]
+
+    def probe(self, key: jax.Array, model_state: PyTree) -> Probe:
+        """The network and `pruning.examples` training examples, drawn by `key`."""
+        count = min(self.spec.pruning.examples, len(self.train.labels))
+        chosen = jax.random.permutation(key, len(self.train.labels))[:count]
+        images = self.train.images[chosen].astype(jnp.float32) * self.scale
+        return Probe(self.model.apply, model_state, images, self.train.labels[chosen])
 
     def sizes(self) -> dict[str, int]:
         """Prunable leaf name -> number of weights."""
@@ -104,11 +134,19 @@ def check(spec: Spec) -> None:
     _known("model.name", spec.model.name, MODELS)
     _known("train.optimizer", spec.train.optimizer, OPTIMIZERS)
     _known("pruning.criterion", spec.pruning.criterion, CRITERIA)
+    if spec.pruning.at == "rewind" and CRITERIA[spec.pruning.criterion].needs_training:
+        raise SpecError(
+            f"config.pruning.at='rewind': {spec.pruning.criterion} compares trained weights with "
+            "initial ones; accepted: trained"
+        )
     data.check_name(spec.data.name)
     for name in spec.branches:
         kind = spec.branch_spec(name).kind
         field = "branches" if kind == name else f"branch.{name}.kind"
         _known(field, kind, BRANCHES)
+        optimizer = spec.branch_spec(name).optimizer
+        if optimizer:
+            _known(f"branch.{name}.optimizer", optimizer, OPTIMIZERS)
     for name in spec.branch:
         if name not in spec.branches and name not in BRANCHES:
             known = {*spec.branches, *BRANCHES}
@@ -158,6 +196,7 @@ def build(spec: Spec) -> Experiment:
         model=model,
         optimizer=optimizer,
         criterion=CRITERIA[spec.pruning.criterion],
+        targets=targets_of(spec, params, rates),
         train=Examples(jnp.asarray(splits.train.images), jnp.asarray(splits.train.labels)),
         validation=in_batches(splits.validation.images, splits.validation.labels, batch),
         test=in_batches(splits.test.images, splits.test.labels, batch),
@@ -171,6 +210,34 @@ def build(spec: Spec) -> Experiment:
         data=f"{whole.name}: {examples} training, {len(splits.validation.labels)} validation, "
         f"{len(splits.test.labels)} test images of {'×'.join(map(str, shape))} ({whole.origin})",
     )
+
+
+def targets_of(
+    spec: Spec, params: PyTree, rates: Mapping[str, Fraction]
+) -> tuple[schedules.Targets, ...]:
+    """What each ranked group keeps at levels 0 to `spec.levels`.
+
+    Raises:
+      SpecError: a group would be pruned to nothing, or the scope does not take these rates.
+    """
+    pruning = spec.pruning
+    if pruning.densities:
+        fractions = schedules.fractions_of(pruning.densities)[: spec.levels]
+    else:
+        fractions = [exact(pruning.fraction)] * spec.levels
+    shapes = {name: tuple(leaf.shape) for name, leaf in named_leaves(params).items()}
+    try:
+        by_level = schedules.targets(shapes, rates, fractions, scope=pruning.scope)
+    except ValueError as error:
+        raise SpecError(f"config.pruning.{error}") from None
+    for level, kept in enumerate(by_level):
+        empty = [name for names, count in kept.items() if not count for name in names]
+        if empty:
+            raise SpecError(
+                f"config.levels={spec.levels}: level {level} would prune {', '.join(empty)} to "
+                f"nothing; accepted: 0 to {level - 1}, or a smaller pruning.fraction"
+            )
+    return tuple(by_level)
 
 
 def optimizer_of(spec: Spec) -> optax.GradientTransformation:
@@ -191,26 +258,38 @@ def _check_shapes(
     spec: Spec, shape: tuple[int, ...], classes: int, examples: int
 ) -> tuple[Model, optax.GradientTransformation, PyTree]:
     """Model, optimizer and parameter shapes, provided that the spec fits data of that shape."""
-    if examples < spec.train.batch_size:
-        raise SpecError(
-            f"config.train.batch_size={spec.train.batch_size}: accepted: at most the "
-            f"{examples} training examples"
-        )
-    steps_per_epoch = examples // spec.train.batch_size
-    steps = duration_steps(spec.train.steps, steps_per_epoch)
-    if duration_steps(spec.rewind.step, steps_per_epoch) >= steps:
-        raise SpecError(
-            f"config.rewind.step={spec.rewind.step!r}: accepted: steps before the last, {steps}"
-        )
+    _check_training(spec, spec.train, examples)
     model = MODELS[spec.model.name](classes, hidden=spec.model.hidden)
     optimizer = optimizer_of(spec)
     example = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     params = jax.eval_shape(model.init, jax.random.key(0), example)["params"]
     try:
-        prunable(params, spec.pruning.layer_rates)
+        rates = prunable(params, spec.pruning.layer_rates)
     except ValueError as error:
         raise SpecError(f"config.pruning.{error}") from None
+    targets_of(spec, params, rates)
+    for name in spec.branches:
+        _check_training(spec, spec.branch_spec(name).train_spec(spec.train), examples, name)
     return model, optimizer, params
+
+
+def _check_training(spec: Spec, train: TrainSpec, examples: int, branch: str = "") -> None:
+    """Whether `train`, the spec's or a branch's, fits that many training examples."""
+    place = f"config.branch.{branch}." if branch else "config.train."
+    if examples < train.batch_size:
+        raise SpecError(
+            f"{place}batch_size={train.batch_size}: accepted: at most the "
+            f"{examples} training examples"
+        )
+    steps = duration_steps(train.steps, examples // train.batch_size)
+    if steps == 0:
+        raise SpecError(f"{place}steps={train.steps!r}: accepted: at least one step")
+    per_epoch = examples // spec.train.batch_size
+    if duration_steps(spec.rewind.step, per_epoch) >= steps:
+        field = "rewind.step" if not branch else f"branch.{branch}.steps"
+        value = spec.rewind.step if not branch else train.steps
+        wanted = f"steps before the last, {steps}" if not branch else "more than rewind.step"
+        raise SpecError(f"config.{field}={value!r}: accepted: {wanted}")
 
 
 def _parameter_rows(

@@ -1,4 +1,4 @@
-"""Which runs an experiment consists of."""
+"""Which runs an experiment consists of, and which levels each of them stands on."""
 
 from __future__ import annotations
 
@@ -20,3 +20,22 @@ def planned_runs(spec: Spec) -> list[RunId]:
                     for draw in range(branch.draws)
                 ]
     return runs
+
+
+def source_level(spec: Spec, level: int) -> int:
+    """The level that `level` is pruned from: the one before, or 0 in a one-shot schedule."""
+    return 0 if spec.pruning.schedule == "one_shot" else level - 1
+
+
+def needed_levels(spec: Spec, id: RunId) -> set[int]:
+    """The levels of the trunk whose checkpoints a run stands on, those of its own replicate."""
+    if id.level == 0:
+        return set()
+    if id.branch == TRUNK:
+        return {source_level(spec, id.level)}
+    needed = {id.level}
+    if spec.rewind.kind != "weights":
+        needed.add(source_level(spec, id.level))
+    if spec.branch_spec(id.branch).kind == "one_shot":
+        needed.add(0)
+    return needed

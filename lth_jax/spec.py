@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import math
 import re
@@ -64,19 +65,37 @@ class EvalSpec:
 
 @dataclasses.dataclass(frozen=True)
 class PruningSpec:
-    """What a level prunes. `layer_rates`: (path pattern, multiple of `fraction`) pairs."""
+    """What a level prunes.
+
+    `layer_rates`: (path pattern, multiple of `fraction`) pairs. `densities`: those of levels 1, 2,
+    … instead of equal fractions. `schedule`: `iterative` prunes the level before, `one_shot` level
+    0. `at`: score the `trained` network or the one at the `rewind` point; empty is the
+    criterion's own, as `rounds` 0 is. `examples`: how many probe gradients.
+    """
 
     criterion: str = "magnitude"
     scope: str = "layerwise"
     fraction: float = 0.2
     layer_rates: tuple[tuple[str, float], ...] = ()
+    schedule: str = "iterative"
+    densities: tuple[float, ...] = ()
+    at: str = ""
+    rounds: int = 0
+    examples: int = 1000
+    alpha: float = 1.0
+    temperature: float = 200.0
 
 
 @dataclasses.dataclass(frozen=True)
 class RewindSpec:
-    """The step (a duration) whose state the survivors return to."""
+    """Where survivors go on from: the state at `step` (a duration).
+
+    `kind`: `weights` restores all of that state; `learning_rate` keeps the trained weights and
+    restores the rest; `finetune` restores nothing and goes on from the end (Renda et al. 2020).
+    """
 
     step: str = "0"
+    kind: str = "weights"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,11 +118,36 @@ class ExecutionSpec:
 
 @dataclasses.dataclass(frozen=True)
 class BranchSpec:
-    """One branch. An empty `kind` means the branch's name; empty `levels` means all from 1 on."""
+    """One branch. An empty `kind` means the branch's name; empty `levels` means all from 1 on.
+
+    `sigma`: for `noise`, in standard deviations of the layer's initialization. The other fields
+    override those of `train` for this branch; empty, 0 or negative ones leave them as they are.
+    """
 
     kind: str = ""
     draws: int = 1
     levels: tuple[int, ...] = ()
+    sigma: float = 0.5
+    steps: str = ""
+    batch_size: int = 0
+    optimizer: str = ""
+    learning_rate: float = 0.0
+    weight_decay: float = -1.0
+    momentum: float = -1.0
+
+    def train_spec(self, train: TrainSpec) -> TrainSpec:
+        """`train` with this branch's overrides."""
+        given = {
+            "steps": self.steps,
+            "batch_size": self.batch_size,
+            "optimizer": self.optimizer,
+            "learning_rate": self.learning_rate,
+        }
+        overrides = {name: value for name, value in given.items() if value}
+        for name in ("weight_decay", "momentum"):
+            if getattr(self, name) >= 0:
+                overrides[name] = getattr(self, name)
+        return dataclasses.replace(train, **overrides)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,7 +184,9 @@ NOT_BRANCH_IDENTITY = ("draws", "levels")
 
 DURATION = re.compile(r"(\d+)(ep)?")
 DURATIONS = ("train.steps", "eval.every", "rewind.step")
-SCOPES = ("layerwise", "global")
+SCOPES = ("layerwise", "global", "erdos_renyi")
+SCHEDULES = ("iterative", "one_shot")
+REWINDS = ("weights", "learning_rate", "finetune")
 
 
 def duration_steps(duration: str, steps_per_epoch: int) -> int:
@@ -288,6 +334,14 @@ def _check(spec: Spec) -> None:
     need(0 <= spec.train.momentum < 1, "train.momentum", "0 to below 1")
     need(spec.eval.batch_size >= 1, "eval.batch_size", "at least 1")
     need(spec.pruning.scope in SCOPES, "pruning.scope", " or ".join(SCOPES))
+    need(spec.pruning.schedule in SCHEDULES, "pruning.schedule", " or ".join(SCHEDULES))
+    need(spec.pruning.at in ("", "trained", "rewind"), "pruning.at", "'', trained or rewind")
+    need(spec.pruning.rounds >= 0, "pruning.rounds", "0 (the criterion's own) or more")
+    need(spec.pruning.examples >= 1, "pruning.examples", "at least 1")
+    need(spec.pruning.alpha > 0, "pruning.alpha", "a number above 0")
+    need(spec.pruning.temperature > 0, "pruning.temperature", "a number above 0")
+    need(spec.rewind.kind in REWINDS, "rewind.kind", " or ".join(REWINDS))
+    _check_densities(spec, need)
     need(0 < spec.pruning.fraction < 1, "pruning.fraction", "a number above 0 and below 1")
     need(
         all(0 <= rate * spec.pruning.fraction < 1 for _, rate in spec.pruning.layer_rates),
@@ -303,6 +357,21 @@ def _check(spec: Spec) -> None:
     _check_branches(spec, need)
 
 
+def _check_densities(spec: Spec, need: Any) -> None:
+    densities = spec.pruning.densities
+    falling = all(a > b for a, b in itertools.pairwise((1.0, *densities)))
+    need(
+        falling and all(density > 0 for density in densities),
+        "pruning.densities",
+        "falling densities, each below the one before it (1 at level 0) and above 0",
+    )
+    need(
+        not densities or spec.levels <= len(densities),
+        "levels",
+        f"0 to {len(densities)}, the number of pruning.densities",
+    )
+
+
 def _check_branches(spec: Spec, need: Any) -> None:
     need(len(set(spec.branches)) == len(spec.branches), "branches", "each name once")
     need("ticket" not in spec.branches, "branches", "any names but 'ticket', the trunk's own")
@@ -312,8 +381,18 @@ def _check_branches(spec: Spec, need: Any) -> None:
         "names of letters, digits, '_', '-', '+' and '.'",
     )
     for name, options in spec.branch.items():
-        need(options.draws >= 1, f"branch.{name}.draws", "at least 1")
-        need(all(level >= 1 for level in options.levels), f"branch.{name}.levels", "levels from 1")
+        field = f"branch.{name}."
+        need(options.draws >= 1, field + "draws", "at least 1")
+        need(options.sigma >= 0, field + "sigma", "0 or more")
+        need(
+            not options.steps or DURATION.fullmatch(options.steps) is not None,
+            field + "steps",
+            "steps or epochs, such as 5000 or 40ep, or '' for those of train",
+        )
+        need(options.batch_size >= 0, field + "batch_size", "0 (that of train) or more")
+        need(options.learning_rate >= 0, field + "learning_rate", "0 (that of train) or more")
+        need(options.momentum < 1, field + "momentum", "below 1; negative: that of train")
+        need(all(level >= 1 for level in options.levels), field + "levels", "levels from 1 on")
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -18,11 +18,12 @@ from lth_jax.branches import BRANCHES, BranchPoint, Ticket
 from lth_jax.build import Experiment
 from lth_jax.errors import RunError
 from lth_jax.events import Observer
-from lth_jax.levels import Job, LevelTrainer, Trained
-from lth_jax.plan import planned_runs
+from lth_jax.flights import Job, Trained
+from lth_jax.levels import LevelTrainer
+from lth_jax.plan import needed_levels, planned_runs, source_level
 from lth_jax.pruning.criteria import Scoring
-from lth_jax.pruning.masks import kept_counts, ones_mask
-from lth_jax.pruning.selection import prune
+from lth_jax.pruning.masks import apply_mask, kept_counts, ones_mask
+from lth_jax.pruning.selection import prune_to
 from lth_jax.results import TRUNK, RunId
 from lth_jax.rng import derive
 from lth_jax.spec import Spec
@@ -68,59 +69,81 @@ class Trunk:
                 continue
             start = time.perf_counter()
             tickets = {r: self.find_ticket(r, level) for r in sorted({id.replicate for id in ids})}
-            jobs = [Job(id, self.start_of(id, tickets[id.replicate])) for id in ids]
+            jobs = [self.job(id, tickets[id.replicate]) for id in ids]
             trained = self._trainer(level).train(level, jobs)
             self._keep(level, tickets, trained)
             rows = [done.row for done in trained.values()]
             self.observer.level_finished(level, rows, time.perf_counter() - start)
 
     def find_ticket(self, replicate: int, level: int) -> Ticket:
-        """The ticket of a level: the mask pruned after the level before, its survivors rewound."""
+        """The ticket of a level: its mask, and what its survivors go on from."""
+        mask = self.mask(replicate, level)
         point, step = self.rewind_point(replicate, level)
-        mask = self.mask(replicate, level, point.params)
+        if level > 0 and self.spec.rewind.kind != "weights":
+            source = self.trained(replicate, source_level(self.spec, level), point)
+            if self.spec.rewind.kind == "finetune":
+                point, step = source, self._end(level - 1)
+            else:
+                point = TrainState(source.params, source.model_state, point.opt_state)
         return Ticket(mask, rewind(point, mask, self.experiment.optimizer), step)
 
-    def start_of(self, id: RunId, ticket: Ticket) -> Ticket:
-        """Where a run starts: the trunk's from the ticket, a branch's from what it makes of it."""
+    def job(self, id: RunId, ticket: Ticket) -> Job:
+        """A run: the trunk's starts from the ticket, a branch's from what it makes of it."""
         if id.branch == TRUNK:
-            return ticket
+            return Job(id, ticket, self.experiment, self._end(id.level))
+        branch = self.spec.branch_spec(id.branch)
+        experiment = self.experiment.variant(branch.train_spec(self.spec.train))
         point, step = self.rewind_point(id.replicate, id.level)
-        key = derive(self.spec.seed, "branch", id.branch, id.replicate, id.level, id.draw)
-        e = self.experiment
-        at = BranchPoint(ticket.mask, point, step, e.rates, e.optimizer, e.fresh, key)
-        return BRANCHES[self.spec.branch_spec(id.branch).kind](at)
+        at = BranchPoint(
+            ticket=ticket,
+            point=point,
+            step=step,
+            initial=self.initial(id.replicate).params,
+            rates=experiment.rates,
+            optimizer=self.experiment.optimizer,
+            fresh=self.experiment.fresh,
+            dense_scores=lambda: self._scores(id.replicate, 0)(ones_mask(point.params)),
+            sigma=branch.sigma,
+            key=derive(self.spec.seed, "branch", id.branch, id.replicate, id.level, id.draw),
+        )
+        start = BRANCHES[branch.kind](at)
+        if experiment is not self.experiment:
+            start = start._replace(state=_for_optimizer(start.state, experiment))
+        last = experiment.steps if start.step < experiment.steps else self._end(id.level)
+        return Job(id, start, experiment, last)
 
-    def mask(self, replicate: int, level: int, params: PyTree) -> PyTree:
-        """The mask of a level: kept from when it was trained, or pruned from the level before."""
+    def mask(self, replicate: int, level: int) -> PyTree:
+        """The mask of a level: kept from when it was trained, or pruned from its source level."""
+        params = self.initial(replicate).params
         if level == 0:
             return ones_mask(params)
-        masks = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, np.bool_), params)
         done = self._load(replicate, level)
         if done is not None:
-            return _to_device(fill(masks, done, "mask/"))
-        before = self._load(replicate, level - 1)
-        assert before is not None, "pending_runs trains a level whose checkpoint is gone"
-        scoring = Scoring(
-            final=_to_device(fill(params, before, "params/")),
-            initial=self.initial(replicate).params,
-            key=derive(self.spec.seed, "prune", replicate, level),
-        )
+            return self._mask_of(done, params)
+        source = source_level(self.spec, level)
+        before = self._mask_of(self._loaded(replicate, source), params)
         try:
-            return prune(
-                self.experiment.criterion(scoring),
-                _to_device(fill(masks, before, "mask/")),
-                self.spec.pruning.fraction,
-                scope=self.spec.pruning.scope,
-                rates=self.experiment.rates,
+            return prune_to(
+                self._scores(replicate, level, source),
+                before,
+                self.experiment.targets[level],
+                rounds=self.spec.pruning.rounds or self.experiment.criterion.rounds,
             )
         except ValueError as error:
             raise RunError(
-                f"replicate {replicate} cannot be pruned after level {level - 1}: {error}; "
+                f"replicate {replicate} cannot be pruned after level {source}: {error}; "
                 "it diverged: lower train.learning_rate"
             ) from error
 
+    def trained(self, replicate: int, level: int, like: TrainState) -> TrainState:
+        """The state in which a level of the trunk ended; the optimizer's only for `finetune`."""
+        kept = {"params": like.params, "model_state": like.model_state}
+        if self.spec.rewind.kind == "finetune":
+            kept["opt_state"] = like.opt_state
+        return like._replace(**_to_device(fill(kept, self._loaded(replicate, level))))
+
     def rewind_point(self, replicate: int, level: int) -> tuple[TrainState, int]:
-        """The dense state that a level starts from, and its step; level 0's is initialization."""
+        """The dense state at the rewind step, and that step; level 0's is initialization."""
         initial = self.initial(replicate)
         step = self.experiment.rewind_step
         if level == 0 or step == 0:
@@ -142,71 +165,121 @@ class Trunk:
             self._initial[replicate] = state
         return self._initial[replicate]
 
+    def _scores(self, replicate: int, level: int, source: int = 0) -> Callable[[PyTree], PyTree]:
+        """The criterion as a function of the mask so far, for pruning `source` to `level`."""
+        spec, criterion = self.spec.pruning, self.experiment.criterion
+        point, _ = self.rewind_point(replicate, max(level, 1))
+        at_rewind = spec.at == "rewind" or (not spec.at and criterion.at_rewind)
+        scored = point if at_rewind else self.trained(replicate, source, point)
+        key = derive(self.spec.seed, "prune", replicate, level)
+        probe = None
+        if criterion.needs_probe:
+            probe = self.experiment.probe(jax.random.fold_in(key, 1), scored.model_state)
+
+        def scores(mask: PyTree) -> PyTree:
+            return criterion.scores(
+                Scoring(
+                    final=apply_mask(scored.params, mask),
+                    initial=apply_mask(point.params, mask),
+                    key=key,
+                    probe=probe,
+                    alpha=spec.alpha,
+                    temperature=spec.temperature,
+                )
+            )
+
+        return scores
+
+    def _end(self, level: int) -> int:
+        """The step at which a level of the trunk ends; fine-tuning goes on counting."""
+        e = self.experiment
+        extra = level if self.spec.rewind.kind == "finetune" else 0
+        return e.steps + extra * (e.steps - e.rewind_step)
+
     def _trainer(self, level: int) -> LevelTrainer:
+        step = self.experiment.rewind_step
+
         def capture(replicate: int, state: TrainState) -> None:
-            step = self.experiment.rewind_step
             self.store.save(replicate, "rewind", state, {"step": step})
 
-        captures = level == 0 and self.experiment.rewind_step > 0
         return LevelTrainer(
-            self.experiment,
             self.store,
             self.observer,
             self.stop_signal,
-            capture if captures else None,
+            save_seconds=self.spec.checkpoint.every_seconds,
+            capture_at=step if level == 0 and step else -1,
+            capture=capture,
         )
 
     def _keep(self, level: int, tickets: dict[int, Ticket], trained: dict[RunId, Trained]) -> None:
         """Checkpoints before rows: a row says that what later levels need of its run is there."""
         for id, done in trained.items():
-            if id.branch == TRUNK:
-                tree = {
-                    "mask": tickets[id.replicate].mask,
-                    "params": done.params,
-                    "model_state": done.model_state,
-                }
-                layers = kept_counts(tree["mask"], self.experiment.rates)
-                self.store.save(id.replicate, level_name(level), tree, {"layers": layers})
+            if id.branch != TRUNK:
+                continue
+            mask = tickets[id.replicate].mask
+            tree = {
+                "mask": mask,
+                "params": done.state.params,
+                "model_state": done.state.model_state,
+            }
+            if self.spec.rewind.kind == "finetune":
+                tree["opt_state"] = done.state.opt_state
+            layers = kept_counts(mask, self.experiment.rates)
+            self.store.save(id.replicate, level_name(level), tree, {"layers": layers})
         self.store.record(done.row for done in trained.values())
         self.store.clear_progress()
+
+    def _mask_of(self, arrays: Mapping[str, np.ndarray], params: PyTree) -> PyTree:
+        bools = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, np.bool_), params)
+        return _to_device(fill(bools, arrays, "mask/"))
 
     def _load(self, replicate: int, level: int) -> Mapping[str, np.ndarray] | None:
         if RunId(TRUNK, level, replicate, 0) not in self.store.rows:
             return None
         return self.store.load(replicate, level_name(level))
 
+    def _loaded(self, replicate: int, level: int) -> Mapping[str, np.ndarray]:
+        arrays = self._load(replicate, level)
+        assert arrays is not None, "pending_runs trains a level whose checkpoint is gone"
+        return arrays
+
 
 def pending_runs(spec: Spec, store: RunDirectory, rewind_step: int) -> list[RunId]:
     """The planned runs that are still to be trained.
 
     A finished run of the trunk is trained again if its checkpoint is gone or damaged *and* a
-    pending run needs it. Looked for from the last level up, since each needs the one above it.
+    pending run needs it. Looked for from the last level down, since needs point to earlier ones.
     """
     planned = planned_runs(spec)
     pending = {id for id in planned if id not in store.rows}
-
     for level in range(spec.levels, -1, -1):
         for replicate in range(spec.replicates):
-            id = RunId(TRUNK, level, replicate, 0)
-            below = RunId(TRUNK, level + 1, replicate, 0) in pending
-            beside = any(p.level == level > 0 and p.replicate == replicate for p in pending)
-            if (
-                id not in pending
-                and (below or beside)
-                and not store.intact(replicate, level_name(level))
-            ):
-                pending.add(id)
-        if level == 0 and rewind_step:
-            for replicate in {id.replicate for id in pending if id.level > 0}:
-                if not store.intact(replicate, "rewind"):
-                    pending.add(RunId(TRUNK, 0, replicate, 0))
+            waiting = [id for id in pending if id.replicate == replicate]
+            needed = any(level in needed_levels(spec, id) for id in waiting)
+            if needed and not store.intact(replicate, level_name(level)):
+                pending.add(RunId(TRUNK, level, replicate, 0))
+    if rewind_step:
+        for replicate in {id.replicate for id in pending if id.level > 0}:
+            if not store.intact(replicate, "rewind"):
+                pending.add(RunId(TRUNK, 0, replicate, 0))
     return [id for id in planned if id in pending]
-
-
-def _to_device(tree: Any) -> Any:
-    return jax.tree.map(jnp.asarray, tree)
 
 
 def run_steps(experiment: Experiment, id: RunId) -> int:
     """The updates of a run, for the time left: those past the rewind step, or all at level 0."""
+    if id.branch != TRUNK:
+        branch = experiment.spec.branch_spec(id.branch)
+        experiment = experiment.variant(branch.train_spec(experiment.spec.train))
     return experiment.steps - (experiment.rewind_step if id.level else 0)
+
+
+def _for_optimizer(state: TrainState, experiment: Experiment) -> TrainState:
+    """`state` for a branch with another optimizer: begun anew where its own state differs."""
+    fresh = jax.eval_shape(experiment.optimizer.init, state.params)
+    if jax.tree.structure(fresh) == jax.tree.structure(state.opt_state):
+        return state
+    return state._replace(opt_state=experiment.optimizer.init(state.params))
+
+
+def _to_device(tree: Any) -> Any:
+    return jax.tree.map(jnp.asarray, tree)

@@ -12,24 +12,48 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from lth_jax.pruning import gradients
+from lth_jax.pruning.gradients import Probe
 from lth_jax.trees import PyTree
 
 
 class Scoring(NamedTuple):
-    """What a criterion may look at.
+    """What a criterion may look at. Parameters have zeros where the mask so far is False.
 
     Attributes:
-      final: parameters of the last step of the level before.
-      initial: parameters at initialization.
+      final: parameters to be scored: those of the last step of the level before, or, for a
+        criterion that scores at the rewind point, the rewound ones.
+      initial: parameters at the rewind point.
       key: a key of its own for (seed, replicate, level).
+      probe: the network and a batch of training examples, for criteria that need gradients.
+      alpha: weight of |w_final| in `large_init_large_final`.
+      temperature: what logits are divided by in `grasp`.
     """
 
     final: PyTree
     initial: PyTree
     key: jax.Array
+    probe: Probe | None = None
+    alpha: float = 1.0
+    temperature: float = 200.0
 
 
-Criterion = Callable[[Scoring], PyTree]
+class Criterion(NamedTuple):
+    """A row of the registry.
+
+    Attributes:
+      scores: from a `Scoring` to importances of the parameters' structure.
+      at_rewind: whether it scores the network at the rewind point instead of the trained one.
+      needs_training: whether it is void where the trained weights *are* the initial ones.
+      needs_probe: whether it needs `Scoring.probe`.
+      rounds: how many times a level scores and prunes, if the spec does not say.
+    """
+
+    scores: Callable[[Scoring], PyTree]
+    at_rewind: bool = False
+    needs_training: bool = False
+    needs_probe: bool = False
+    rounds: int = 1
 
 
 def magnitude(scoring: Scoring) -> PyTree:
@@ -45,7 +69,87 @@ def random(scoring: Scoring) -> PyTree:
     return jax.tree.unflatten(structure, draws)
 
 
+def small_final(scoring: Scoring) -> PyTree:
+    """-|w| of the trained weights (Zhou et al. 2019, §3)."""
+    return jax.tree.map(lambda w: -jnp.abs(w), scoring.final)
+
+
+def large_init(scoring: Scoring) -> PyTree:
+    """|w| of the initial weights (Zhou et al. 2019, §3)."""
+    return jax.tree.map(jnp.abs, scoring.initial)
+
+
+def small_init(scoring: Scoring) -> PyTree:
+    """-|w| of the initial weights (Zhou et al. 2019, §3)."""
+    return jax.tree.map(lambda w: -jnp.abs(w), scoring.initial)
+
+
+def large_init_large_final(scoring: Scoring) -> PyTree:
+    """min(α |w_final|, |w_initial|) (Zhou et al. 2019, §3)."""
+    return _both(
+        lambda final, initial: jnp.minimum(scoring.alpha * jnp.abs(final), jnp.abs(initial)),
+        scoring,
+    )
+
+
+def magnitude_increase(scoring: Scoring) -> PyTree:
+    """|w_final| - |w_initial| (Zhou et al. 2019, §3)."""
+    return _both(lambda final, initial: jnp.abs(final) - jnp.abs(initial), scoring)
+
+
+def movement(scoring: Scoring) -> PyTree:
+    """|w_final - w_initial| (Zhou et al. 2019, §3)."""
+    return _both(lambda final, initial: jnp.abs(final - initial), scoring)
+
+
+def large_final_same_sign(scoring: Scoring) -> PyTree:
+    """sign(w_initial) · w_final: |w_final|, negative where the sign flipped.
+
+    Zhou et al. (2019, §3) cut the negative ones off at 0; left as they are, those that went
+    furthest to the other side go first, instead of being tied.
+    """
+    return _both(lambda final, initial: jnp.sign(initial) * final, scoring)
+
+
+def snip(scoring: Scoring) -> PyTree:
+    """|g ⊙ w|: connection sensitivity (Lee et al. 2019, eq. 5, without its normalization)."""
+    return gradients.sensitivity(_probe(scoring), scoring.final, scoring.key)
+
+
+def grasp(scoring: Scoring) -> PyTree:
+    """+w ⊙ Hg, of the loss at a temperature (Wang et al. 2020, §4).
+
+    The paper's S = -w ⊙ Hg marks what to *remove*; higher = keep turns its sign.
+    """
+    return gradients.gradient_flow(_probe(scoring), scoring.final, scoring.key, scoring.temperature)
+
+
+def synflow(scoring: Scoring) -> PyTree:
+    """|∂R/∂w ⊙ w|, R the summed logits of ones under magnitudes (Tanaka et al. 2020, eq. 5)."""
+    return gradients.synaptic_flow(_probe(scoring), scoring.final)
+
+
+def _both(function: Callable[[jax.Array, jax.Array], jax.Array], scoring: Scoring) -> PyTree:
+    return jax.tree.map(function, scoring.final, scoring.initial)
+
+
+def _probe(scoring: Scoring) -> Probe:
+    if scoring.probe is None:
+        raise ValueError("this criterion needs gradients: Scoring.probe is None")
+    return scoring.probe
+
+
 CRITERIA: dict[str, Criterion] = {
-    "magnitude": magnitude,
-    "random": random,
+    "magnitude": Criterion(magnitude),
+    "random": Criterion(random),
+    "small_final": Criterion(small_final),
+    "large_init": Criterion(large_init),
+    "small_init": Criterion(small_init),
+    "large_init_large_final": Criterion(large_init_large_final, needs_training=True),
+    "magnitude_increase": Criterion(magnitude_increase, needs_training=True),
+    "movement": Criterion(movement, needs_training=True),
+    "large_final_same_sign": Criterion(large_final_same_sign, needs_training=True),
+    "snip": Criterion(snip, at_rewind=True, needs_probe=True),
+    "grasp": Criterion(grasp, at_rewind=True, needs_probe=True),
+    "synflow": Criterion(synflow, at_rewind=True, needs_probe=True, rounds=100),
 }

@@ -1,11 +1,73 @@
-"""Schedules: how many weights are kept at each level, known before anything is trained."""
+"""Schedules: how many weights each ranked group keeps at each level, before anything is trained.
+
+Levels prune to these counts, so that a criterion, its rounds and its ties decide which weights
+survive, never how many.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
+from lth_jax.pruning.masks import exact
 from lth_jax.pruning.selection import groups, removal_count
+
+SCHEDULES = ("iterative", "one_shot")
+# Ranked group (names of its leaves) -> weights that it keeps.
+Targets = dict[tuple[str, ...], int]
+
+
+def fractions_of(densities: Sequence[float]) -> list[Fraction]:
+    """The share of the survivors to remove at each level, for densities to be reached by level.
+
+    Raises:
+      ValueError: a density is not below the one before it, or not above 0.
+    """
+    before, fractions = Fraction(1), []
+    for density in map(exact, densities):
+        if not 0 < density < before:
+            raise ValueError(
+                f"densities: {float(density)} after {float(before)}; accepted: falling numbers "
+                "below 1 and above 0"
+            )
+        fractions.append(1 - density / before)
+        before = density
+    return fractions
+
+
+def targets(
+    shapes: Mapping[str, tuple[int, ...]],
+    rates: Mapping[str, Fraction],
+    fractions: Sequence[float | Fraction],
+    *,
+    scope: str,
+) -> list[Targets]:
+    """What each ranked group keeps at levels 0 to `len(fractions)`.
+
+    Of each group, a level removes exactly floor(fraction × multiple × surviving) weights
+    (Frankle & Carbin 2019, §2). Under `erdos_renyi` all layers together are cut so, and each keeps
+    its Erdős–Rényi-kernel share of the rest.
+
+    Args:
+      shapes: prunable leaf name -> its shape.
+      rates: leaf name -> multiple of the fraction.
+      fractions: the share of the survivors that each level removes.
+      scope: `layerwise`, `global` or `erdos_renyi`.
+
+    Raises:
+      ValueError: an unknown scope, or multiples other than 1 under `erdos_renyi`.
+    """
+    if scope == "erdos_renyi":
+        return _erdos_renyi_targets(shapes, rates, fractions)
+    members = groups(rates, scope)
+    kept = [{names: sum(math.prod(shapes[name]) for name in names) for names, _ in members}]
+    for fraction in fractions:
+        kept.append({
+            names: kept[-1][names] - removal_count(kept[-1][names], fraction, multiple)
+            for names, multiple in members
+        })  # fmt: skip
+    return kept
 
 
 def iterative(
@@ -16,9 +78,7 @@ def iterative(
     scope: str,
     levels: int,
 ) -> list[int]:
-    """Weights kept at levels 0 to `levels` when each level removes `fraction` of the survivors.
-
-    The same arithmetic as `prune`, group by group (Frankle & Carbin 2019, §2, iterative pruning).
+    """Weights kept, over all layers, at levels 0 to `levels` that each remove `fraction`.
 
     Args:
       sizes: prunable leaf name -> number of weights.
@@ -27,11 +87,66 @@ def iterative(
       scope: `layerwise` or `global`.
       levels: the number of prunings.
     """
-    alive = [
-        (sum(sizes[name] for name in names), multiple) for names, multiple in groups(rates, scope)
-    ]
-    kept = [sum(count for count, _ in alive)]
-    for _ in range(levels):
-        alive = [(n - removal_count(n, fraction, multiple), multiple) for n, multiple in alive]
-        kept.append(sum(count for count, _ in alive))
+    shapes = {name: (size,) for name, size in sizes.items()}
+    by_level = targets(shapes, rates, [fraction] * levels, scope=scope)
+    return [sum(kept.values()) for kept in by_level]
+
+
+def erdos_renyi(shapes: Mapping[str, tuple[int, ...]], total: int) -> dict[str, int]:
+    """`total` weights shared out over layers by the Erdős–Rényi-kernel rule (Evci et al. 2020, §3).
+
+    A layer's density is proportional to (sum of its dimensions) / (product of its dimensions),
+    at most 1; what full layers cannot take goes to the others. Whole counts by largest remainder.
+
+    Args:
+      shapes: leaf name -> kernel shape, such as (3, 3, 16, 32).
+      total: weights to share out, at most all of them.
+    """
+    sizes = {name: math.prod(shape) for name, shape in shapes.items()}
+    full: set[str] = set()
+    while True:
+        rest = {name: sum(shape) for name, shape in shapes.items() if name not in full}
+        left = total - sum(sizes[name] for name in full)
+        scale = Fraction(left, sum(rest.values())) if rest else Fraction(0)
+        filled = {name for name, weight in rest.items() if scale * weight >= sizes[name]}
+        if not filled:
+            break
+        full |= filled
+    shares = {name: scale * weight for name, weight in rest.items()}
+    kept = {name: sizes[name] if name in full else math.floor(shares[name]) for name in shapes}
+    by_remainder = sorted(shares, key=lambda name: kept[name] - shares[name])
+    for name in by_remainder[: total - sum(kept.values())]:
+        kept[name] += 1
+    return kept
+
+
+def _erdos_renyi_targets(
+    shapes: Mapping[str, tuple[int, ...]],
+    rates: Mapping[str, Fraction],
+    fractions: Sequence[float | Fraction],
+) -> list[Targets]:
+    for name, rate in rates.items():
+        if rate != 1:
+            raise ValueError(
+                f"layer_rates: {name} has multiple {float(rate)}; accepted under scope "
+                "erdos_renyi: 1, or 0 for layers that stay dense"
+            )
+    shapes = {name: shapes[name] for name in rates}
+    kept = [{name: math.prod(shape) for name, shape in shapes.items()}]
+    for fraction in fractions:
+        before = kept[-1]
+        total = sum(before.values())
+        total -= removal_count(total, fraction, Fraction(1))
+        kept.append(_at_most(erdos_renyi(shapes, total), before))
+    return [{(name,): count for name, count in level.items()} for level in kept]
+
+
+def _at_most(kept: dict[str, int], before: Mapping[str, int]) -> dict[str, int]:
+    """`kept` with no layer above `before`: rounding may ask a layer for a weight that is gone."""
+    excess = sum(max(0, kept[name] - before[name]) for name in kept)
+    kept = {name: min(kept[name], before[name]) for name in kept}
+    for name in kept:
+        take = min(excess, before[name] - kept[name])
+        kept[name] += take
+        excess -= take
     return kept

@@ -7,7 +7,7 @@ of a sort, so one compiled function per shape serves every level on any backend.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 
 import jax
@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from lth_jax.pruning.masks import exact, kept_counts, prunable, with_leaves
-from lth_jax.trees import PyTree, named_leaves
+from lth_jax.trees import PyTree, count_true, named_leaves
 
-SCOPES = ("layerwise", "global")
+SCOPES = ("layerwise", "global")  # and `erdos_renyi`, whose groups `schedules` makes
 
 
 def groups(rates: Mapping[str, Fraction], scope: str) -> list[tuple[tuple[str, ...], Fraction]]:
@@ -80,6 +80,49 @@ def prune(
         for names, multiple in groups(rates, scope)
     }
     return remove_lowest(scores, mask, removals)
+
+
+def prune_to(
+    scores: PyTree | Callable[[PyTree], PyTree],
+    mask: PyTree,
+    targets: Mapping[tuple[str, ...], int],
+    *,
+    rounds: int = 1,
+) -> PyTree:
+    """The mask whose groups keep exactly `targets` of their survivors.
+
+    With several rounds the scores are taken anew, under the mask so far, before each; a round goes
+    the same *share* of the way as every other (the exponential schedule of Tanaka et al. 2020,
+    §5), and the last one ends at the targets whatever the rounding before it.
+
+    Args:
+      scores: of the parameters' structure, or a function from the mask so far to them.
+      mask: bool, the mask so far.
+      targets: names of a group's leaves -> weights that it keeps.
+      rounds: how often scores are taken, at least 1.
+
+    Raises:
+      ValueError: as `remove_lowest`.
+    """
+    leaves = named_leaves(mask)
+    start = {names: sum(count_true(leaves[name]) for name in names) for names in targets}
+    now = dict(start)
+    for round in range(1, rounds + 1):
+        aim = {
+            names: kept
+            if round == rounds
+            else max(kept, _on_the_way(start[names], kept, round / rounds))
+            for names, kept in targets.items()
+        }
+        ranked = scores(mask) if callable(scores) else scores
+        mask = remove_lowest(ranked, mask, {names: now[names] - aim[names] for names in targets})
+        now = aim
+    return mask
+
+
+def _on_the_way(start: int, end: int, share: float) -> int:
+    """`start` → `end` geometrically; a group that loses everything goes by way of one weight."""
+    return min(start, round(start * (max(end, 1) / start) ** share)) if start else 0
 
 
 def remove_lowest(scores: PyTree, mask: PyTree, removals: Mapping[tuple[str, ...], int]) -> PyTree:
