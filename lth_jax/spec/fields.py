@@ -1,0 +1,202 @@
+"""The fields of an experiment, with their neutral defaults."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
+
+DURATION = re.compile(r"(\d+)(ep)?")
+DURATIONS = ("train.steps", "eval.every", "rewind.step")
+SCOPES = ("layerwise", "global", "erdos_renyi")
+SCHEDULES = ("iterative", "one_shot")
+REWINDS = ("weights", "learning_rate", "finetune")
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSpec:
+    """The network."""
+
+    name: str = "mlp"
+    hidden: tuple[int, ...] = (300, 100)
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSpec:
+    """The dataset, its splits, and where it lies (the directories are not part of the science)."""
+
+    name: str = "digits"
+    validation_size: int = 200
+    train_size: int = 0
+    test_size: int = 0
+    data_dir: str = ""
+    manual_dir: str = ""
+    cache_dir: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainSpec:
+    """How one network is trained. `steps` is a duration: `5000`, `40ep`."""
+
+    steps: str = "1000"
+    batch_size: int = 60
+    optimizer: str = "adam"
+    learning_rate: float = 1.2e-3
+    weight_decay: float = 0.0
+    momentum: float = 0.9
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalSpec:
+    """When a network is evaluated (a duration), and in which batches."""
+
+    every: str = "100"
+    batch_size: int = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class PruningSpec:
+    """What a level prunes.
+
+    `layer_rates`: (path pattern, multiple of `fraction`) pairs. `densities`: those of levels 1, 2,
+    … instead of equal fractions. `schedule`: `iterative` prunes the level before, `one_shot` level
+    0. `at`: score the `trained` network or the one at the `rewind` point; empty is the
+    criterion's own, as `rounds` 0 is. `examples`: how many probe gradients.
+    """
+
+    criterion: str = "magnitude"
+    scope: str = "layerwise"
+    fraction: float = 0.2
+    layer_rates: tuple[tuple[str, float], ...] = ()
+    schedule: str = "iterative"
+    densities: tuple[float, ...] = ()
+    at: str = ""
+    rounds: int = 0
+    examples: int = 1000
+    alpha: float = 1.0
+    temperature: float = 200.0
+
+
+@dataclasses.dataclass(frozen=True)
+class RewindSpec:
+    """Where survivors go on from: the state at `step` (a duration).
+
+    `kind`: `weights` restores all of that state; `learning_rate` keeps the trained weights and
+    restores the rest; `finetune` restores nothing and goes on from the end (Renda et al. 2020).
+    """
+
+    step: str = "0"
+    kind: str = "weights"
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointSpec:
+    """How often a running level is saved, at most, in seconds."""
+
+    every_seconds: float = 20.0
+
+
+@dataclasses.dataclass(frozen=True)
+class ExecutionSpec:
+    """How runs are executed. `group_size`: runs trained at once in one `vmap`.
+
+    0 chooses: 1 on CPU (in sequence, and bit for bit repeatable), all runs of a level elsewhere.
+    """
+
+    group_size: int = 0
+    compilation_cache: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class BranchSpec:
+    """One branch. An empty `kind` means the branch's name; empty `levels` means all from 1 on.
+
+    `sigma`: for `noise`, in standard deviations of the layer's initialization. The other fields
+    override those of `train` for this branch; empty, 0 or negative ones leave them as they are.
+    """
+
+    kind: str = ""
+    draws: int = 1
+    levels: tuple[int, ...] = ()
+    sigma: float = 0.5
+    steps: str = ""
+    batch_size: int = 0
+    optimizer: str = ""
+    learning_rate: float = 0.0
+    weight_decay: float = -1.0
+    momentum: float = -1.0
+
+    def train_spec(self, train: TrainSpec) -> TrainSpec:
+        """`train` with this branch's overrides."""
+        given = {
+            "steps": self.steps,
+            "batch_size": self.batch_size,
+            "optimizer": self.optimizer,
+            "learning_rate": self.learning_rate,
+        }
+        overrides = {name: value for name, value in given.items() if value}
+        for name in ("weight_decay", "momentum"):
+            if getattr(self, name) >= 0:
+                overrides[name] = getattr(self, name)
+        return dataclasses.replace(train, **overrides)
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """One experiment: a trunk of `levels` prunings and its branches, over `replicates`."""
+
+    seed: int = 0
+    replicates: int = 3
+    levels: int = 12
+    branches: tuple[str, ...] = ("reinit", "random_mask")
+    model: ModelSpec = ModelSpec()
+    data: DataSpec = DataSpec()
+    train: TrainSpec = TrainSpec()
+    eval: EvalSpec = EvalSpec()
+    pruning: PruningSpec = PruningSpec()
+    rewind: RewindSpec = RewindSpec()
+    checkpoint: CheckpointSpec = CheckpointSpec()
+    execution: ExecutionSpec = ExecutionSpec()
+    branch: Mapping[str, BranchSpec] = dataclasses.field(default_factory=dict)
+
+    def branch_spec(self, name: str) -> BranchSpec:
+        """The options of branch `name`, its kind filled in."""
+        options = self.branch.get(name, BranchSpec())
+        return dataclasses.replace(options, kind=options.kind or name)
+
+
+def duration_steps(duration: str, steps_per_epoch: int) -> int:
+    """A duration in steps: `5000` is 5000, `40ep` is 40 × `steps_per_epoch`."""
+    match = DURATION.fullmatch(duration)
+    assert match, f"unvalidated duration {duration!r}"
+    return int(match[1]) * (steps_per_epoch if match[2] else 1)
+
+
+def default_config() -> ConfigDict:
+    """The neutral experiment as a `ConfigDict`, for config files to change.
+
+    Durations are strings and sequences tuples, so that the command line can override them.
+    """
+    from ml_collections import ConfigDict
+
+    return ConfigDict(to_dict(Spec()), convert_dict=True)
+
+
+def to_dict(spec: Any) -> dict[str, Any]:
+    """A spec as nested plain dicts; tuples stay tuples."""
+    return dataclasses.asdict(spec)
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one dict with dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{name}."))
+        else:
+            flat[prefix + name] = value
+    return flat

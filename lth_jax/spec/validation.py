@@ -1,0 +1,206 @@
+"""From a config to a validated spec, with errors of one line."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import re
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from lth_jax.errors import SpecError, nearest
+from lth_jax.spec.fields import (
+    DURATION,
+    DURATIONS,
+    REWINDS,
+    SCHEDULES,
+    SCOPES,
+    BranchSpec,
+    Spec,
+)
+
+
+def from_config(config: Mapping[str, Any]) -> Spec:
+    """The validated spec of a `ConfigDict` (or nested mapping).
+
+    Raises:
+      SpecError: a field, type, value or combination is wrong; one line names the field, the value
+        and what is accepted.
+    """
+    spec = _build(Spec, config, "")
+    _check(spec)
+    return spec
+
+
+def _build(cls: type, values: Mapping[str, Any], prefix: str) -> Any:
+    """An instance of dataclass `cls` from `values`, every field's type checked."""
+    types = typing.get_type_hints(cls)
+    for name in values:
+        if name not in types:
+            raise SpecError(f"config.{prefix}{name}: no such field; {nearest(name, types)}")
+    built = {}
+    for name, value in values.items():
+        kind = types[name]
+        if dataclasses.is_dataclass(kind):
+            built[name] = _build(
+                typing.cast(type, kind), _mapping(value, prefix + name), f"{prefix}{name}."
+            )
+        elif name == "branch":
+            entries = _mapping(value, prefix + name)
+            built[name] = {
+                branch: _build(
+                    BranchSpec, _mapping(entries[branch], f"branch.{branch}"), f"branch.{branch}."
+                )
+                for branch in entries
+            }
+        else:
+            built[name] = _typed(kind, value, prefix + name)
+    return cls(**built)
+
+
+def _mapping(value: Any, field: str) -> Mapping[str, Any]:
+    if not hasattr(value, "keys"):
+        raise SpecError(f"config.{field}={value!r}: accepted: a group of fields")
+    return value
+
+
+def _typed(kind: Any, value: Any, field: str) -> Any:
+    """`value` as `kind`, or an error: ints pass as floats and as durations, nothing else does."""
+    if field in DURATIONS and isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if kind in (int, float, str, bool):
+        if isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
+            return value.strip() if isinstance(value, str) else value
+        names = {int: "an integer", float: "a number", str: "a string", bool: "True or False"}
+        raise SpecError(f"config.{field}={value!r}: accepted: {names[kind]}")
+    if field == "pruning.layer_rates":
+        return _layer_rates(value, field)
+    return _sequence(typing.get_args(kind)[0], value, field)
+
+
+def _sequence(element: type, value: Any, field: str) -> tuple:
+    """A tuple of `element`; strings within are split at commas (`reinit,random_mask`)."""
+    if isinstance(value, str):
+        value = (value,)
+    if not isinstance(value, tuple | list):
+        raise SpecError(f"config.{field}={value!r}: accepted: a tuple, such as () or (1, 2)")
+    if element is str and all(isinstance(part, str) for part in value):
+        return tuple(name for part in value for name in re.split(r"[,\s]+", part) if name)
+    return tuple(_typed(element, part, field) for part in value)
+
+
+def _layer_rates(value: Any, field: str) -> tuple[tuple[str, float], ...]:
+    accepted = "accepted: (pattern, multiple) pairs, such as (('output', 0.5),)"
+    if not isinstance(value, tuple | list):
+        raise SpecError(f"config.{field}={value!r}: {accepted}")
+    pairs = []
+    for pair in value:
+        if not (isinstance(pair, tuple | list) and len(pair) == 2 and isinstance(pair[0], str)):
+            raise SpecError(f"config.{field}: {pair!r} is no pair; {accepted}")
+        pairs.append((pair[0], _typed(float, pair[1], field)))
+    return tuple(pairs)
+
+
+def _check(spec: Spec) -> None:
+    """Values and combinations that need no registry and no data."""
+
+    def need(holds: bool, field: str, accepted: str) -> None:
+        if not holds:
+            value: Any = spec
+            for part in field.split("."):
+                value = value[part] if isinstance(value, Mapping) else getattr(value, part)
+            raise SpecError(f"config.{field}={value!r}: accepted: {accepted}")
+
+    for field in DURATIONS:
+        group, name = field.split(".")
+        need(
+            DURATION.fullmatch(getattr(getattr(spec, group), name)) is not None,
+            field,
+            "steps or epochs, such as 5000 or 40ep",
+        )
+    need(not re.fullmatch(r"0+(ep)?", spec.train.steps), "train.steps", "at least one step")
+    need(not re.fullmatch(r"0+(ep)?", spec.eval.every), "eval.every", "at least one step")
+    need(0 <= spec.seed < 2**32, "seed", "0 to 4294967295")
+    need(1 <= spec.replicates <= 1000, "replicates", "1 to 1000")
+    need(0 <= spec.levels <= 1000, "levels", "0 to 1000")
+    need(all(width >= 1 for width in spec.model.hidden), "model.hidden", "widths of at least 1")
+    need(spec.data.validation_size >= 1, "data.validation_size", "at least 1")
+    need(spec.data.train_size >= 0, "data.train_size", "0 (all) or more")
+    need(spec.data.test_size >= 0, "data.test_size", "0 (all) or more")
+    need(spec.train.batch_size >= 1, "train.batch_size", "at least 1")
+    need(
+        math.isfinite(spec.train.learning_rate) and spec.train.learning_rate > 0,
+        "train.learning_rate",
+        "a number above 0",
+    )
+    need(
+        math.isfinite(spec.train.weight_decay) and spec.train.weight_decay >= 0,
+        "train.weight_decay",
+        "0 or more",
+    )
+    need(0 <= spec.train.momentum < 1, "train.momentum", "0 to below 1")
+    need(spec.eval.batch_size >= 1, "eval.batch_size", "at least 1")
+    need(spec.pruning.scope in SCOPES, "pruning.scope", " or ".join(SCOPES))
+    need(spec.pruning.schedule in SCHEDULES, "pruning.schedule", " or ".join(SCHEDULES))
+    need(spec.pruning.at in ("", "trained", "rewind"), "pruning.at", "'', trained or rewind")
+    need(spec.pruning.rounds >= 0, "pruning.rounds", "0 (the criterion's own) or more")
+    need(spec.pruning.examples >= 1, "pruning.examples", "at least 1")
+    need(spec.pruning.alpha > 0, "pruning.alpha", "a number above 0")
+    need(spec.pruning.temperature > 0, "pruning.temperature", "a number above 0")
+    need(spec.rewind.kind in REWINDS, "rewind.kind", " or ".join(REWINDS))
+    _check_densities(spec, need)
+    need(0 < spec.pruning.fraction < 1, "pruning.fraction", "a number above 0 and below 1")
+    need(
+        all(0 <= rate * spec.pruning.fraction < 1 for _, rate in spec.pruning.layer_rates),
+        "pruning.layer_rates",
+        "multiples of 0 or more that times pruning.fraction stay below 1",
+    )
+    need(
+        math.isfinite(spec.checkpoint.every_seconds) and spec.checkpoint.every_seconds >= 0,
+        "checkpoint.every_seconds",
+        "0 or more seconds",
+    )
+    need(spec.execution.group_size >= 0, "execution.group_size", "0 (automatic) or more")
+    _check_branches(spec, need)
+
+
+def _check_densities(spec: Spec, need: Any) -> None:
+    densities = spec.pruning.densities
+    falling = all(a > b for a, b in itertools.pairwise((1.0, *densities)))
+    need(
+        falling and all(density > 0 for density in densities),
+        "pruning.densities",
+        "falling densities, each below the one before it (1 at level 0) and above 0",
+    )
+    need(
+        not densities or spec.levels <= len(densities),
+        "levels",
+        f"0 to {len(densities)}, the number of pruning.densities",
+    )
+
+
+def _check_branches(spec: Spec, need: Any) -> None:
+    need(len(set(spec.branches)) == len(spec.branches), "branches", "each name once")
+    need("ticket" not in spec.branches, "branches", "any names but 'ticket', the trunk's own")
+    need(
+        all(re.fullmatch(r"[A-Za-z0-9][\w.+-]*", name) for name in spec.branches),
+        "branches",
+        "names of letters, digits, '_', '-', '+' and '.'",
+    )
+    for name, options in spec.branch.items():
+        field = f"branch.{name}."
+        need(options.draws >= 1, field + "draws", "at least 1")
+        need(options.sigma >= 0, field + "sigma", "0 or more")
+        need(
+            not options.steps or DURATION.fullmatch(options.steps) is not None,
+            field + "steps",
+            "steps or epochs, such as 5000 or 40ep, or '' for those of train",
+        )
+        need(options.batch_size >= 0, field + "batch_size", "0 (that of train) or more")
+        need(options.learning_rate >= 0, field + "learning_rate", "0 (that of train) or more")
+        need(options.momentum < 1, field + "momentum", "below 1; negative: that of train")
+        need(all(level >= 1 for level in options.levels), field + "levels", "levels from 1 on")
