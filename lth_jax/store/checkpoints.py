@@ -63,7 +63,7 @@ def save(path: Path, tree: PyTree, meta: Mapping[str, Any] | None = None) -> Non
             try:
                 # Orbax takes absolute paths only.
                 ocp.save((temporary / ARRAYS).absolute(), _nest(stored))
-            except Exception as error:  # Orbax and TensorStore raise many kinds, for a full disk too
+            except Exception as error:  # many kinds, on a full disk too
                 raise StoreError(f"cannot write {path}: {_first_line(error)}") from error
         body = {
             "format": FORMAT,
