@@ -7,6 +7,7 @@ not make the floor look high.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -43,7 +44,7 @@ class Floor:
 
     def __init__(self, widths: tuple[int, ...], batch_size: int):
         operands = make_operands(widths, batch_size)
-        parameters = sum((a + 1) * b for a, b in zip(widths, widths[1:], strict=False))
+        parameters = sum((a + 1) * b for a, b in itertools.pairwise(widths))
         self.flops = sum(2 * a.shape[0] * a.shape[1] * b.shape[1] for a, b in operands)
         # Adam reads p, m, v and g, and writes p, m and v.
         self.bytes = 7 * 4 * parameters
@@ -53,25 +54,29 @@ class Floor:
             self.products["PyTorch"] = torch_products(operands)
             self.traffic["PyTorch"] = torch_traffic(parameters)
 
-    def measure(self, repetitions: int) -> Reading:
-        """The floor now, from that many repetitions of either part by each library."""
-        products = {name: milliseconds(f, repetitions) for name, f in self.products.items()}
-        traffic = {name: milliseconds(f, repetitions) for name, f in self.traffic.items()}
+    def measure(self, repetitions: int, settle: float = 0.0) -> Reading:
+        """The floor now, from that many repetitions of either part by each library.
+
+        Between any two of them it waits `settle` seconds; see `steps.py`.
+        """
+        products, traffic = (
+            {name: milliseconds(repeat, repetitions, settle) for name, repeat in part.items()}
+            for part in (self.products, self.traffic)
+        )
         by, through = min(products, key=products.__getitem__), min(traffic, key=traffic.__getitem__)
         return Reading(products[by], by, traffic[through], through)
 
 
-def milliseconds(repeat: Repeat, repetitions: int) -> float:
-    """Per repetition, after a few to warm up."""
+def milliseconds(repeat: Repeat, repetitions: int, settle: float) -> float:
+    """Per repetition, after a pause of `settle` seconds and a few repetitions to warm up."""
+    time.sleep(settle)
     repeat(20)
     start = time.perf_counter()
     repeat(repetitions)
     return (time.perf_counter() - start) / repetitions * 1e3
 
 
-def make_operands(
-    widths: tuple[int, ...], batch_size: int
-) -> list[tuple[np.ndarray, np.ndarray]]:
+def make_operands(widths: tuple[int, ...], batch_size: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """The pairs that a step multiplies: forward, weight gradients, and input gradients.
 
     The first layer needs no gradient of its input. Transposes are views, as in backpropagation.
@@ -81,7 +86,7 @@ def make_operands(
     def normal(*shape: int) -> np.ndarray:
         return random.standard_normal(shape, np.float32)
 
-    kernels = [normal(a, b) for a, b in zip(widths, widths[1:], strict=False)]
+    kernels = [normal(a, b) for a, b in itertools.pairwise(widths)]
     inputs = [normal(batch_size, width) for width in widths[:-1]]
     deltas = [normal(batch_size, width) for width in widths[1:]]
     forward = list(zip(inputs, kernels, strict=True))

@@ -41,9 +41,7 @@ class Ours:
         )
         params = jax.tree.map(jnp.asarray, problem.params)
         state = TrainState(params, {}, optimizer.init(params))
-        self.examples = Examples(
-            jnp.asarray(splits.train.images), jnp.asarray(splits.train.labels)
-        )
+        self.examples = Examples(jnp.asarray(splits.train.images), jnp.asarray(splits.train.labels))
         self.validation = in_batches(*splits.validation, spec.eval.batch_size)
         self.run = stack_runs([new_run(state, len(splits.train.labels))])
         self.inputs = stack_runs([Inputs(ones_mask(params), problem.key)])

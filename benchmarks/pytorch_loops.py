@@ -46,12 +46,12 @@ class Loop:
             self.model.parameters(), lr=problem.spec.train.learning_rate, fused=fused or None
         )
         self.criterion = nn.CrossEntropyLoss()
-        self.batches = self.endless_batches(problem)
+        self.batches = self._endless_batches(problem)
 
-    def endless_batches(self, problem: Problem) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def _endless_batches(self, problem: Problem) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         raise NotImplementedError
 
-    def freeze(self) -> None:
+    def _freeze(self) -> None:
         """Zeroes the gradients of pruned weights; here there are no masks."""
 
     def train(self, steps: int) -> tuple[float, float]:
@@ -61,7 +61,7 @@ class Loop:
             self.optimizer.zero_grad()
             loss = self.criterion(self.model(images), labels)
             loss.backward()
-            self.freeze()
+            self._freeze()
             self.optimizer.step()
             total += loss.detach()
         mean = total.item() / steps
@@ -71,7 +71,7 @@ class Loop:
 class InMemory(Loop):
     """Float images in one tensor, batches by indexing with slices of a permutation. No masks."""
 
-    def endless_batches(self, problem: Problem) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def _endless_batches(self, problem: Problem) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         images = torch.tensor(problem.splits.train.images).float().flatten(1) * problem.scale
         labels = torch.tensor(problem.splits.train.labels).long()
         last = len(labels) - len(labels) % self.batch_size
@@ -88,9 +88,9 @@ class WithDataLoader(Loop):
     so; that his comparison lacks an absolute value is mended here.
     """
 
-    def endless_batches(self, problem: Problem) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def _endless_batches(self, problem: Problem) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         loader = DataLoader(
-            self.dataset(problem),
+            self._dataset(problem),
             batch_size=self.batch_size,
             sampler=Orders(problem),
             num_workers=0,
@@ -99,10 +99,10 @@ class WithDataLoader(Loop):
         while True:
             yield from loader
 
-    def dataset(self, problem: Problem) -> Dataset:
+    def _dataset(self, problem: Problem) -> Dataset:
         return ImageFiles(problem)
 
-    def freeze(self) -> None:
+    def _freeze(self) -> None:
         for name, parameter in self.model.named_parameters():
             if "weight" in name:
                 tensor = parameter.data.cpu().numpy()
@@ -115,7 +115,7 @@ class WithDataLoader(Loop):
 class WithTensorDataset(WithDataLoader):
     """The same with nothing to decode: a TensorDataset of floats. The best case of such a loop."""
 
-    def dataset(self, problem: Problem) -> Dataset:
+    def _dataset(self, problem: Problem) -> Dataset:
         images = torch.tensor(problem.splits.train.images).float() * problem.scale
         return TensorDataset(images, torch.tensor(problem.splits.train.labels).long())
 

@@ -93,6 +93,7 @@ def assert_close(left, right, rtol=1e-4, atol=1e-5):
 
 
 def _as_numpy(leaf):
+    leaf = jax.numpy.asarray(leaf) if isinstance(leaf, int | float) else leaf
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         leaf = jax.random.key_data(leaf)
     return np.asarray(leaf)

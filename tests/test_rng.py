@@ -30,14 +30,11 @@ def test_every_part_of_the_path_counts():
 
 
 def test_keys_are_the_ones_that_old_runs_were_drawn_with():
-    assert data(0, "init", 0) == (GOLDEN_INIT)
-    assert data(2**32 - 1, "reinit", 1, 2, 3) == (GOLDEN_REINIT)
+    assert data(0, "init", 0) == (517294207, 118925294)
+    assert data(2**32 - 1, "reinit", 1, 2, 3) == (4023833310, 1699973212)
 
 
 def test_numbers_beyond_32_bits_wrap():
     assert data(0, 2**32 + 5) == data(0, 5)
     assert data(0, -1) == data(0, 2**32 - 1)
 
-
-GOLDEN_INIT = ()
-GOLDEN_REINIT = ()

@@ -139,7 +139,8 @@ def run_experiment(spec: specs.Spec, *, name: str, path: Path, command: Sequence
 
 def _show_log() -> None:
     """Our own notes, such as that a dataset is being prepared, go to standard error as lines."""
-    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax logs every array that it writes
+    # Orbax logs every array that it writes, and what it raises, which we report ourselves.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
     log = logging.getLogger("lth_jax")
     if not log.handlers:
         log.addHandler(logging.StreamHandler())

@@ -17,7 +17,9 @@ def write_text(path: Path, text: str) -> None:
     """Replaces `path` by `text`, through a temporary file beside it."""
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
+        handle, temporary = tempfile.mkstemp(
+            prefix=f".{path.name}.", suffix=".tmp", dir=path.parent
+        )
         try:
             with os.fdopen(handle, "w", encoding="utf-8", newline="") as out:
                 out.write(text)
@@ -41,6 +43,8 @@ def writing(path: Path) -> Iterator[None]:
     """Turns the operating system's refusals into one clear line about `path`."""
     try:
         yield
+    except (FileExistsError, NotADirectoryError) as error:
+        raise StoreError(f"cannot write {path}: a file lies where its folder should be") from error
     except OSError as error:
         raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
 

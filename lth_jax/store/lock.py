@@ -40,8 +40,9 @@ class Lock:
                 ) from None
             raise StoreError(f"cannot lock {path}: {error.strerror}") from error
         text = json.dumps({"host": socket.gethostname(), "pid": os.getpid()})
-        os.truncate(self._file, 0)
-        os.pwrite(self._file, text.encode(), 0)
+        with writing(path):
+            os.truncate(self._file, 0)
+            os.pwrite(self._file, text.encode(), 0)
 
     def _holder(self) -> str:
         try:

@@ -26,6 +26,9 @@ from lth_jax.store.lock import Lock, held_by
 from lth_jax.trees import PyTree
 
 FORMAT = 1
+RECORD = {
+    "name": str, "identity": str, "spec": dict, "branches": dict, "versions": dict, "command": list,
+}  # fmt: skip
 VERSIONED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint")
 
 
@@ -58,12 +61,12 @@ class RunDirectory:
         run = cls(path)
         run._lock = Lock(path / "lock")
         try:
+            run._clean()
+            run._read_rows()
             record = run.record_of_spec() if (path / "spec.json").exists() else None
-            known = _check_same(path, record, spec) if record else {}
+            known = _check_same(path, record, spec) if record and run._holds_work() else {}
             branches = {**known, **_branch_records(spec)}
             run._order = tuple({**dict.fromkeys(spec.branches), **dict.fromkeys(known)})
-            run._read_rows()
-            run._clean()
             write_json(path / "spec.json", {
                 "format": FORMAT,
                 "name": name,
@@ -83,11 +86,12 @@ class RunDirectory:
         """The directory as it is, for looking only; it may be running or damaged.
 
         Raises:
-          StoreError: there is no run, or it is of another format.
+          StoreError: there is no run, it is damaged, or it is of another version.
         """
         run = cls(path)
         record = run.record_of_spec()
-        run._order = tuple({**dict.fromkeys(record["spec"]["branches"]), **record["branches"]})
+        named = dict.fromkeys(_spec_of(path, record).branches)
+        run._order = tuple({**named, **record["branches"]})
         run._read_rows()
         return run
 
@@ -113,6 +117,9 @@ class RunDirectory:
             raise StoreError(f"{file} is damaged: {error}") from error
         if found != FORMAT:
             raise StoreError(f"{self.path} has format {found}; this version reads {FORMAT}")
+        wrong = [name for name, kind in RECORD.items() if not isinstance(record.get(name), kind)]
+        if wrong or not all({"identity", "science"} <= {*b} for b in record["branches"].values()):
+            raise StoreError(f"{file} is damaged: wrong {', '.join(wrong or ['branches'])}")
         return record
 
     def spec(self) -> specs.Spec:
@@ -135,12 +142,19 @@ class RunDirectory:
             except ValueError as error:
                 raise StoreError(f"{file} is damaged: {error}") from error
 
+    def _holds_work(self) -> bool:
+        """Whether anything was drawn or trained: a start that failed before leaves only a spec."""
+        return bool(self.rows) or any(self.path.glob("checkpoints/*/*"))
+
     def _clean(self) -> None:
-        """Removes what a killed save left behind; nothing that was ever whole."""
-        folder = self.path / "checkpoints"
-        for leftover in [*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp")]:
-            shutil.rmtree(leftover, ignore_errors=True)
-        for leftover in self.path.rglob(".*.tmp"):
+        """Removes what a killed save left behind, and nothing else: the folder may hold more."""
+        for folder in ("checkpoints/.*.tmp", "checkpoints/*/.*.tmp"):
+            for leftover in self.path.glob(folder):
+                shutil.rmtree(leftover, ignore_errors=True)
+        for file in (".spec.json.*.tmp", ".results.csv.*.tmp", "metrics/*/.level_*.csv.*.tmp"):
+            for leftover in self.path.glob(file):
+                leftover.unlink(missing_ok=True)
+        for leftover in (self.path / "figures").glob(".*.tmp"):
             leftover.unlink(missing_ok=True)
 
     def _report(self, problem: object) -> None:
@@ -264,7 +278,7 @@ def _branch_records(spec: specs.Spec) -> dict[str, Any]:
 def _spec_of(path: Path, record: Mapping[str, Any]) -> specs.Spec:
     try:
         return specs.from_config(record["spec"])
-    except (SpecError, KeyError) as error:
+    except (SpecError, KeyError, TypeError) as error:
         raise StoreError(f"{path / 'spec.json'} is not of this version: {error}") from error
 
 

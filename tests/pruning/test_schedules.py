@@ -52,7 +52,7 @@ def test_lenet_300_100_has_the_papers_weights_left():
     sizes = {"fc1/kernel": 235_200, "fc2/kernel": 30_000, "output/kernel": 1_000}
     rates = {name: Fraction(1) for name in sizes} | {"output/kernel": Fraction(1, 2)}
     kept = iterative(sizes, rates, 0.2, scope="layerwise", levels=16)
-    assert kept[:4] == [266_200, 213_060, 170_538, 136_511]
+    assert kept[:4] == [266_200, 213_060, 170_538, 136_512]
     # Frankle & Carbin 2019 name their levels 51.3%, 21.1%, 7.0% and 3.6%.
     percent = [round(100 * n / kept[0], 1) for n in kept]
     assert [percent[level] for level in (3, 7, 12, 15)] == [51.3, 21.1, 7.0, 3.6]

@@ -13,16 +13,15 @@ from lth_jax.pruning.masks import kept_counts, ones_mask, prunable
 from lth_jax.pruning.selection import prune, remove_lowest, removal_count
 from lth_jax.trees import named_leaves
 
-# Few trees, so that few functions are compiled; what is in them is hypothesis's.
+# Few trees and shapes, so that few functions are compiled; what is in them is hypothesis's.
 TREES = {
-    "one weight": {"w": (1, 1)},
-    "a hundred": {"fc": {"kernel": (10, 10)}},
+    "a weight": [(1, 1)],
     "a network": {
         "fc1": {"bias": (4,), "kernel": (3, 4)},
-        "fc2": {"bias": (1,), "kernel": (4, 1)},
-        "output": {"kernel": (5, 3)},
+        "fc2": {"bias": (4,), "kernel": (3, 4)},
+        "output": {"kernel": (3, 4)},
     },
-    "a list": [(2, 2, 1, 3), (7, 1), (3,)],
+    "a list": [(2, 2, 1, 3), (12, 1), (3,)],
 }
 DTYPES = (jnp.float32, jnp.bfloat16, jnp.float16)
 FINITE = st.floats(-100, 100, width=16, allow_subnormal=True)
@@ -75,7 +74,7 @@ def reference(scores, mask, names, count):
 
 
 @given(problems())
-def test_pruning_removes_exactly_the_lowest_share_of_every_group(problem):
+def test_pruning_removes_exactly_the_lowest_share_and_brings_nothing_back(problem):
     scores, mask, hundredths, tenths, scope = problem
     first = next(name for name, leaf in named_leaves(mask).items() if leaf.ndim >= 2)
     rates = prunable(mask, ((first, tenths / 10),))
@@ -93,19 +92,12 @@ def test_pruning_removes_exactly_the_lowest_share_of_every_group(problem):
         assert got.sum() == surviving - count
         np.testing.assert_array_equal(got, reference(scores, mask, names, count))
 
-
-@given(problems())
-def test_masks_have_the_structure_of_the_old_and_are_nested_in_it(problem):
-    scores, mask, hundredths, _, scope = problem
-    new = prune(scores, mask, hundredths / 100, scope=scope)
     assert jax.tree.structure(new) == jax.tree.structure(mask)
     for name, leaf in named_leaves(new).items():
         old = named_leaves(mask)[name]
-        assert leaf.dtype == bool
-        assert leaf.shape == old.shape
+        assert (leaf.dtype, leaf.shape) == (bool, old.shape)
         assert not np.any(leaf & ~old), "a pruned weight came back"
-        if leaf.ndim < 2:
-            assert leaf.all(), "a bias was pruned"
+        assert name in rates or leaf.all(), "a bias was pruned"
 
 
 @given(

@@ -89,7 +89,7 @@ TREES = st.recursive(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None, database=None)
 @given(tree=st.dictionaries(NAMES, TREES, max_size=3))
 def test_any_tree_comes_back(tmp_path_factory, tree):
     path = tmp_path_factory.mktemp("any") / "checkpoint"
@@ -204,23 +204,15 @@ import os, signal, sys
 from pathlib import Path
 import numpy as np
 from lth_jax.store import checkpoints
-path, moment = Path(sys.argv[1]), sys.argv[2]
-def die(*_): os.kill(os.getpid(), signal.SIGKILL)
-if moment == "before the manifest": checkpoints._digests = die
-if moment == "before the rename": checkpoints._replace = die
-if moment == "between the renames":
-    real = os.rename
-    def rename(a, b): real(a, b); die()
-    os.rename = rename
-checkpoints.save(path, {"a": np.arange(5)})
+checkpoints._replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+checkpoints.save(Path(sys.argv[1]), {"a": np.arange(5)})
 """
 
 
-@pytest.mark.parametrize("moment", ["before the manifest", "before the rename"])
-def test_a_killed_save_leaves_the_checkpoint_before_it(tmp_path, moment):
+def test_a_killed_save_leaves_the_checkpoint_before_it(tmp_path):
     path = tmp_path / "level_00"
     checkpoints.save(path, {"a": np.arange(3)})
-    killed = subprocess.run([sys.executable, "-c", KILLED, str(path), moment], timeout=60)
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(path)], timeout=60)
     assert killed.returncode == -signal.SIGKILL
     assert checkpoints.load(path)[0]["a"].tolist() == [0, 1, 2]
     assert [n for n in os.listdir(tmp_path) if not n.startswith(".")] == ["level_00"]
