@@ -161,8 +161,11 @@ def check(spec: Spec) -> None:
             train_size=spec.data.train_size,
             test_size=spec.data.test_size,
         )
+        data.check_classes(spec.data.name, facts.classes, spec.data.classes)
         examples = spec.data.train_size or facts.train - spec.data.validation_size
-        _check_shapes(spec, facts.shape, facts.classes, examples)
+        shape = (spec.data.side or facts.shape[0], spec.data.side or facts.shape[1], facts.shape[2])
+        shape = (*shape[:2], spec.data.channels or shape[2])
+        _check_shapes(spec, shape, _classes(spec, facts.classes), examples)
 
 
 def build(spec: Spec) -> Experiment:
@@ -179,15 +182,20 @@ def build(spec: Spec) -> Experiment:
         manual_dir=spec.data.manual_dir,
         cache_dir=spec.data.cache_dir,
     )
+    whole = data.reshaped(whole, side=spec.data.side, channels=spec.data.channels)
     splits = data.split(
         whole,
         validation_size=spec.data.validation_size,
         train_size=spec.data.train_size,
         test_size=spec.data.test_size,
+        classes=spec.data.classes,
+        remap=spec.data.labels == "remapped",
+        part=spec.data.part,
     )
     examples = len(splits.train.labels)
     shape = whole.train_images.shape[1:]
-    model, optimizer, params = _check_shapes(spec, shape, whole.num_classes, examples)
+    classes = _classes(spec, whole.num_classes)
+    model, optimizer, params = _check_shapes(spec, shape, classes, examples)
     rates = prunable(params, spec.pruning.layer_rates)
     steps_per_epoch = examples // spec.train.batch_size
     batch = spec.eval.batch_size
@@ -210,6 +218,12 @@ def build(spec: Spec) -> Experiment:
         data=f"{whole.name}: {examples} training, {len(splits.validation.labels)} validation, "
         f"{len(splits.test.labels)} test images of {'×'.join(map(str, shape))} ({whole.origin})",
     )
+
+
+def _classes(spec: Spec, count: int) -> int:
+    """The number of logits for a dataset of `count` classes."""
+    remapped = spec.data.classes and spec.data.labels == "remapped"
+    return len(spec.data.classes) if remapped else count
 
 
 def targets_of(

@@ -9,7 +9,16 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from lth_jax.data import digits, idx, places, tfds_names
-from lth_jax.data.dataset import Dataset, Facts, Split, Splits, check_sizes, split
+from lth_jax.data.dataset import (
+    Dataset,
+    Facts,
+    Split,
+    Splits,
+    check_classes,
+    check_sizes,
+    reshaped,
+    split,
+)
 from lth_jax.data.places import Places
 
 __all__ = [
@@ -20,11 +29,13 @@ __all__ = [
     "Places",
     "Split",
     "Splits",
+    "check_classes",
     "check_name",
     "check_sizes",
     "embedded",
     "facts",
     "load",
+    "reshaped",
     "split",
 ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -74,23 +75,33 @@ def fixed_permutation(size: int) -> np.ndarray:
 
 
 def split(
-    dataset: Dataset, *, validation_size: int, train_size: int = 0, test_size: int = 0
+    dataset: Dataset,
+    *,
+    validation_size: int,
+    train_size: int = 0,
+    test_size: int = 0,
+    classes: Sequence[int] = (),
+    remap: bool = True,
+    part: str = "",
 ) -> Splits:
     """Takes the validation split off the training set, and cuts the rest to size.
 
     Which examples are where depends on the dataset and on the sizes, never on a seed: no ticket
     can have seen, in another run, what it is later judged by. The validation split is taken first,
-    so that it stays the same whatever `train_size`; a smaller training or test split is a part of
-    a larger one.
+    so that it stays the same whatever `train_size`, `classes` and `part`; a smaller training or
+    test split is a part of a larger one.
 
     Args:
       dataset: what to split; it is not changed.
-      validation_size: examples to hold out, at least 1.
+      validation_size: examples to hold out, of all classes, at least 1.
       train_size: examples to train on; 0 is all that remain.
       test_size: examples to test on; 0 is all of them.
+      classes: the classes to keep, in all splits; empty is all.
+      remap: whether the kept classes count from 0, in the order given, or keep their numbers.
+      part: such as `1/2`: the training set dealt out class by class, and which hand it is.
 
     Raises:
-      DataError: a size that the dataset does not allow.
+      DataError: a size, class or part that the dataset does not allow.
     """
     available, tests = len(dataset.train_labels), len(dataset.test_labels)
     check_sizes(
@@ -101,15 +112,104 @@ def split(
         train_size=train_size,
         test_size=test_size,
     )
+    check_classes(dataset.name, dataset.num_classes, classes)
+    labels, test_labels = dataset.train_labels, dataset.test_labels
     shuffled = fixed_permutation(available)
-    validation, train = shuffled[:validation_size], shuffled[validation_size:]
-    test = fixed_permutation(tests)[:test_size] if test_size else slice(None)
+    validation = _of_classes(shuffled[:validation_size], labels, classes)
+    train = _of_classes(shuffled[validation_size:], labels, classes)
+    train = _dealt(train, labels, part) if part else train
     train = train[:train_size] if train_size else train
+    test = fixed_permutation(tests) if test_size else np.arange(tests)
+    test = _of_classes(test, test_labels, classes)
+    test = test[:test_size] if test_size else test
+    for what, chosen in (("training", train), ("validation", validation), ("test", test)):
+        if not len(chosen):
+            raise DataError(
+                f"config.data.classes={tuple(classes)}: no {what} example is left; accepted: "
+                "classes and sizes that leave some"
+            )
+    numbers = _numbers(dataset.num_classes, classes if remap else ())
     return Splits(
-        train=Split(dataset.train_images[train], dataset.train_labels[train]),
-        validation=Split(dataset.train_images[validation], dataset.train_labels[validation]),
-        test=Split(dataset.test_images[test], dataset.test_labels[test]),
+        train=Split(dataset.train_images[train], numbers[labels[train]]),
+        validation=Split(dataset.train_images[validation], numbers[labels[validation]]),
+        test=Split(dataset.test_images[test], numbers[test_labels[test]]),
     )
+
+
+def _of_classes(chosen: np.ndarray, labels: np.ndarray, classes: Sequence[int]) -> np.ndarray:
+    return chosen[np.isin(labels[chosen], classes)] if classes else chosen
+
+
+def _dealt(chosen: np.ndarray, labels: np.ndarray, part: str) -> np.ndarray:
+    """Hand `i` of `i/n`: each class's examples are dealt out in turn, so that hands are alike."""
+    hand, hands = map(int, part.split("/"))
+    rank = np.zeros(len(chosen), np.int64)
+    for label in np.unique(labels[chosen]):
+        same = labels[chosen] == label
+        rank[same] = np.arange(same.sum())
+    return chosen[rank % hands == hand - 1]
+
+
+def _numbers(count: int, classes: Sequence[int]) -> np.ndarray:
+    """Old label -> new label, int32 [count]."""
+    numbers = np.arange(count, dtype=np.int32)
+    numbers[list(classes)] = np.arange(len(classes), dtype=np.int32)
+    return numbers
+
+
+def check_classes(name: str, count: int, classes: Sequence[int]) -> None:
+    """Whether `classes` are different classes of a dataset that has `count`.
+
+    Raises:
+      DataError: they are not.
+    """
+    if len(set(classes)) < len(classes) or not all(0 <= label < count for label in classes):
+        raise DataError(
+            f"config.data.classes={tuple(classes)}: {name} has {count} classes; "
+            f"accepted: different numbers from 0 to {count - 1}"
+        )
+
+
+def reshaped(dataset: Dataset, *, side: int = 0, channels: int = 0) -> Dataset:
+    """The dataset with square images of `side` pixels and `channels` channels; 0 keeps either.
+
+    Bilinear scaling of the pixels (brought to 0–255 first); grey is repeated to make colour.
+
+    Raises:
+      DataError: colour would have to become grey, or another number of channels.
+    """
+    height, width, depth = dataset.train_images.shape[1:]
+    if channels not in (0, depth) and depth != 1:
+        raise DataError(
+            f"config.data.channels={channels}: {dataset.name} has {depth} channels; "
+            f"accepted: 0 or {depth}"
+        )
+    if side and (height, width) != (side, side):
+        factor = 255 * dataset.scale
+        dataset = dataset._replace(
+            train_images=_scaled(dataset.train_images, factor, side),
+            test_images=_scaled(dataset.test_images, factor, side),
+            scale=1 / 255,
+        )
+    if channels > depth:
+        dataset = dataset._replace(
+            train_images=np.repeat(dataset.train_images, channels, axis=-1),
+            test_images=np.repeat(dataset.test_images, channels, axis=-1),
+        )
+    return dataset
+
+
+def _scaled(images: np.ndarray, factor: float, side: int) -> np.ndarray:
+    from PIL import Image
+
+    bytes_ = np.round(images * factor).astype(np.uint8)
+    out = np.empty((len(images), side, side, images.shape[-1]), np.uint8)
+    for index, image in enumerate(bytes_):
+        for channel in range(images.shape[-1]):
+            plane = Image.fromarray(image[..., channel])
+            resized = plane.resize((side, side), Image.Resampling.BILINEAR)
+            out[index, ..., channel] = np.asarray(resized)
+    return out
 
 
 def check_sizes(

@@ -14,6 +14,8 @@ DURATION = re.compile(r"(\d+)(ep)?")
 DURATIONS = ("train.steps", "eval.every", "rewind.step")
 SCOPES = ("layerwise", "global", "erdos_renyi")
 SCHEDULES = ("iterative", "one_shot")
+LABELS = ("remapped", "original")
+PART = re.compile(r"([1-9]\d*)/([1-9]\d*)")
 REWINDS = ("weights", "learning_rate", "finetune")
 
 
@@ -27,12 +29,22 @@ class ModelSpec:
 
 @dataclasses.dataclass(frozen=True)
 class DataSpec:
-    """The dataset, its splits, and where it lies (the directories are not part of the science)."""
+    """The dataset, its splits, and where it lies (the directories are not part of the science).
+
+    `classes`: those to keep (empty: all), their `labels` `remapped` to count from 0 or `original`.
+    `part`: such as `1/2`, a share of the training set, class by class. `side` and `channels`: of
+    the images, scaled and repeated to them; 0 leaves them.
+    """
 
     name: str = "digits"
     validation_size: int = 200
     train_size: int = 0
     test_size: int = 0
+    classes: tuple[int, ...] = ()
+    labels: str = "remapped"
+    part: str = ""
+    side: int = 0
+    channels: int = 0
     data_dir: str = ""
     manual_dir: str = ""
     cache_dir: str = ""

@@ -14,6 +14,8 @@ from lth_jax.errors import SpecError, nearest
 from lth_jax.spec.fields import (
     DURATION,
     DURATIONS,
+    LABELS,
+    PART,
     REWINDS,
     SCHEDULES,
     SCOPES,
@@ -131,6 +133,15 @@ def _check(spec: Spec) -> None:
     need(spec.data.validation_size >= 1, "data.validation_size", "at least 1")
     need(spec.data.train_size >= 0, "data.train_size", "0 (all) or more")
     need(spec.data.test_size >= 0, "data.test_size", "0 (all) or more")
+    need(spec.data.labels in LABELS, "data.labels", " or ".join(LABELS))
+    part = PART.fullmatch(spec.data.part)
+    need(
+        not spec.data.part or (part is not None and int(part[1]) <= int(part[2])),
+        "data.part",
+        "'' or a part such as 1/2 or 2/2",
+    )
+    need(spec.data.side >= 0, "data.side", "0 (as they are) or pixels")
+    need(spec.data.channels >= 0, "data.channels", "0 (as they are) or a number of channels")
     need(spec.train.batch_size >= 1, "train.batch_size", "at least 1")
     need(
         math.isfinite(spec.train.learning_rate) and spec.train.learning_rate > 0,
