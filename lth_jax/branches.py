@@ -20,8 +20,9 @@ import optax
 
 from lth_jax.pruning.masks import kept_counts, ones_mask
 from lth_jax.pruning.selection import prune_to
+from lth_jax.spec import BranchSpec
 from lth_jax.training import TrainState, rewind
-from lth_jax.trees import PyTree, map_named
+from lth_jax.trees import PyTree, map_named, named_leaves
 
 
 class Ticket(NamedTuple):
@@ -49,7 +50,8 @@ class BranchPoint(NamedTuple):
       optimizer: the experiment's.
       fresh: key -> a training state at initialization.
       dense_scores: () -> the criterion's scores of the dense network (level 0, trained).
-      sigma: standard deviations of noise, for `noise`.
+      source: () -> the source's ticket of the same replicate and level, for transfers.
+      options: the branch's own, such as `sigma`.
       key: a key of its own for (seed, branch, replicate, level, draw).
     """
 
@@ -61,7 +63,8 @@ class BranchPoint(NamedTuple):
     optimizer: optax.GradientTransformation
     fresh: Callable[[jax.Array], TrainState]
     dense_scores: Callable[[], PyTree]
-    sigma: float
+    source: Callable[[], Ticket]
+    options: BranchSpec
     key: jax.Array
 
 
@@ -134,9 +137,53 @@ def noise(at: BranchPoint) -> Ticket:
     """Gaussian noise of `sigma` × σ of the layer's initialization (Frankle & Carbin 2019, F.7)."""
 
     def redraw(key: jax.Array, w: jax.Array, _mask: jax.Array, initial: jax.Array) -> jax.Array:
-        return w + at.sigma * jnp.std(initial) * jax.random.normal(key, w.shape, w.dtype)
+        return w + at.options.sigma * jnp.std(initial) * jax.random.normal(key, w.shape, w.dtype)
 
     return _with_weights(at, redraw)
+
+
+def transfer(at: BranchPoint) -> Ticket:
+    """The source's ticket, mask and rewound weights, trained here (Morcos et al. 2019, §3).
+
+    An output layer of another shape (another number of classes), or with `new_head`, is this
+    experiment's own initialization with a full mask.
+    """
+    source = at.source()
+    heads = new_heads(source.state.params, at.point.params, at.options.new_head)
+    mask = map_named(lambda n, own, m: jnp.ones(own.shape, bool) if n in heads else m,
+                     at.point.params, source.mask)  # fmt: skip
+    params = map_named(lambda n, own, w: own if n in heads else w,
+                       at.initial, source.state.params)  # fmt: skip
+    state = source.state._replace(params=params)
+    if heads or source.step == 0:
+        state = state._replace(opt_state=at.optimizer.init(params))
+    return Ticket(mask, state, source.step)
+
+
+def transfer_reinit(at: BranchPoint) -> Ticket:
+    """The source's mask with fresh random weights, from step 0."""
+    mask = transfer(at).mask
+    return Ticket(mask, rewind(at.fresh(at.key), mask, at.optimizer), 0)
+
+
+def new_heads(source: PyTree, target: PyTree, always: bool = False) -> set[str]:
+    """The leaves of `target`'s output layer that a transfer begins anew.
+
+    Raises:
+      ValueError: the networks differ elsewhere; names the leaf and both shapes.
+    """
+    theirs, own = named_leaves(source), named_leaves(target)
+    for name in {**theirs, **own}:
+        shapes = [leaves[name].shape if name in leaves else None for leaves in (theirs, own)]
+        if None in shapes or (shapes[0] != shapes[1] and not name.startswith("output/")):
+            said = ["none" if shape is None else "×".join(map(str, shape)) for shape in shapes]
+            raise ValueError(
+                f"{name} is {said[0]} in the source and {said[1]} here; "
+                "accepted: networks that differ in their output layer alone"
+            )
+    heads = {name for name in own if name.startswith("output/")}
+    differs = any(theirs[name].shape != own[name].shape for name in heads)
+    return heads if always or differs else set()
 
 
 def _like_ticket(at: BranchPoint, scores: PyTree) -> PyTree:
@@ -196,4 +243,6 @@ BRANCHES: dict[str, Callable[[BranchPoint], Ticket]] = {
     "dense": dense,
     "one_shot": one_shot,
     "retrain": retrain,
+    "transfer": transfer,
+    "transfer_reinit": transfer_reinit,
 }

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from lth_jax import data
-from lth_jax.branches import BRANCHES
+from lth_jax.branches import BRANCHES, new_heads
 from lth_jax.errors import SpecError, nearest
 from lth_jax.events import ParameterRow
 from lth_jax.models import MODELS
@@ -163,9 +163,26 @@ def check(spec: Spec) -> None:
         )
         data.check_classes(spec.data.name, facts.classes, spec.data.classes)
         examples = spec.data.train_size or facts.train - spec.data.validation_size
-        shape = (spec.data.side or facts.shape[0], spec.data.side or facts.shape[1], facts.shape[2])
-        shape = (*shape[:2], spec.data.channels or shape[2])
-        _check_shapes(spec, shape, _classes(spec, facts.classes), examples)
+        _check_shapes(spec, _shape(spec, facts.shape), _classes(spec, facts.classes), examples)
+
+
+def check_transfers(spec: Spec, source: Spec) -> None:
+    """Whether `source`'s networks fit `spec`'s, where the data is known before it is loaded.
+
+    Raises:
+      SpecError: they differ in more than the output layer.
+    """
+    shapes = []
+    for one in (source, spec):
+        facts = data.facts(one.data.name)
+        if not facts:
+            return
+        shape, classes = _shape(one, facts.shape), _classes(one, facts.classes)
+        shapes.append(_check_shapes(one, shape, classes, facts.train)[2])
+    try:
+        new_heads(*shapes)
+    except ValueError as error:
+        raise SpecError(f"config.source: {error}") from None
 
 
 def build(spec: Spec) -> Experiment:
@@ -224,6 +241,13 @@ def _classes(spec: Spec, count: int) -> int:
     """The number of logits for a dataset of `count` classes."""
     remapped = spec.data.classes and spec.data.labels == "remapped"
     return len(spec.data.classes) if remapped else count
+
+
+def _shape(spec: Spec, shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """The shape of an image after `data.side` and `data.channels`."""
+    height, width, channels = shape
+    side = spec.data.side
+    return side or height, side or width, spec.data.channels or channels
 
 
 def targets_of(

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lth_jax.branches import BRANCHES, BranchPoint, Ticket
+from lth_jax.branches import BRANCHES, BranchPoint, Ticket, new_heads
 from lth_jax.build import Experiment
 from lth_jax.errors import RunError
 from lth_jax.events import Observer
@@ -29,6 +30,7 @@ from lth_jax.rng import derive
 from lth_jax.spec import Spec
 from lth_jax.store import RunDirectory, level_name
 from lth_jax.store.checkpoints import fill
+from lth_jax.tickets import load_ticket
 from lth_jax.training import TrainState, rewind
 from lth_jax.trees import PyTree
 
@@ -40,6 +42,7 @@ class Trunk:
       experiment: the built experiment.
       store: its open run directory.
       observer: who is told what happens.
+      source: the run directory that transfers take their tickets from.
       stop_signal: gives the number of a signal that asks for a stop, or 0.
     """
 
@@ -48,12 +51,14 @@ class Trunk:
         experiment: Experiment,
         store: RunDirectory,
         observer: Observer,
+        source: Path | None = None,
         stop_signal: Callable[[], int] = lambda: 0,
     ):
         self.experiment, self.store, self.observer = experiment, store, observer
-        self.stop_signal = stop_signal
+        self.source, self.stop_signal = source, stop_signal
         self.spec = experiment.spec
         self._initial: dict[int, TrainState] = {}
+        self._told_heads = False
 
     def run(self) -> None:
         """Trains every run of the spec that is not done yet, level by level.
@@ -103,14 +108,32 @@ class Trunk:
             optimizer=self.experiment.optimizer,
             fresh=self.experiment.fresh,
             dense_scores=lambda: self._scores(id.replicate, 0)(ones_mask(point.params)),
-            sigma=branch.sigma,
+            source=lambda: self.source_ticket(id.replicate, id.level),
+            options=branch,
             key=derive(self.spec.seed, "branch", id.branch, id.replicate, id.level, id.draw),
         )
-        start = BRANCHES[branch.kind](at)
+        try:
+            start = BRANCHES[branch.kind](at)
+        except ValueError as error:
+            raise RunError(f"{id}: {error}") from error
         if experiment is not self.experiment:
             start = start._replace(state=_for_optimizer(start.state, experiment))
         last = experiment.steps if start.step < experiment.steps else self._end(id.level)
         return Job(id, start, experiment, last)
+
+    def source_ticket(self, replicate: int, level: int) -> Ticket:
+        """The ticket of the source experiment for a transfer."""
+        assert self.source is not None, "the command refuses transfers without a source"
+        ticket = load_ticket(self.source, level, replicate)
+        own = self.initial(replicate).params
+        new = sorted(new_heads(ticket.state.params, own))
+        if new and not self._told_heads:
+            self._told_heads = True
+            self.observer.note(
+                f"the source has another output layer: {', '.join(new)} of transfers start from "
+                "this experiment's own initialization, with a full mask"
+            )
+        return ticket
 
     def mask(self, replicate: int, level: int) -> PyTree:
         """The mask of a level: kept from when it was trained, or pruned from its source level."""

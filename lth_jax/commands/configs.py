@@ -67,7 +67,10 @@ def load_config(name: str, overrides: Sequence[str], branch_kinds: Sequence[str]
         if branch not in config.branch:
             config.branch[branch] = specs.to_dict(specs.BranchSpec())
     for override in overrides:
-        _check_field(config, override.partition("=")[0])
+        field = override.partition("=")[0]
+        if field.startswith("source."):
+            _add_source_field(config, field.removeprefix("source."))
+        _check_field(config, field)
     return _override(config, overrides)
 
 
@@ -119,6 +122,21 @@ def _named_branches(overrides: Sequence[str]) -> list[str]:
     """Branches with options on the command line: `build` judges whether they exist."""
     fields = [override.partition("=")[0].split(".") for override in overrides]
     return [parts[1] for parts in fields if parts[0] == "branch" and len(parts) == 3]
+
+
+def _add_source_field(config: Any, field: str) -> None:
+    """A field of `source` that the command line sets: of the kind that the config's own has."""
+    if field == "run":
+        config.source.run = config.source.get("run", "")
+        return
+    _check_field(config, field)
+    source, own = config.source, config
+    *groups, name = field.split(".")
+    for group in groups:
+        if group not in source:
+            source[group] = type(config)()
+        source, own = source[group], own[group]
+    source[name] = source.get(name, own[name])
 
 
 def _check_field(config: Any, field: str) -> None:

@@ -6,6 +6,7 @@ Everything below this package takes plain arguments; `ConfigDict` ends here. Whe
 
 from lth_jax.spec.fields import (
     SCOPES,
+    TRANSFERS,
     BranchSpec,
     CheckpointSpec,
     DataSpec,
@@ -28,10 +29,11 @@ from lth_jax.spec.identity import (
     identity,
     science,
 )
-from lth_jax.spec.validation import from_config
+from lth_jax.spec.validation import from_config, source_spec
 
 __all__ = [
     "SCOPES",
+    "TRANSFERS",
     "BranchSpec",
     "CheckpointSpec",
     "DataSpec",
@@ -51,5 +53,6 @@ __all__ = [
     "from_config",
     "identity",
     "science",
+    "source_spec",
     "to_dict",
 ]

@@ -14,6 +14,8 @@ DURATION = re.compile(r"(\d+)(ep)?")
 DURATIONS = ("train.steps", "eval.every", "rewind.step")
 SCOPES = ("layerwise", "global", "erdos_renyi")
 SCHEDULES = ("iterative", "one_shot")
+# Branch kinds that start from the source's tickets.
+TRANSFERS = ("transfer", "transfer_reinit")
 LABELS = ("remapped", "original")
 PART = re.compile(r"([1-9]\d*)/([1-9]\d*)")
 REWINDS = ("weights", "learning_rate", "finetune")
@@ -127,7 +129,8 @@ class ExecutionSpec:
 class BranchSpec:
     """One branch. An empty `kind` means the branch's name; empty `levels` means all from 1 on.
 
-    `sigma`: for `noise`, in standard deviations of the layer's initialization. The other fields
+    `sigma`: for `noise`, in standard deviations of the layer's initialization. `new_head`: for
+    transfers, an output layer of its own, with a full mask. The other fields
     override those of `train` for this branch; empty, 0 or negative ones leave them as they are.
     """
 
@@ -141,6 +144,7 @@ class BranchSpec:
     learning_rate: float = 0.0
     weight_decay: float = -1.0
     momentum: float = -1.0
+    new_head: bool = False
 
     def train_spec(self, train: TrainSpec) -> TrainSpec:
         """`train` with this branch's overrides."""
@@ -159,7 +163,11 @@ class BranchSpec:
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """One experiment: a trunk of `levels` prunings and its branches, over `replicates`."""
+    """One experiment: a trunk of `levels` prunings and its branches, over `replicates`.
+
+    `source`, for transfers: what differs in the experiment that tickets come from, dotted
+    (`data.name`), or its finished run directory (`run`).
+    """
 
     seed: int = 0
     replicates: int = 3
@@ -174,6 +182,7 @@ class Spec:
     checkpoint: CheckpointSpec = CheckpointSpec()
     execution: ExecutionSpec = ExecutionSpec()
     branch: Mapping[str, BranchSpec] = dataclasses.field(default_factory=dict)
+    source: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def branch_spec(self, name: str) -> BranchSpec:
         """The options of branch `name`, its kind filled in."""
@@ -207,7 +216,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested mappings as one dict with dotted names."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
-        if isinstance(value, Mapping):
+        if hasattr(value, "keys"):  # a `ConfigDict` is no `Mapping`
             flat.update(flatten(value, f"{prefix}{name}."))
         else:
             flat[prefix + name] = value

@@ -7,11 +7,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from lth_jax.spec.fields import BranchSpec, Spec, flatten, to_dict
+from lth_jax.spec.fields import TRANSFERS, BranchSpec, Spec, flatten, to_dict
 
 # Outside the identity: what may grow, and where and how a run is executed.
 NOT_IDENTITY = (
-    "branches", "branch", "levels", "replicates", "checkpoint", "execution",
+    "branches", "source", "branch", "levels", "replicates", "checkpoint", "execution",
     "data.data_dir", "data.manual_dir", "data.cache_dir",
 )  # fmt: skip
 # The same for a branch.
@@ -43,19 +43,25 @@ def identity(spec: Spec) -> str:
     return _hash(science(spec))
 
 
-def branch_science(branch: BranchSpec) -> dict[str, Any]:
-    """What makes the rows of a branch: its kind and its non-default options."""
+def branch_science(branch: BranchSpec, source: str = "") -> dict[str, Any]:
+    """What makes the rows of a branch: its kind, its non-default options, and a transfer's source.
+
+    Args:
+      branch: its options.
+      source: the identity of the source experiment.
+    """
     defaults = to_dict(BranchSpec())
-    return {
+    of_source = {"source": source} if branch.kind in TRANSFERS else {}
+    return of_source | {
         name: value
         for name, value in to_dict(branch).items()
         if name not in NOT_BRANCH_IDENTITY and (name == "kind" or value != defaults[name])
     }
 
 
-def branch_identity(branch: BranchSpec) -> str:
-    """8 hex digits of a branch's kind and options; `draws` and `levels` may grow."""
-    return _hash(branch_science(branch))
+def branch_identity(branch: BranchSpec, source: str = "") -> str:
+    """8 hex digits of what makes a branch's rows; `draws` and `levels` may grow."""
+    return _hash(branch_science(branch, source))
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -19,8 +19,11 @@ from lth_jax.spec.fields import (
     REWINDS,
     SCHEDULES,
     SCOPES,
+    TRANSFERS,
     BranchSpec,
     Spec,
+    flatten,
+    to_dict,
 )
 
 
@@ -33,7 +36,34 @@ def from_config(config: Mapping[str, Any]) -> Spec:
     """
     spec = _build(Spec, config, "")
     _check(spec)
+    if spec.source:
+        source_spec(spec)
     return spec
+
+
+def source_spec(spec: Spec) -> Spec:
+    """The experiment that transfers take their tickets from: `spec` with what `source` says.
+
+    Raises:
+      SpecError: a field of `source` is wrong.
+    """
+    values: dict[str, Any] = to_dict(spec) | {"branches": (), "branch": {}, "source": {}}
+    for field, value in spec.source.items():
+        if field != "run":
+            _set(values, field, value)
+    try:
+        return from_config(values)
+    except SpecError as error:
+        raise SpecError(str(error).replace("config.", "config.source.", 1)) from None
+
+
+def _set(values: dict[str, Any], field: str, value: Any) -> None:
+    *groups, name = field.split(".")
+    for group in groups:
+        if not isinstance(values.get(group), dict):
+            raise SpecError(f"config.source.{field}: no such field; {nearest(group, values)}")
+        values = values[group]
+    values[name] = value
 
 
 def _build(cls: type, values: Mapping[str, Any], prefix: str) -> Any:
@@ -49,6 +79,8 @@ def _build(cls: type, values: Mapping[str, Any], prefix: str) -> Any:
             built[name] = _build(
                 typing.cast(type, kind), _mapping(value, prefix + name), f"{prefix}{name}."
             )
+        elif name == "source":
+            built[name] = flatten(_mapping(value, name))
         elif name == "branch":
             entries = _mapping(value, prefix + name)
             built[name] = {
@@ -195,6 +227,12 @@ def _check_densities(spec: Spec, need: Any) -> None:
 
 
 def _check_branches(spec: Spec, need: Any) -> None:
+    transfers = [name for name in spec.branches if spec.branch_spec(name).kind in TRANSFERS]
+    need(
+        not transfers or bool(spec.source),
+        "source",
+        f"what differs in the source, such as source.data.name, for {', '.join(transfers)}",
+    )
     need(len(set(spec.branches)) == len(spec.branches), "branches", "each name once")
     need("ticket" not in spec.branches, "branches", "any names but 'ticket', the trunk's own")
     need(

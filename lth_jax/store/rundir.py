@@ -265,14 +265,25 @@ def versions() -> dict[str, str]:
 
 
 def _branch_records(spec: specs.Spec) -> dict[str, Any]:
+    source = _source_identity(spec)
     records = {}
     for name in spec.branches:
         branch = spec.branch_spec(name)
         records[name] = {
-            "identity": specs.branch_identity(branch),
-            "science": specs.branch_science(branch),
+            "identity": specs.branch_identity(branch, source),
+            "science": specs.branch_science(branch, source),
         }
     return records
+
+
+def _source_identity(spec: specs.Spec) -> str:
+    """The identity of the experiment that transfers start from, or an empty string."""
+    if not spec.source:
+        return ""
+    finished = spec.source.get("run")
+    if finished:
+        return RunDirectory(Path(finished)).record_of_spec()["identity"]
+    return specs.identity(specs.source_spec(spec))
 
 
 def _spec_of(path: Path, record: Mapping[str, Any]) -> specs.Spec:

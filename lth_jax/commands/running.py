@@ -1,0 +1,172 @@
+"""An experiment at the terminal: trained, shown while it runs, and summed up at its end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import jax
+
+from lth_jax import build
+from lth_jax import spec as specs
+from lth_jax.data import places
+from lth_jax.errors import Interrupted, SpecError
+from lth_jax.events import Observer
+from lth_jax.plan import planned_runs
+from lth_jax.report.figures import write_figures
+from lth_jax.report.terminal import Terminal, make_console, print_results
+from lth_jax.store import RunDirectory, level_name
+from lth_jax.store.files import writing
+from lth_jax.trunk import Trunk, pending_runs, run_steps
+
+
+def run_experiment(spec: specs.Spec, *, name: str, path: Path, command: Sequence[str]) -> int:
+    """Runs `spec` in the directory `path` to its end, and shows what was found.
+
+    Raises:
+      UserError: as `main` prints it.
+    """
+    _show_log()
+    build.check(spec)
+    try:
+        source = _train_source(spec, name=name, path=path, command=command)
+        store = _train(spec, name=name, path=path, command=command, source=source)
+    except Interrupted as stop:
+        again = shlex.join(["python", *command])
+        print(f"stopped at {stop.where}, and saved; to go on: {again}", file=sys.stderr)
+        return 128 + stop.signum
+    show_results(store, spec, name)
+    return 0
+
+
+def _train_source(
+    spec: specs.Spec, *, name: str, path: Path, command: Sequence[str]
+) -> Path | None:
+    """The run directory that transfers start from, trained if need be; None without transfers.
+
+    Raises:
+      SpecError: a finished source lacks a ticket that a transfer needs.
+    """
+    transfers = {n for n in spec.branches if spec.branch_spec(n).kind in specs.TRANSFERS}
+    if not transfers:
+        return None
+    finished = spec.source.get("run")
+    if not finished:
+        source = specs.source_spec(spec)
+        build.check(source)
+        build.check_transfers(spec, source)
+        _train(source, name=f"{name} (source)", path=path / "source", command=command)
+        return path / "source"
+    store = RunDirectory.read(Path(finished))
+    for id in planned_runs(spec):
+        if id.branch in transfers and not store.intact(id.replicate, level_name(id.level)):
+            raise SpecError(
+                f"config.source.run={finished!r}: it has no whole ticket of level {id.level}, "
+                f"replicate {id.replicate}; accepted: a run that has those of {id.branch}"
+            )
+    return Path(finished)
+
+
+def _train(
+    spec: specs.Spec,
+    *,
+    name: str,
+    path: Path,
+    command: Sequence[str],
+    source: Path | None = None,
+) -> RunDirectory:
+    """Trains what `spec` asks for and `path` does not have yet; gives the closed directory."""
+    store = RunDirectory.open(path, spec, name, command)
+    terminal = Terminal()
+    try:
+        trunk = _trunk(spec, store, terminal, name, source)
+        if trunk:
+            # Only now: until training begins, a signal may end the process at once.
+            with _signals() as trunk.stop_signal:
+                trunk.run()
+            terminal.experiment_finished()
+        return store
+    finally:
+        terminal.close()
+        store.close()
+        for problem in store.problems:
+            print(f"warning: {problem}; it was not used", file=sys.stderr)
+
+
+def _show_log() -> None:
+    """Our own notes, such as that a dataset is being prepared, go to standard error as lines."""
+    # Orbax logs every array that it writes, and what it raises, which we report ourselves.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    log = logging.getLogger("lth_jax")
+    if not log.handlers:
+        log.addHandler(logging.StreamHandler())
+        log.setLevel(logging.INFO)
+
+
+def _trunk(
+    spec: specs.Spec,
+    store: RunDirectory,
+    terminal: Observer,
+    name: str,
+    source: Path | None,
+) -> Trunk | None:
+    """The experiment, announced and ready to go; None where nothing is left to train."""
+    if all(id in store.rows for id in planned_runs(spec)):
+        return None
+    if spec.execution.compilation_cache:
+        folder = Path(places.resolve("", "", spec.data.cache_dir).cache_dir) / "xla"
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    experiment = build.build(spec)
+    planned = planned_runs(spec)
+    pending = set(pending_runs(spec, store, experiment.rewind_step))
+    device = jax.devices()[0]
+    terminal.experiment_started(
+        name=name,
+        identity=specs.identity(spec),
+        workdir=str(store.path),
+        device=f"{jax.device_count()} × {device.device_kind}, jax {jax.__version__}",
+        data=experiment.data,
+        parameters=experiment.parameters,
+        total_steps=sum(run_steps(experiment, id) for id in planned),
+        done_steps=sum(run_steps(experiment, id) for id in planned if id not in pending),
+    )
+    return Trunk(experiment, store, terminal, source)
+
+
+def show_results(store: RunDirectory, spec: specs.Spec, name: str) -> None:
+    """Draws the figures, and prints the table, what was found, and where the files are."""
+    planned = set(planned_runs(spec))
+    rows = [row for row in store.sorted_rows() if row.run_id in planned]
+    with writing(store.path / "figures"):
+        figures = write_figures(rows, store.path / "figures", title=name)
+    print_results(make_console(), rows, spec.branches, store.path, figures)
+
+
+@contextmanager
+def _signals() -> Iterator[Callable[[], int]]:
+    """A function that gives the number of a signal that came (Ctrl-C, SIGTERM), or 0.
+
+    A second one ends the process at once, as if nobody listened.
+    """
+    came = [0]
+
+    def handle(signum: int, _frame: object) -> None:
+        if came[0]:
+            signal.signal(signum, signal.SIG_DFL)
+            os.kill(os.getpid(), signum)
+        came[0] = signum
+
+    listened = (signal.SIGINT, signal.SIGTERM)
+    before = {signum: signal.signal(signum, handle) for signum in listened}
+    try:
+        yield lambda: came[0]
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
