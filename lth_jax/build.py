@@ -14,7 +14,7 @@ from lth_jax import data
 from lth_jax.branches import BRANCHES, new_heads
 from lth_jax.errors import SpecError, nearest
 from lth_jax.events import ParameterRow
-from lth_jax.models import MODELS
+from lth_jax.models import INITIALIZERS, MODELS
 from lth_jax.models.base import Model
 from lth_jax.optimizers import OPTIMIZERS
 from lth_jax.pruning import schedules
@@ -132,6 +132,7 @@ def check(spec: Spec) -> None:
       DataError: an unknown dataset.
     """
     _known("model.name", spec.model.name, MODELS)
+    _known("model.init", spec.model.init, INITIALIZERS)
     _known("train.optimizer", spec.train.optimizer, OPTIMIZERS)
     _known("pruning.criterion", spec.pruning.criterion, CRITERIA)
     if spec.pruning.at == "rewind" and CRITERIA[spec.pruning.criterion].needs_training:
@@ -297,7 +298,7 @@ def _check_shapes(
 ) -> tuple[Model, optax.GradientTransformation, PyTree]:
     """Model, optimizer and parameter shapes, provided that the spec fits data of that shape."""
     _check_training(spec, spec.train, examples)
-    model = MODELS[spec.model.name](classes, hidden=spec.model.hidden)
+    model = MODELS[spec.model.name](classes, hidden=spec.model.hidden, init=spec.model.init)
     optimizer = optimizer_of(spec)
     example = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     params = jax.eval_shape(model.init, jax.random.key(0), example)["params"]

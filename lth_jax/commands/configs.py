@@ -99,8 +99,9 @@ def _config_of_file(name: str) -> ConfigDict:
     assert module_spec is not None
     assert module_spec.loader is not None
     module = importlib.util.module_from_spec(module_spec)
-    # So that a variant config can import its neighbour, as a script could.
-    sys.path.insert(0, str(path.parent.resolve()))
+    # So that a config can import its neighbours, as a script could, and ours (`configs.…`).
+    folders = [str(path.parent.resolve()), str(ROOT)]
+    sys.path[:0] = folders
     try:
         module_spec.loader.exec_module(module)
         get_config = getattr(module, "get_config", None)
@@ -115,7 +116,8 @@ def _config_of_file(name: str) -> ConfigDict:
         line = (str(error).splitlines() or [""])[0]
         raise SpecError(f"--config={name}: {type(error).__name__} in {path}: {line}") from error
     finally:
-        sys.path.remove(str(path.parent.resolve()))
+        for folder in folders:
+            sys.path.remove(folder)
 
 
 def _named_branches(overrides: Sequence[str]) -> list[str]:

@@ -6,12 +6,20 @@ from collections.abc import Callable
 from typing import Any
 
 from lth_jax.models.base import Model, from_linen
-from lth_jax.models.mlp import MLP
+from lth_jax.models.mlp import INITIALIZERS, MLP
+
+__all__ = ["INITIALIZERS", "MODELS", "Model", "from_linen", "mlp"]
 
 
-def mlp(classes: int, *, hidden: tuple[int, ...] = (300, 100), **_: Any) -> Model:
+def mlp(
+    classes: int,
+    *,
+    hidden: tuple[int, ...] = (300, 100),
+    init: str = "glorot_normal",
+    **_: Any,
+) -> Model:
     """A fully connected ReLU network; LeNet-300-100 by default."""
-    return from_linen(MLP(classes=classes, hidden=tuple(hidden)))
+    return from_linen(MLP(classes=classes, hidden=tuple(hidden), kernel_init=init))
 
 
 MODELS: dict[str, Callable[..., Model]] = {

@@ -23,10 +23,11 @@ REWINDS = ("weights", "learning_rate", "finetune")
 
 @dataclasses.dataclass(frozen=True)
 class ModelSpec:
-    """The network."""
+    """The network: for `mlp`, its `hidden` layer sizes and the initialization of its kernels."""
 
     name: str = "mlp"
     hidden: tuple[int, ...] = (300, 100)
+    init: str = "glorot_normal"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,10 +167,14 @@ class Spec:
     """One experiment: a trunk of `levels` prunings and its branches, over `replicates`.
 
     `source`, for transfers: what differs in the experiment that tickets come from, dotted
-    (`data.name`), or its finished run directory (`run`).
+    (`data.name`), or its finished run directory (`run`). `pretrain`: start from the source's
+    trained dense network instead of a random initialization.
+    `reference`: published points to draw beside ours: a `title`, and `<branch>.<column>` tuples of
+    (density, value).
     """
 
     seed: int = 0
+    pretrain: bool = False
     replicates: int = 3
     levels: int = 12
     branches: tuple[str, ...] = ("reinit", "random_mask")
@@ -183,6 +188,7 @@ class Spec:
     execution: ExecutionSpec = ExecutionSpec()
     branch: Mapping[str, BranchSpec] = dataclasses.field(default_factory=dict)
     source: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    reference: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def branch_spec(self, name: str) -> BranchSpec:
         """The options of branch `name`, its kind filled in."""

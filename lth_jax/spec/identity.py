@@ -11,7 +11,7 @@ from lth_jax.spec.fields import TRANSFERS, BranchSpec, Spec, flatten, to_dict
 
 # Outside the identity: what may grow, and where and how a run is executed.
 NOT_IDENTITY = (
-    "branches", "source", "branch", "levels", "replicates", "checkpoint", "execution",
+    "branches", "source", "branch", "reference", "levels", "replicates", "checkpoint", "execution",
     "data.data_dir", "data.manual_dir", "data.cache_dir",
 )  # fmt: skip
 # The same for a branch.
@@ -25,7 +25,8 @@ def science(spec: Spec) -> dict[str, Any]:
     also means that an existing default never changes (golden hashes in the tests guard it).
     """
     defaults = flatten(to_dict(Spec()))
-    return {
+    source = {f"source.{name}": value for name, value in spec.source.items()}
+    return (source if spec.pretrain else {}) | {
         name: value
         for name, value in flatten(to_dict(spec)).items()
         if not any(name == out or name.startswith(out + ".") for out in NOT_IDENTITY)

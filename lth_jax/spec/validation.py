@@ -47,7 +47,9 @@ def source_spec(spec: Spec) -> Spec:
     Raises:
       SpecError: a field of `source` is wrong.
     """
-    values: dict[str, Any] = to_dict(spec) | {"branches": (), "branch": {}, "source": {}}
+    values: dict[str, Any] = to_dict(spec) | {
+        "branches": (), "branch": {}, "source": {}, "reference": {},
+    }  # fmt: skip
     for field, value in spec.source.items():
         if field != "run":
             _set(values, field, value)
@@ -79,7 +81,7 @@ def _build(cls: type, values: Mapping[str, Any], prefix: str) -> Any:
             built[name] = _build(
                 typing.cast(type, kind), _mapping(value, prefix + name), f"{prefix}{name}."
             )
-        elif name == "source":
+        elif name in ("source", "reference"):
             built[name] = flatten(_mapping(value, name))
         elif name == "branch":
             entries = _mapping(value, prefix + name)
@@ -174,6 +176,7 @@ def _check(spec: Spec) -> None:
     )
     need(spec.data.side >= 0, "data.side", "0 (as they are) or pixels")
     need(spec.data.channels >= 0, "data.channels", "0 (as they are) or a number of channels")
+    _check_reference(spec)
     need(spec.train.batch_size >= 1, "train.batch_size", "at least 1")
     need(
         math.isfinite(spec.train.learning_rate) and spec.train.learning_rate > 0,
@@ -209,6 +212,15 @@ def _check(spec: Spec) -> None:
     )
     need(spec.execution.group_size >= 0, "execution.group_size", "0 (automatic) or more")
     _check_branches(spec, need)
+
+
+def _check_reference(spec: Spec) -> None:
+    for field, points in spec.reference.items():
+        pairs = isinstance(points, tuple | list) and all(len(point) == 2 for point in points)
+        if not (field == "title" or pairs):
+            raise SpecError(
+                f"config.reference.{field}={points!r}: accepted: (density, value) pairs"
+            )
 
 
 def _check_densities(spec: Spec, need: Any) -> None:
