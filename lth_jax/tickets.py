@@ -14,6 +14,7 @@ from lth_jax.errors import StoreError
 from lth_jax.store import RunDirectory, level_name
 from lth_jax.store.checkpoints import fill, read_manifest, subtree
 from lth_jax.training import TrainState, rewind
+from lth_jax.trees import PyTree
 
 
 def load_ticket(run: str | Path, level: int, replicate: int = 0) -> Ticket:
@@ -37,6 +38,17 @@ def load_ticket(run: str | Path, level: int, replicate: int = 0) -> Ticket:
     point, step = _rewind_point(store, replicate, level, optimizer)
     mask = jax.tree.map(jnp.asarray, fill(_bools(point.params), arrays, "mask/"))
     return Ticket(mask, rewind(point, mask, optimizer), step)
+
+
+def load_trained(run: str | Path, level: int, replicate: int = 0) -> tuple[PyTree, PyTree]:
+    """The trained network of a level: (parameters, model state), as nested dicts.
+
+    Args and errors as `load_ticket`'s.
+    """
+    store = RunDirectory.read(Path(run))
+    arrays = _checked(store, replicate, level_name(level))
+    trained = subtree(arrays, "params"), subtree(arrays, "model_state")
+    return jax.tree.map(jnp.asarray, trained)
 
 
 def _rewind_point(store: RunDirectory, replicate: int, level: int, optimizer):

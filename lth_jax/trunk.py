@@ -30,9 +30,9 @@ from lth_jax.rng import derive
 from lth_jax.spec import Spec
 from lth_jax.store import RunDirectory, level_name
 from lth_jax.store.checkpoints import fill
-from lth_jax.tickets import load_ticket
+from lth_jax.tickets import load_ticket, load_trained
 from lth_jax.training import TrainState, rewind
-from lth_jax.trees import PyTree
+from lth_jax.trees import PyTree, map_named
 
 
 class Trunk:
@@ -179,6 +179,8 @@ class Trunk:
         """The replicate's stored initialization; drawn, and stored, the first time."""
         if replicate not in self._initial:
             state = self.experiment.initial(replicate)
+            if self.spec.pretrain:
+                state = self._pretrained(replicate, state)
             kept = {"params": state.params, "model_state": state.model_state}
             arrays = self.store.load(replicate, "initial")
             if arrays is None:
@@ -187,6 +189,14 @@ class Trunk:
                 state = state._replace(**_to_device(fill(kept, arrays)))
             self._initial[replicate] = state
         return self._initial[replicate]
+
+    def _pretrained(self, replicate: int, fresh: TrainState) -> TrainState:
+        """The source's trained dense network, with the fresh output layer if theirs is another."""
+        assert self.source is not None, "the command refuses pre-training without a source"
+        params, model_state = load_trained(self.source, 0, replicate)
+        heads = new_heads(params, fresh.params)
+        params = map_named(lambda n, own, w: own if n in heads else w, fresh.params, params)
+        return fresh._replace(params=params, model_state=model_state)
 
     def _scores(self, replicate: int, level: int, source: int = 0) -> Callable[[PyTree], PyTree]:
         """The criterion as a function of the mask so far, for pruning `source` to `level`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import shlex
@@ -54,18 +55,21 @@ def _train_source(
       SpecError: a finished source lacks a ticket that a transfer needs.
     """
     transfers = {n for n in spec.branches if spec.branch_spec(n).kind in specs.TRANSFERS}
-    if not transfers:
+    if not transfers and not spec.pretrain:
         return None
     finished = spec.source.get("run")
     if not finished:
         source = specs.source_spec(spec)
+        if not transfers:
+            source = dataclasses.replace(source, levels=0)  # pre-training: its dense network alone
         build.check(source)
         build.check_transfers(spec, source)
         _train(source, name=f"{name} (source)", path=path / "source", command=command)
         return path / "source"
     store = RunDirectory.read(Path(finished))
     for id in planned_runs(spec):
-        if id.branch in transfers and not store.intact(id.replicate, level_name(id.level)):
+        needed = id.branch in transfers or (spec.pretrain and id.level == 0)
+        if needed and not store.intact(id.replicate, level_name(id.level)):
             raise SpecError(
                 f"config.source.run={finished!r}: it has no whole ticket of level {id.level}, "
                 f"replicate {id.replicate}; accepted: a run that has those of {id.branch}"

@@ -49,6 +49,7 @@ def source_spec(spec: Spec) -> Spec:
     """
     values: dict[str, Any] = to_dict(spec) | {
         "branches": (), "branch": {}, "source": {}, "reference": {},
+        "pretrain": False,
     }  # fmt: skip
     for field, value in spec.source.items():
         if field != "run":
@@ -240,10 +241,11 @@ def _check_densities(spec: Spec, need: Any) -> None:
 
 def _check_branches(spec: Spec, need: Any) -> None:
     transfers = [name for name in spec.branches if spec.branch_spec(name).kind in TRANSFERS]
+    users = [*transfers, *(["pretrain"] if spec.pretrain else [])]
     need(
-        not transfers or bool(spec.source),
+        not users or bool(spec.source),
         "source",
-        f"what differs in the source, such as source.data.name, for {', '.join(transfers)}",
+        f"what differs in the source, such as source.data.name, for {', '.join(users)}",
     )
     need(len(set(spec.branches)) == len(spec.branches), "branches", "each name once")
     need("ticket" not in spec.branches, "branches", "any names but 'ticket', the trunk's own")
