@@ -20,8 +20,10 @@ from lth_jax.data import places
 from lth_jax.errors import Interrupted, SpecError
 from lth_jax.events import Observer
 from lth_jax.plan import planned_runs
+from lth_jax.report.curves import curves_figure, shown_levels
 from lth_jax.report.figures import write_figures
 from lth_jax.report.terminal import Terminal, make_console, print_results
+from lth_jax.results import TRUNK
 from lth_jax.store import RunDirectory, level_name
 from lth_jax.store.files import writing
 from lth_jax.trunk import Trunk, pending_runs, run_steps
@@ -148,8 +150,20 @@ def show_results(store: RunDirectory, spec: specs.Spec, name: str) -> None:
     """Draws the figures, and prints the table, what was found, and where the files are."""
     planned = set(planned_runs(spec))
     rows = [row for row in store.sorted_rows() if row.run_id in planned]
+    densities = {row.level: row.density for row in rows if row.branch == TRUNK}
+    curves = {
+        (branch, level): store.curve(branch, level)
+        for branch in (TRUNK, *spec.branches)
+        for level in shown_levels(densities)
+    }
+    more = {}
+    if curves.get((TRUNK, 0)):
+        figure = curves_figure(curves, densities, branches=spec.branches, title=name)
+        more = {"curves": figure}
     with writing(store.path / "figures"):
-        figures = write_figures(rows, store.path / "figures", title=name)
+        figures = write_figures(
+            rows, store.path / "figures", title=name, reference=spec.reference, more=more
+        )
     print_results(make_console(), rows, spec.branches, store.path, figures)
 
 

@@ -11,8 +11,9 @@ import contextlib
 import itertools
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lth_jax.analysis.summary import LevelSummary, Stat, percent, summarize
@@ -44,6 +45,10 @@ BRANCH_STYLES = (
 )
 DENSE_COLOUR = "#555555"
 
+# Published points: `title`, and `<branch>.<column>` -> (density, value) pairs.
+Reference = Mapping[str, Any]
+NO_REFERENCE: Reference = MappingProxyType({})
+
 _RC = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
@@ -60,7 +65,7 @@ _RC = {
 
 
 @contextlib.contextmanager
-def _house_style() -> Iterator[None]:
+def house_style() -> Iterator[None]:
     """Matplotlib's settings for what is drawn inside, whatever the user's own are."""
     import matplotlib
 
@@ -70,8 +75,10 @@ def _house_style() -> Iterator[None]:
         yield
 
 
-@_house_style()
-def accuracy_figure(rows: Iterable[ResultRow], *, title: str = "") -> Figure:
+@house_style()
+def accuracy_figure(
+    rows: Iterable[ResultRow], *, title: str = "", reference: Reference = NO_REFERENCE
+) -> Figure:
     """Test accuracy in percent at early stop (left) and at the end (right), by weights left.
 
     The tall axes show the range in which tickets and the dense network differ. What collapses
@@ -83,10 +90,11 @@ def accuracy_figure(rows: Iterable[ResultRow], *, title: str = "") -> Figure:
         "At the end of training": "final_test_accuracy",
     }
     tall, whole = _accuracy_ranges(summaries, list(metrics.values()))
-    figure, axes = _new_figure(title, 1 if tall == whole else 2, len(metrics))
+    figure, axes = new_figure(title, 1 if tall == whole else 2, len(metrics))
     for column, (name, metric) in enumerate(metrics.items()):
         for ax in axes[:, column]:
             _draw(ax, summaries, metric, scale=100)
+            _draw_reference(ax, reference, metric, scale=100)
         axes[0, column].set_title(name)
         axes[-1, column].set_xlabel("weights left, %")
         axes[0, column].tick_params(labelbottom=tall == whole)
@@ -98,13 +106,16 @@ def accuracy_figure(rows: Iterable[ResultRow], *, title: str = "") -> Figure:
     return figure
 
 
-@_house_style()
-def early_stop_figure(rows: Iterable[ResultRow], *, title: str = "") -> Figure:
+@house_style()
+def early_stop_figure(
+    rows: Iterable[ResultRow], *, title: str = "", reference: Reference = NO_REFERENCE
+) -> Figure:
     """The step of the smallest validation loss against the weights left."""
     summaries = _drawable(rows)
-    figure, axes = _new_figure(title, 1, 1)
+    figure, axes = new_figure(title, 1, 1)
     ax = axes[0, 0]
     _draw(ax, summaries, "early_stop_step", scale=1)
+    _draw_reference(ax, reference, "early_stop_step", scale=1)
     ax.set_ylim(bottom=0)
     ax.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     ax.set_xlabel("weights left, %")
@@ -113,11 +124,25 @@ def early_stop_figure(rows: Iterable[ResultRow], *, title: str = "") -> Figure:
     return figure
 
 
-def write_figures(rows: Iterable[ResultRow], directory: Path | str, *, title: str) -> list[Path]:
+def write_figures(
+    rows: Iterable[ResultRow],
+    directory: Path | str,
+    *,
+    title: str,
+    reference: Reference = NO_REFERENCE,
+    more: Mapping[str, Figure] = MappingProxyType({}),
+) -> list[Path]:
     """Write `accuracy` and `early_stop` as PNG and SVG into `directory`; return their paths.
 
     Each file is replaced atomically, and equal rows give equal files. Without rows nothing is
     written.
+
+    Args:
+      rows: the results.
+      directory: where to write.
+      title: over each figure.
+      reference: published points to draw beside ours, as in `spec.reference`.
+      more: further figures to write, by name.
 
     Raises:
       OSError: the directory cannot be created or written.
@@ -128,11 +153,12 @@ def write_figures(rows: Iterable[ResultRow], directory: Path | str, *, title: st
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     figures = {
-        "accuracy": accuracy_figure(rows, title=title),
-        "early_stop": early_stop_figure(rows, title=title),
+        "accuracy": accuracy_figure(rows, title=title, reference=reference),
+        "early_stop": early_stop_figure(rows, title=title, reference=reference),
+        **more,
     }
     paths = []
-    with _house_style():
+    with house_style():
         for name, figure in figures.items():
             for suffix in ("png", "svg"):
                 path = directory / f"{name}.{suffix}"
@@ -157,7 +183,7 @@ def _drawable(rows: Iterable[ResultRow]) -> list[LevelSummary]:
     return [summary for summary in summarize(rows) if summary.density > 0]
 
 
-def _new_figure(title: str, rows: int, columns: int) -> tuple[Figure, Any]:
+def new_figure(title: str, rows: int, columns: int) -> tuple[Figure, Any]:
     """A figure and its axes, shape `[rows, columns]`, sharing x by column and y by row."""
     from matplotlib.figure import Figure
 
@@ -232,6 +258,26 @@ def _draw_branch(
         linestyle="none",
         zorder=5,
     )
+
+
+def _draw_reference(ax: Axes, reference: Reference, metric: str, *, scale: float) -> None:
+    """Published points of this metric, grey, with the marker of the branch they belong to."""
+    for field, points in reference.items():
+        branch, _, column = field.rpartition(".")
+        if column != metric:
+            continue
+        ax.plot(
+            [100 * density for density, _ in points],
+            [scale * value for _, value in points],
+            color="#888888",
+            marker="o" if branch == TRUNK else "s",
+            markerfacecolor="none",
+            markersize=4,
+            linewidth=0.9,
+            linestyle="-" if branch == TRUNK else "--",
+            zorder=2,
+            label=f"{reference.get('title', 'reference')}: {branch}",
+        )
 
 
 def _set_density_axis(ax: Axes, densities: Sequence[float]) -> None:
