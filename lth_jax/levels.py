@@ -115,7 +115,8 @@ class LevelTrainer:
 
     def _take_off(self, level: int, jobs: Sequence[Job]) -> list[Flight]:
         """Groups of runs that stand at the same step, compiled and ready."""
-        saved = self._saved_runs(level)
+        wanted = {job.id for job in jobs}
+        saved = {id: mark for id, mark in self._saved_runs(level).items() if id in wanted}
         alike: dict[tuple[int, int, int], list[Job]] = {}
         for job in jobs:
             mark = saved.get(job.id)
@@ -286,11 +287,19 @@ class LevelTrainer:
         arrays, meta = progress
         saved = {}
         for index, run in enumerate(meta["runs"]):
+            if self._lost_rewind_point(RunId(*run["id"]), run["step"]):
+                continue
             prefix = f"run_{index}/"
             own = {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
             points = [CurvePoint(*point) for point in run["points"]]
             saved[RunId(*run["id"])] = {**run, "arrays": own, "points": points}
         return saved
+
+    def _lost_rewind_point(self, id: RunId, step: int) -> bool:
+        """Whether a dense run is past the rewind step, and what it captured there is damaged."""
+        if self.capture is None or step < self.experiment.rewind_step:
+            return False
+        return not self.store.intact(id.replicate, "rewind")
 
     def _write_curves(self, level: int, flights: Sequence[Flight]) -> None:
         points = {id: points for flight in flights for id, points in flight.points.items()}
