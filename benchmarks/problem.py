@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -73,7 +74,7 @@ def load_mnist(data_dir: str, may_fail: bool) -> data.Dataset:
         return data.load("mnist", data_dir=data_dir)
     except DataError as error:
         if not may_fail:
-            raise
+            sys.exit(str(error))
         print(f"No MNIST, so on random images: {error}\n")
         return synthetic()
 

@@ -95,7 +95,8 @@ def make_contenders(names: Sequence[str], problem: Problem) -> dict[str, Any]:
 def check_losses(contenders: dict[str, Any], steps: int) -> dict[str, float]:
     """Mean losses at the end of `steps` steps from one start on the same batches.
 
-    They agree to rounding if all do the same work. Compiles and warms up along the way.
+    They agree to about three digits if all do the same work (on random labels, where nothing but
+    noise is learned, to fewer). Compiles and warms up along the way.
     """
     first, last = steps - min(100, steps), min(100, steps)
     losses = {}

@@ -65,7 +65,8 @@ class LevelTrainer:
 
     def _take_off(self, level: int, jobs: Sequence[Job]) -> list[Flight]:
         """Groups of runs of one experiment that stand at the same step, compiled and ready."""
-        saved = self._saved_runs(level)
+        wanted = {job.id for job in jobs}
+        saved = {id: mark for id, mark in self._saved_runs(level).items() if id in wanted}
         alike: dict[tuple[int, ...], list[Job]] = {}
         for job in jobs:
             place = (*standing(job, saved.get(job.id)), job.ticket.step, job.last)
@@ -148,6 +149,8 @@ class LevelTrainer:
         arrays, meta = progress
         saved = {}
         for index, run in enumerate(meta["runs"]):
+            if self._lost_rewind_point(RunId(*run["id"]), run["step"]):
+                continue
             prefix = f"run_{index}/"
             saved[RunId(*run["id"])] = Saved(
                 step=run["step"],
@@ -161,6 +164,12 @@ class LevelTrainer:
                 },
             )
         return saved
+
+    def _lost_rewind_point(self, id: RunId, step: int) -> bool:
+        """Whether a dense run is past the rewind step, and what it captured there is damaged."""
+        if self.capture_at < 0 or step < self.capture_at:
+            return False
+        return not self.store.intact(id.replicate, "rewind")
 
     def _write_curves(self, level: int, flights: Sequence[Flight]) -> None:
         points = {id: points for flight in flights for id, points in flight.points.items()}

@@ -13,9 +13,9 @@ os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # where results are bit for bit repeatable
 os.environ.setdefault("MPLBACKEND", "agg")
 
-import jax
-import pytest
-from hypothesis import HealthCheck, settings
+import jax  # noqa: E402
+import pytest  # noqa: E402
+from hypothesis import HealthCheck, settings  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

@@ -37,4 +37,3 @@ def test_keys_are_the_ones_that_old_runs_were_drawn_with():
 def test_numbers_beyond_32_bits_wrap():
     assert data(0, 2**32 + 5) == data(0, 5)
     assert data(0, -1) == data(0, 2**32 - 1)
-

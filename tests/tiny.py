@@ -54,25 +54,21 @@ def arguments(**fields) -> list[str]:
 
 
 def experiment(spec: specs.Spec) -> Experiment:
-    """`spec` built, with the compiled programs of an earlier one that differs only in its extent."""
-    return dataclasses.replace(_built(specs.identity(spec), _Equal(spec)), spec=spec)
-
-
-class _Equal:
-    """A spec that any other equals: the cache is keyed by the identity alone."""
-    def __init__(self, spec):
-        self.spec = spec
-
-    def __hash__(self):
-        return 0
-
-    def __eq__(self, other):
-        return True
+    """`spec` built, with the compiled programs of an earlier one of the same shapes."""
+    built = _built(dataclasses.replace(spec.train, steps="1"), spec.model, spec.data, spec.pruning)
+    epoch = len(built.train.labels) // spec.train.batch_size
+    return dataclasses.replace(
+        built,
+        spec=spec,
+        steps=specs.duration_steps(spec.train.steps, epoch),
+        eval_every=specs.duration_steps(spec.eval.every, epoch),
+        rewind_step=specs.duration_steps(spec.rewind.step, epoch),
+    )
 
 
 @functools.cache
-def _built(identity: str, spec: _Equal) -> Experiment:
-    return build(spec.spec)
+def _built(train, model, data, pruning) -> Experiment:
+    return build(specs.Spec(train=train, model=model, data=data, pruning=pruning))
 
 
 def train(path: Path, spec: specs.Spec, stop_signal=lambda: 0, observer=None) -> RunDirectory:
@@ -94,6 +90,32 @@ class StopAt:
     def __call__(self) -> int:
         self.polls += 1
         return self.signum if self.polls >= self.poll else 0
+
+
+class Recorder(SilentObserver):
+    """An observer that keeps the events in order."""
+
+    def __init__(self):
+        self.events = []
+
+    def level_started(self, *event):
+        self.events.append(("level_started", *event))
+
+    def advanced(self, *event):
+        self.events.append(("advanced", *event))
+
+    def level_finished(self, *event):
+        self.events.append(("level_finished", *event))
+
+    def note(self, *event):
+        self.events.append(("note", *event))
+
+    def of(self, name):
+        return [event[1:] for event in self.events if event[0] == name]
+
+    def trained(self):
+        """The runs that were trained, in order."""
+        return [row.run_id for _, rows, _ in self.of("level_finished") for row in rows]
 
 
 def results(path: Path) -> list[dict[str, str]]:

@@ -63,9 +63,10 @@ def load_config(name: str, overrides: Sequence[str], branch_kinds: Sequence[str]
       SpecError: no such file, a file that fails, an unknown field, or a value that does not parse.
     """
     config = _config_of_file(name)
-    for branch in dict.fromkeys((*branch_kinds, *_named_branches(overrides))):
-        if branch not in config.branch:
-            config.branch[branch] = specs.to_dict(specs.BranchSpec())
+    with config.unlocked():
+        _fill_up(config, specs.to_dict(specs.Spec()))
+        for branch in dict.fromkeys((*branch_kinds, *_named_branches(overrides), *config.branch)):
+            _fill_up(config.branch, {branch: specs.to_dict(specs.BranchSpec())})
     for override in overrides:
         field = override.partition("=")[0]
         if field.startswith("source."):
@@ -92,7 +93,20 @@ def find_file(name: str) -> Path:
     raise SpecError(f"--config={name}: no such file; {nearest(name, near)}")
 
 
+def _fill_up(config: ConfigDict, defaults: dict[str, Any]) -> None:
+    """Gives `config` the fields that it lacks, so that overrides know them."""
+    from ml_collections import ConfigDict
+
+    for name, value in defaults.items():
+        if name not in config:
+            config[name] = ConfigDict(value) if isinstance(value, dict) else value
+        elif isinstance(value, dict) and isinstance(config[name], ConfigDict):
+            _fill_up(config[name], value)
+
+
 def _config_of_file(name: str) -> ConfigDict:
+    from ml_collections import ConfigDict
+
     file, _, variant = name.partition(":")
     path = find_file(file)
     module_spec = importlib.util.spec_from_file_location(f"lth_jax_config_{path.stem}", path)
@@ -109,10 +123,15 @@ def _config_of_file(name: str) -> ConfigDict:
             raise SpecError(f"--config={name}: the file has no function get_config()")
         if variant and not inspect.signature(get_config).parameters:
             raise SpecError(f"--config={name}: {file} has no variants; accepted: {file}")
-        return get_config(variant) if variant else get_config()
+        config = get_config(variant) if variant else get_config()
+        if not isinstance(config, ConfigDict):
+            raise SpecError(
+                f"--config={name}: get_config() gave {config!r}, which is no ConfigDict"
+            )
+        return config
     except SpecError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         line = (str(error).splitlines() or [""])[0]
         raise SpecError(f"--config={name}: {type(error).__name__} in {path}: {line}") from error
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -34,18 +35,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     0 done; 2 a wrong command or config; 1 a run that failed; 130 or 143 interrupted, resumable.
     """
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if arguments is None:
+        program, arguments = [sys.argv[0]], sys.argv[1:]
+    else:
+        program = ["-m", "lth_jax", "run"]
     try:
-        return _main(arguments)
+        status = _main(arguments, program)
+        sys.stdout.flush()
+        return status
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_status
     except KeyboardInterrupt:
         print("interrupted before training began; nothing was lost", file=sys.stderr)
         return 128 + signal.SIGINT
+    except BrokenPipeError:  # as `| head` leaves it; Python would try, and complain, again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
 
 
-def _main(arguments: Sequence[str]) -> int:
+def _main(arguments: Sequence[str], program: Sequence[str]) -> int:
     config_file, overrides, others = split_arguments(arguments)
     workdir, wants_help = _flags(others)
     if wants_help:
@@ -56,7 +65,7 @@ def _main(arguments: Sequence[str]) -> int:
 
     name = config_name(config_file)
     path = Path(workdir or f"runs/{name}-{specs.identity(spec)}")
-    return run_experiment(spec, name=name, path=path, command=["run.py", *arguments])
+    return run_experiment(spec, name=name, path=path, command=[*program, *arguments])
 
 
 def _flags(others: Sequence[str]) -> tuple[str, bool]:

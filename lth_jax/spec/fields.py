@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
-DURATION = re.compile(r"(\d+)(ep)?")
+DURATION = re.compile(r"([0-9]+)(ep)?")
 DURATIONS = ("train.steps", "eval.every", "rewind.step")
 SCOPES = ("layerwise", "global", "erdos_renyi")
 SCHEDULES = ("iterative", "one_shot")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import math
@@ -74,7 +75,8 @@ def _build(cls: type, values: Mapping[str, Any], prefix: str) -> Any:
     types = typing.get_type_hints(cls)
     for name in values:
         if name not in types:
-            raise SpecError(f"config.{prefix}{name}: no such field; {nearest(name, types)}")
+            shown = name if str(name).isidentifier() else repr(name)
+            raise SpecError(f"config.{prefix}{shown}: no such field; {nearest(str(name), types)}")
     built = {}
     for name, value in values.items():
         kind = types[name]
@@ -108,7 +110,8 @@ def _typed(kind: Any, value: Any, field: str) -> Any:
     if field in DURATIONS and isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        with contextlib.suppress(OverflowError):
+            return float(value)
     if kind in (int, float, str, bool):
         if isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
             return value.strip() if isinstance(value, str) else value

@@ -67,7 +67,7 @@ def test_a_mask_has_the_parameters_structure(tree):
 
 
 def test_kernels_are_prunable_and_nothing_else_is():
-    assert prunable(PARAMS) == {name: 1 for name in ("fc1/kernel", "fc10/kernel", "output/kernel")}
+    assert prunable(PARAMS) == dict.fromkeys(("fc1/kernel", "fc10/kernel", "output/kernel"), 1)
 
 
 def test_the_first_pattern_that_matches_sets_a_layers_rate():

@@ -1,0 +1,106 @@
+"""The whole of it, as processes: killed without warning again and again, it ends the same."""
+
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tiny import arguments, assert_same_run, tiny_spec, train
+
+from lth_jax.plan import planned_runs
+from lth_jax.store import RunDirectory
+
+ROOT = Path(__file__).resolve().parents[1]
+KILLS = 4
+
+
+def tell_or_kill(process, delay):
+    """Lets the process train for `delay` seconds, then kills it; gives what it told till then."""
+    told = []
+    for line in process.stderr:
+        told.append(line)
+        if re.search(r"level \d", line) and delay is not None:
+            time.sleep(delay)
+            process.kill()
+            delay = None
+    return "".join(told)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rewind", ["0", "700"])
+def test_killed_at_any_moment_it_ends_with_the_same_bits(tmp_path, rewind):
+    """SIGKILL at random moments, most of them in or around a save."""
+    fields = {
+        "train__steps": "2000",
+        "eval__every": "250",
+        "rewind__step": rewind,
+        "branches": ("random_mask",),
+        "checkpoint__every_seconds": 0,
+    }
+    command = [
+        sys.executable,
+        str(ROOT / "run.py"),
+        *arguments(**fields | {"branches": "random_mask"}),
+        "--workdir=run",
+        "--config.execution.compilation_cache=True",
+        f"--config.data.cache_dir={tmp_path / 'cache'}",
+    ]
+    chance = random.Random(int(rewind))
+    kills, told = 0, ""
+    while True:
+        process = subprocess.Popen(
+            command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        with process:
+            told += tell_or_kill(process, chance.uniform(0, 1.2) if kills < KILLS else None)
+        if process.returncode == 0:
+            break
+        assert process.returncode == -signal.SIGKILL, told
+        kills += 1
+    assert kills >= 2, "it was finished before it was killed"
+    assert "goes on from step" in told
+    assert "Traceback" not in told
+    assert "warning" not in told, "a killed save was taken for a checkpoint"
+    train(tmp_path / "whole", tiny_spec(**fields | {"checkpoint__every_seconds": 1e6}))
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+    run = RunDirectory.read(tmp_path / "run")
+    assert list(run.rows) == planned_runs(run.spec())
+    assert not list((tmp_path / "run").rglob("*.tmp"))
+    assert run.progress_checkpoints() == []
+
+
+@pytest.mark.slow
+def test_the_default_experiment_shows_the_ticket_effect_in_small(tmp_path):
+    """`python run.py` cut down to a few levels at a harsh rate, on the real network and data."""
+    process = subprocess.run(
+        [
+            sys.executable,
+            str(ROOT / "run.py"),
+            "--config.levels=3",
+            "--config.pruning.fraction=0.7",
+            "--config.train.steps=300",
+            "--config.eval.every=50",
+            f"--workdir={tmp_path}",
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert process.returncode == 0, process.stderr
+    rows = RunDirectory.read(tmp_path).sorted_rows()
+
+    def mean(branch, level):
+        values = [r.early_stop_test_accuracy for r in rows if (r.branch, r.level) == (branch, level)]
+        assert len(values) == 3
+        return sum(values) / 3
+
+    assert mean("ticket", 0) > 0.93
+    assert rows[-1].density < 0.05
+    assert mean("ticket", 3) > mean("reinit", 3) + 0.02
+    assert mean("ticket", 3) > mean("random_mask", 3) + 0.02
+    assert "matches the dense network" in " ".join(process.stdout.split())
