@@ -80,13 +80,13 @@ def reinit(at: BranchPoint) -> Ticket:
 
 def random_mask(at: BranchPoint) -> Ticket:
     """The weights at the rewind point under a random mask with the ticket's count in each layer."""
-    mask = _like_ticket(at, _uniform(at.key, at.ticket.mask, tuple(at.rates)))
+    mask = draw_mask(at.key, at.ticket.mask, at.rates)
     return Ticket(mask, rewind(at.point, mask, at.optimizer), at.step)
 
 
 def one_shot(at: BranchPoint) -> Ticket:
     """The dense network pruned once to the ticket's count in each layer, and rewound."""
-    mask = _like_ticket(at, at.dense_scores())
+    mask = keep_as_many(at.ticket.mask, at.dense_scores(), at.rates)
     return Ticket(mask, rewind(at.point, mask, at.optimizer), at.step)
 
 
@@ -186,11 +186,15 @@ def new_heads(source: PyTree, target: PyTree, always: bool = False) -> set[str]:
     return heads if always or differs else set()
 
 
-def _like_ticket(at: BranchPoint, scores: PyTree) -> PyTree:
-    """The mask of the highest `scores` with exactly the ticket's count in each prunable leaf."""
-    counts = kept_counts(at.ticket.mask, at.rates)
-    targets = {(name,): kept for name, (kept, _) in counts.items()}
-    return prune_to(scores, ones_mask(at.ticket.mask), targets)
+def draw_mask(key: jax.Array, mask: PyTree, rates: Mapping[str, Fraction]) -> PyTree:
+    """A uniformly random mask that keeps as many weights of each prunable leaf as `mask` does."""
+    return keep_as_many(mask, _uniform(key, mask, tuple(rates)), rates)
+
+
+def keep_as_many(mask: PyTree, scores: PyTree, rates: Mapping[str, Fraction]) -> PyTree:
+    """The mask of the highest `scores` with exactly `mask`'s count in each prunable leaf."""
+    counts = kept_counts(mask, rates)
+    return prune_to(scores, ones_mask(mask), {(name,): kept for name, (kept, _) in counts.items()})
 
 
 def _with_weights(at: BranchPoint, redraw: Callable[..., jax.Array]) -> Ticket:
