@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
 
@@ -110,6 +111,15 @@ class Experiment:
         if not chosen:
             chosen = 1 if jax.default_backend() == "cpu" else runs
         return max(1, min(chosen, runs))
+
+    def workers(self) -> int:
+        """How many groups train side by side: as many as cores on CPU, one elsewhere."""
+        chosen = self.spec.execution.workers
+        if chosen or jax.default_backend() != "cpu":
+            return chosen or 1
+        if hasattr(os, "sched_getaffinity"):  # the cores that this process may use; not on macOS
+            return len(os.sched_getaffinity(0))
+        return os.cpu_count() or 1
 
     def program(self, group_size: int) -> Program:
         """The compiled program for groups of that size; one for the whole experiment."""

@@ -80,6 +80,18 @@ class Trained(NamedTuple):
     state: TrainState
 
 
+class Leg(NamedTuple):
+    """A piece of the way.
+
+    Attributes:
+      steps: updates done, for each run.
+      points: the evaluation at its end, if there was one.
+    """
+
+    steps: int
+    points: Mapping[RunId, CurvePoint]
+
+
 @dataclasses.dataclass
 class Flight:
     """A group of runs in training, in lockstep.
@@ -157,22 +169,38 @@ class Flight:
         every = self.experiment.eval_every
         return min((self.evaluated // every + 1) * every, self.last)
 
-    def advance(self, stop: int) -> int:
+    def leg(self, pause_at: int, beside: int) -> Leg:
+        """Trains for a chunk towards the next evaluation, and evaluates if that is reached.
+
+        Args:
+          pause_at: a step to stop at on the way.
+          beside: the flights in the air meanwhile, this one included: its time is shared with them.
+        """
+        start = time.perf_counter()
+        stop = self.next_evaluation()
+        assert stop is not None, "a landed flight goes nowhere"
+        steps = self._advance(min(stop, pause_at) if self.step < pause_at else stop)
+        points = self._evaluate() if self.step == stop else {}
+        self.seconds += (time.perf_counter() - start) / beside
+        return Leg(steps, points)
+
+    def _advance(self, stop: int) -> int:
         """Trains for a chunk, at most up to step `stop`; gives the number of steps."""
         stop = min(stop, self.step + self.chunk)
         steps = stop - self.step
+        if not steps:
+            return 0
         start = time.perf_counter()
         self.run = jax.block_until_ready(
             self.program.train(self.run, self.inputs, self.experiment.train, self.step, stop)
         )
         seconds = time.perf_counter() - start
-        self.step, self.seconds = stop, self.seconds + seconds
+        self.step = stop
         self.chunk = max(1, math.floor(CHUNK_SECONDS * steps / max(seconds, 1e-9)))
         return steps
 
-    def evaluate(self) -> dict[RunId, CurvePoint]:
+    def _evaluate(self) -> dict[RunId, CurvePoint]:
         """Evaluates here, which may become the early stop; gives each run's point."""
-        start = time.perf_counter()
         updates = self.step - max(self.evaluated, self.first)
         self.run, result, train_loss = self.program.evaluate(
             self.run, self.experiment.validation, self.step, updates
@@ -181,7 +209,6 @@ class Flight:
             np.asarray(values, np.float64).tolist()
             for values in (result.loss, result.accuracy, train_loss)
         ]
-        self.seconds += time.perf_counter() - start
         self.evaluated = self.step
         new = {
             job.id: CurvePoint(job.id.replicate, job.id.draw, self.step, *values)
@@ -202,14 +229,16 @@ class Flight:
             mark = Saved(self.step, self.evaluated, share, self.points[job.id], {})
             yield job.id, mark, saved_part(unstack_run(self.run, index))
 
-    def land(self) -> Iterable[Trained]:
+    def land(self) -> list[Trained]:
         """The finished runs, early stop and last network measured on the test split."""
         start = time.perf_counter()
         tests = jax.device_get(self.program.test(self.run, self.experiment.test))
         self.seconds += time.perf_counter() - start
-        for index, job in enumerate(self.jobs):
-            run = jax.device_get(unstack_run(self.run, index))
-            yield Trained(self._row(job, run, unstack_run(tests, index)), run.state)
+        runs = [jax.device_get(unstack_run(self.run, index)) for index in range(len(self.jobs))]
+        return [
+            Trained(self._row(job, run, unstack_run(tests, index)), run.state)
+            for index, (job, run) in enumerate(zip(self.jobs, runs, strict=True))
+        ]
 
     def _row(self, job: Job, run: Run, tests: tuple[Evaluation, Evaluation]) -> ResultRow:
         if run.best.step < 0:

@@ -8,14 +8,16 @@ that changes a bit of any run.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import numpy as np
 
 from lth_jax.errors import Interrupted
 from lth_jax.events import Observer
-from lth_jax.flights import Flight, Job, Saved, Trained, standing
+from lth_jax.flights import Flight, Job, Leg, Saved, Trained, standing
 from lth_jax.results import TRUNK, RunId
 from lth_jax.store import CurvePoint, RunDirectory
 from lth_jax.training import TrainState
@@ -29,6 +31,7 @@ class LevelTrainer:
       observer: who is told.
       stop_signal: gives the number of a signal that asks for a stop, or 0.
       save_seconds: how often to save, at most.
+      workers: flights in the air at once.
       capture_at: the step at which `capture` wants to see the trunk's states; -1 for never.
       capture: called with a replicate and its state there.
     """
@@ -40,13 +43,15 @@ class LevelTrainer:
         stop_signal: Callable[[], int],
         *,
         save_seconds: float,
+        workers: int = 1,
         capture_at: int = -1,
         capture: Callable[[int, TrainState], None] | None = None,
     ):
         self.store, self.observer, self.stop_signal = store, observer, stop_signal
-        self.save_seconds = save_seconds
+        self.save_seconds, self.workers = save_seconds, workers
         self.capture_at, self.capture = capture_at, capture
         self._saved_at = time.monotonic()
+        self._signum = 0
 
     def train(self, level: int, jobs: Sequence[Job]) -> dict[RunId, Trained]:
         """Trains `jobs`, all of `level`, from the beginning or from where they were stopped.
@@ -57,11 +62,11 @@ class LevelTrainer:
         flights = self._take_off(level, jobs)
         steps = sum((f.last - f.step) * len(f.jobs) for f in flights)
         self.observer.level_started(level, _density(jobs), len(jobs), steps)
-        while any(flight.next_evaluation() is not None for flight in flights):
-            for flight in flights:
-                self._to_next_evaluation(level, flight, flights)
-        self._write_curves(level, flights)
-        return {done.row.run_id: done for flight in flights for done in flight.land()}
+        with ThreadPoolExecutor(self.workers) as pool:
+            self._fly(level, flights, pool)
+            self._write_curves(level, flights)
+            landed = list(pool.map(Flight.land, flights))
+        return {done.row.run_id: done for trained in landed for done in trained}
 
     def _take_off(self, level: int, jobs: Sequence[Job]) -> list[Flight]:
         """Groups of runs of one experiment that stand at the same step, compiled and ready."""
@@ -87,20 +92,40 @@ class LevelTrainer:
 
     # The way
 
-    def _to_next_evaluation(self, level: int, flight: Flight, flights: Sequence[Flight]) -> None:
-        stop = flight.next_evaluation()
-        if stop is None:
-            return
-        while flight.step < stop:
-            capturing = flight.step < self.capture_at
-            steps = flight.advance(min(stop, self.capture_at) if capturing else stop)
-            self.observer.advanced(level, steps * len(flight.jobs), None, None)
-            if flight.step == self.capture_at:
-                self._capture(flight)
-            if flight.step < stop:
+    def _fly(self, level: int, flights: Sequence[Flight], pool: ThreadPoolExecutor) -> None:
+        """Brings every flight to its end, in turn, `workers` of them in the air at once.
+
+        A small network's operations do not keep two cores busy; two networks side by side do. The
+        program is the same, so are the bits.
+        """
+        waiting = deque(flight for flight in flights if flight.next_evaluation() is not None)
+        flying: dict[Future[Leg], Flight] = {}
+        while waiting or flying:
+            while waiting and len(flying) < self.workers:
+                flight = waiting.popleft()
+                beside = min(self.workers, len(flying) + 1 + len(waiting))
+                flying[pool.submit(flight.leg, self.capture_at, beside)] = flight
+            done, _ = wait(flying, return_when=FIRST_COMPLETED)
+            if self._is_time():
+                done, _ = wait(flying)
+            for future in done:
+                flight = flying.pop(future)
+                self._report(level, flight, future.result())
+                if flight.next_evaluation() is not None:
+                    waiting.append(flight)
+            if not flying:
                 self._pause(level, flights)
-        self._evaluate(level, flight)
-        self._pause(level, flights)
+
+    def _report(self, level: int, flight: Flight, leg: Leg) -> None:
+        if leg.steps:
+            self.observer.advanced(level, leg.steps * len(flight.jobs), None, None)
+        if leg.steps and flight.step == self.capture_at:
+            self._capture(flight)
+        trunk = [point for id, point in leg.points.items() if id.branch == TRUNK]
+        if trunk:
+            loss = float(np.mean([point.val_loss for point in trunk]))
+            accuracy = float(np.mean([point.val_accuracy for point in trunk]))
+            self.observer.advanced(level, 0, loss, accuracy)
 
     def _capture(self, flight: Flight) -> None:
         if self.capture is None:
@@ -109,24 +134,20 @@ class LevelTrainer:
             if job.id.branch == TRUNK:
                 self.capture(job.id.replicate, flight.state(index))
 
-    def _evaluate(self, level: int, flight: Flight) -> None:
-        points = flight.evaluate()
-        trunk = [p for id, p in points.items() if id.branch == TRUNK]
-        if trunk:
-            loss = float(np.mean([point.val_loss for point in trunk]))
-            accuracy = float(np.mean([point.val_accuracy for point in trunk]))
-            self.observer.advanced(level, 0, loss, accuracy)
-
     # Safety
 
+    def _is_time(self) -> bool:
+        """Whether to save, since it is due or since a signal came."""
+        self._signum = self._signum or self.stop_signal()
+        return bool(self._signum) or time.monotonic() - self._saved_at >= self.save_seconds
+
     def _pause(self, level: int, flights: Sequence[Flight]) -> None:
-        """Between two chunks: saves if it is time, and stops if a signal asks for it."""
-        signum = self.stop_signal()
-        if signum or time.monotonic() - self._saved_at >= self.save_seconds:
+        """With nobody in the air: saves if it is time, and stops if a signal came."""
+        if self._is_time():
             self._save(level, flights)
-        if signum:
+        if self._signum:
             behind = min(flights, key=lambda flight: flight.step)
-            raise Interrupted(signum, f"level {level}, step {behind.step} of {behind.last}")
+            raise Interrupted(self._signum, f"level {level}, step {behind.step} of {behind.last}")
 
     def _save(self, level: int, flights: Sequence[Flight]) -> None:
         self._write_curves(level, flights)

@@ -240,6 +240,7 @@ class Trunk:
             self.observer,
             self.stop_signal,
             save_seconds=self.spec.checkpoint.every_seconds,
+            workers=self.experiment.workers(),
             capture_at=step if level == 0 and step else -1,
             capture=capture,
         )

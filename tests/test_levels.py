@@ -5,7 +5,7 @@ import math
 import pytest
 from tiny import Recorder, StopAt, assert_same_run, experiment, tiny_spec, train
 
-from lth_jax import levels
+from lth_jax import flights, training
 from lth_jax.errors import Interrupted
 from lth_jax.results import TRUNK, RunId
 from lth_jax.store import RunDirectory
@@ -67,7 +67,7 @@ def test_a_level_with_late_rewinding_announces_the_steps_that_it_does(tmp_path):
 
 @pytest.mark.parametrize("every_seconds", [0, 1e6])
 def test_it_saves_no_more_often_than_asked(tmp_path, monkeypatch, every_seconds):
-    monkeypatch.setattr(levels, "CHUNK_SECONDS", 0.0)
+    monkeypatch.setattr(flights, "CHUNK_SECONDS", 0.0)
     saves = []
     save = RunDirectory.save_progress
     monkeypatch.setattr(
@@ -80,17 +80,17 @@ def test_it_saves_no_more_often_than_asked(tmp_path, monkeypatch, every_seconds)
 
 def test_what_is_saved_is_at_most_one_pause_old(tmp_path, monkeypatch):
     """A run that is killed without warning loses what came after its last save, no more."""
-    monkeypatch.setattr(levels, "CHUNK_SECONDS", 0.0)
+    monkeypatch.setattr(flights, "CHUNK_SECONDS", 0.0)
     fields = {"levels": 0, "replicates": 1, "branches": ()}
-    advance = levels.LevelTrainer._advance
+    advance = flights.Flight.advance
 
-    def die(self, level, flight, stop):
-        if stop == 9:
+    def die(self, stop):
+        if self.step == 8:
             raise KeyboardInterrupt
-        advance(self, level, flight, stop)
+        return advance(self, stop)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(levels.LevelTrainer, "_advance", die)
+        patch.setattr(flights.Flight, "advance", die)
         train(tmp_path / "cut", tiny_spec(**fields, checkpoint__every_seconds=0))
     recorder = Recorder()
     train(tmp_path / "cut", tiny_spec(**fields), observer=recorder)
@@ -115,7 +115,7 @@ def test_what_was_saved_of_other_runs_is_passed_over(tmp_path, monkeypatch):
 
 
 def test_a_stop_says_where_it_stands_and_where_it_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(levels, "CHUNK_SECONDS", 0.0)
+    monkeypatch.setattr(flights, "CHUNK_SECONDS", 0.0)
     spec = tiny_spec(levels=0, replicates=1, branches=())
     with pytest.raises(Interrupted) as stopped:
         train(tmp_path, spec, StopAt(8, signum=15))
@@ -124,15 +124,16 @@ def test_a_stop_says_where_it_stands_and_where_it_goes_on(tmp_path, monkeypatch)
 
 def test_chunks_grow_to_about_a_second(tmp_path, monkeypatch):
     """One step before anything is known, then as many as a second takes, whatever a step takes."""
-    chunks = []
-    advance = levels.LevelTrainer._advance
+    chunks, clock = [], [0.0]
+    train_chunk = training.Program.train
 
-    def timed(self, level, flight, stop):
-        chunks.append(stop - flight.step)
-        advance(self, level, flight, stop)
-        self._rate = 3.5
+    def timed(self, run, inputs, examples, start, stop):
+        chunks.append(stop - start)
+        clock[0] += (stop - start) / 3.5
+        return train_chunk(self, run, inputs, examples, start, stop)
 
-    monkeypatch.setattr(levels.LevelTrainer, "_advance", timed)
+    monkeypatch.setattr(training.Program, "train", timed)
+    monkeypatch.setattr(flights.time, "perf_counter", lambda: clock[0])
     train(tmp_path, tiny_spec(levels=0, replicates=1, branches=()))
     assert chunks == [1, 3, 1, 3, 2, 2]
 

@@ -25,7 +25,7 @@ from tiny import (
     train,
 )
 
-from lth_jax import build, levels
+from lth_jax import build, flights, levels
 from lth_jax.errors import Interrupted, RunError
 from lth_jax.events import SilentObserver
 from lth_jax.plan import planned_runs
@@ -64,7 +64,7 @@ def three(tmp_path_factory):
 @pytest.fixture
 def single_steps(monkeypatch):
     """Chunks of one step: a pause after every one, however fast the machine."""
-    monkeypatch.setattr(levels, "CHUNK_SECONDS", 0.0)
+    monkeypatch.setattr(flights, "CHUNK_SECONDS", 0.0)
 
 
 def load(path, replicate, name):

@@ -117,12 +117,15 @@ class CheckpointSpec:
 
 @dataclasses.dataclass(frozen=True)
 class ExecutionSpec:
-    """How runs are executed. `group_size`: runs trained at once in one `vmap`.
+    """How runs are executed.
 
-    0 chooses: 1 on CPU (in sequence, and bit for bit repeatable), all runs of a level elsewhere.
+    `group_size`: runs trained at once in one `vmap`; 0 chooses 1 on CPU (bit for bit repeatable),
+    all runs of a level elsewhere. `workers`: groups trained side by side; 0 chooses one for each
+    core on CPU, 1 elsewhere. `compilation_cache`: keep compiled programs in `data.cache_dir`.
     """
 
     group_size: int = 0
+    workers: int = 0
     compilation_cache: bool = False
 
 

@@ -215,6 +215,7 @@ def _check(spec: Spec) -> None:
         "0 or more seconds",
     )
     need(spec.execution.group_size >= 0, "execution.group_size", "0 (automatic) or more")
+    need(spec.execution.workers >= 0, "execution.workers", "0 (automatic) or more")
     _check_branches(spec, need)
 
 
