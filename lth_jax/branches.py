@@ -155,8 +155,10 @@ def transfer(at: BranchPoint) -> Ticket:
     params = map_named(lambda n, own, w: own if n in heads else w,
                        at.initial, source.state.params)  # fmt: skip
     state = source.state._replace(params=params)
-    if heads or source.step == 0:
-        state = state._replace(opt_state=at.optimizer.init(params))
+    own = at.optimizer.init(params)
+    other_optimizer = jax.tree.structure(state.opt_state) != jax.tree.structure(own)
+    if heads or source.step == 0 or other_optimizer:
+        state = state._replace(opt_state=own)
     return Ticket(mask, state, source.step)
 
 
