@@ -10,8 +10,6 @@ from lth_jax.errors import Interrupted
 from lth_jax.results import TRUNK, RunId
 from lth_jax.store import RunDirectory
 
-SPEC = tiny_spec(levels=1)
-
 
 def by_level(recorder):
     """The events between each level's start and its end."""
@@ -31,9 +29,12 @@ def by_level(recorder):
     return found
 
 
-def test_the_events_of_a_level_add_up(tmp_path):
+@pytest.mark.parametrize("group_size", [1, 2])
+def test_the_events_of_a_level_add_up(tmp_path, group_size):
     recorder = Recorder()
-    store = train(tmp_path, SPEC, observer=recorder)
+    store = train(
+        tmp_path, tiny_spec(levels=1, execution__group_size=group_size), observer=recorder
+    )
     found = by_level(recorder)
     assert list(found) == [0, 1]
     for level, runs in ((0, 2), (1, 6)):
@@ -89,9 +90,10 @@ def test_what_is_saved_is_at_most_one_pause_old(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         advance(self, level, flight, stop)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(levels.LevelTrainer, "_advance", die)
-        train(tmp_path / "cut", tiny_spec(**fields, checkpoint__every_seconds=0))
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path / "cut", tiny_spec(**fields, checkpoint__every_seconds=0))
     recorder = Recorder()
     train(tmp_path / "cut", tiny_spec(**fields), observer=recorder)
     assert recorder.of("note") == [("level 0 goes on from step 8 of 12",)]

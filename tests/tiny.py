@@ -1,4 +1,4 @@
-"""A tiny experiment on real images, trained in fractions of a second, and how to look at its run."""
+"""A tiny experiment on real images, trained in a fraction of a second, and how to look at it."""
 
 import csv
 import dataclasses

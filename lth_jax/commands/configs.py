@@ -121,7 +121,9 @@ def _config_of_file(name: str) -> ConfigDict:
             raise SpecError(f"--config={name}: {file} has no variants; accepted: {file}")
         config = get_config(variant) if variant else get_config()
         if not isinstance(config, ConfigDict):
-            raise SpecError(f"--config={name}: get_config() gave {config!r}, which is no ConfigDict")
+            raise SpecError(
+                f"--config={name}: get_config() gave {config!r}, which is no ConfigDict"
+            )
         return config
     except SpecError:
         raise
