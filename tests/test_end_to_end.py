@@ -15,7 +15,7 @@ from lth_jax.plan import planned_runs
 from lth_jax.store import RunDirectory
 
 ROOT = Path(__file__).resolve().parents[1]
-KILLS = 4
+KILLS = 3
 
 
 def tell_or_kill(process, delay):
@@ -31,13 +31,12 @@ def tell_or_kill(process, delay):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rewind", ["0", "700"])
-def test_killed_at_any_moment_it_ends_with_the_same_bits(tmp_path, rewind):
+def test_killed_at_any_moment_it_ends_with_the_same_bits(tmp_path):
     """SIGKILL at random moments, most of them in or around a save."""
     fields = {
         "train__steps": "2000",
         "eval__every": "250",
-        "rewind__step": rewind,
+        "rewind__step": "700",
         "branches": ("random_mask",),
         "checkpoint__every_seconds": 0,
     }
@@ -49,7 +48,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bits(tmp_path, rewind):
         "--config.execution.compilation_cache=True",
         f"--config.data.cache_dir={tmp_path / 'cache'}",
     ]
-    chance = random.Random(int(rewind))
+    chance = random.Random(0)
     kills, told = 0, ""
     while True:
         process = subprocess.Popen(
@@ -80,9 +79,9 @@ def test_the_default_experiment_shows_the_ticket_effect_in_small(tmp_path):
         [
             sys.executable,
             str(ROOT / "run.py"),
-            "--config.levels=3",
-            "--config.pruning.fraction=0.7",
-            "--config.train.steps=300",
+            "--config.levels=2",
+            "--config.pruning.fraction=0.8",
+            "--config.train.steps=250",
             "--config.eval.every=50",
             f"--workdir={tmp_path}",
         ],
@@ -95,12 +94,14 @@ def test_the_default_experiment_shows_the_ticket_effect_in_small(tmp_path):
     rows = RunDirectory.read(tmp_path).sorted_rows()
 
     def mean(branch, level):
-        values = [r.early_stop_test_accuracy for r in rows if (r.branch, r.level) == (branch, level)]
+        values = [
+            r.early_stop_test_accuracy for r in rows if (r.branch, r.level) == (branch, level)
+        ]
         assert len(values) == 3
         return sum(values) / 3
 
     assert mean("ticket", 0) > 0.93
     assert rows[-1].density < 0.05
-    assert mean("ticket", 3) > mean("reinit", 3) + 0.02
-    assert mean("ticket", 3) > mean("random_mask", 3) + 0.02
+    assert mean("ticket", 2) > mean("reinit", 2) + 0.02
+    assert mean("ticket", 2) > mean("random_mask", 2) + 0.02
     assert "matches the dense network" in " ".join(process.stdout.split())

@@ -1,9 +1,11 @@
 """The trunk in its run directory: what is trained, from what, and that nothing changes it."""
 
 import dataclasses
+import itertools
 import re
 import shutil
 import signal
+from typing import ClassVar
 
 import jax
 import jax.monitoring
@@ -140,7 +142,7 @@ def test_masks_are_nested_with_the_schedule_s_exact_counts(whole):
     for replicate in (0, 1):
         masks = [part(load(whole, replicate, f"level_{n:02d}"), "mask/") for n in range(3)]
         assert [sum(int(mask[name].sum()) for name in e.rates) for mask in masks] == plan
-        for before, after in zip(masks, masks[1:], strict=False):
+        for before, after in itertools.pairwise(masks):
             for name in before:
                 assert before[name].dtype == np.bool_
                 assert not (after[name] & ~before[name]).any(), f"{name} came back"
@@ -175,7 +177,7 @@ def test_pruned_weights_are_zero_in_what_is_kept_of_every_level(whole):
 class Starts(levels.LevelTrainer):
     """Notes where every run starts."""
 
-    seen: dict = {}
+    seen: ClassVar[dict] = {}
 
     def train(self, level, jobs):
         for job in jobs:

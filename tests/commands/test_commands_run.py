@@ -31,7 +31,9 @@ from lth_jax.store import RunDirectory
 
 QUICK = arguments(levels=1, replicates=1, branches="reinit,random_mask")
 # Enough steps that a signal finds it training: chunks of a second, many of them.
-LONG = arguments(levels=1, replicates=1, branches="()", train__steps="2000000", eval__every="250000")
+LONG = arguments(
+    levels=1, replicates=1, branches="()", train__steps="2000000", eval__every="250000"
+)
 
 
 @pytest.fixture
@@ -101,13 +103,13 @@ def test_a_finished_experiment_prints_its_table_and_trains_nothing(main, tmp_pat
 
 
 def test_the_default_workdir_is_named_after_config_and_identity(main, tmp_path):
-    status, out, _ = main(*arguments(levels=0, replicates=1, branches="()"))
+    status, _, _ = main(*arguments(levels=0, replicates=1, branches="()"))
     assert status == 0
     (folder,) = (tmp_path / "runs").iterdir()
     record = RunDirectory.read(folder).record_of_spec()
     assert folder.name == f"lenet_digits-{record['identity']}"
     # What may grow lands in the same folder.
-    status, out, _ = main(*arguments(levels=1, replicates=1, branches="('random_mask',)"))
+    status, _, _ = main(*arguments(levels=1, replicates=1, branches="('random_mask',)"))
     assert status == 0
     assert list((tmp_path / "runs").iterdir()) == [folder]
     assert len(results(folder)) == 3

@@ -1,9 +1,12 @@
 """The boundary: a Linen module as a pair of pure functions."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from small_networks import assert_same_bits, bits, mlp, norm_and_dropout
+
+from lth_jax.models.base import from_linen
 
 X = jnp.asarray(np.random.default_rng(0).normal(size=(6, 4, 4, 1)).astype(np.float32))
 
@@ -29,6 +32,21 @@ def test_evaluation_changes_no_state_and_needs_no_random_number():
     first, state = model.apply(variables, X, False, {})
     assert_same_bits(state, {"batch_stats": variables["batch_stats"]})
     assert_same_bits(first, model.apply(variables, X, False, dropout(3))[0])
+
+
+def test_a_state_that_every_call_would_change_stays_in_evaluation():
+    class Counter(nn.Module):
+        @nn.compact
+        def __call__(self, x, train=False):
+            calls = self.variable("counter", "calls", jnp.zeros, (), jnp.int32)
+            if self.is_mutable_collection("counter") and not self.is_initializing():
+                calls.value += 1
+            return nn.Dense(2)(x)
+
+    model = from_linen(Counter())
+    variables = model.init(jax.random.key(0), X)
+    counts = [int(model.apply(variables, X, t, {})[1]["counter"]["calls"]) for t in (False, True)]
+    assert counts == [0, 1]
 
 
 def test_dropout_follows_its_key():

@@ -207,6 +207,17 @@ def test_masking_a_state_keeps_the_count_and_stops_nan():
         assert np.all(np.isnan(leaf[m]))
 
 
+def test_an_optimizer_that_moves_everything_does_not_move_pruned_weights():
+    noisy = optax.chain(optax.sgd(0.1), optax.add_noise(1.0, 0.5, jax.random.key(0)))
+    mask = half_mask()
+    end, _ = masked_step(noisy, gradients(0), noisy.init(params()), params(), mask)
+    for before, after, m in zip(
+        *map(jax.tree.leaves, (params(), jax.device_get(end), mask)), strict=True
+    ):
+        np.testing.assert_array_equal(after[~m], before[~m])
+        assert np.all(after[m] != before[m])
+
+
 def test_dtypes_survive_a_step():
     start = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.bfloat16), params())
     grads = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.bfloat16), gradients(0))
