@@ -1,8 +1,4 @@
-<<<<<<< ours
-"""A tiny experiment on real images, trained in a fraction of a second, and how to look at it."""
-=======
 """A tiny experiment on real images, trained in fractions of a second, and its run directory."""
->>>>>>> theirs
 
 import csv
 import dataclasses
