@@ -1,6 +1,7 @@
 """The host's side of a level: its events, its chunks, when it saves."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 from tiny import Recorder, StopAt, assert_same_run, experiment, tiny_spec, train
@@ -82,16 +83,17 @@ def test_what_is_saved_is_at_most_one_pause_old(tmp_path, monkeypatch):
     """A run that is killed without warning loses what came after its last save, no more."""
     monkeypatch.setattr(flights, "CHUNK_SECONDS", 0.0)
     fields = {"levels": 0, "replicates": 1, "branches": ()}
-    advance = flights.Flight.advance
+    train_chunk = training.Program.train
 
-    def die(self, stop):
-        if self.step == 8:
+    def die(self, run, inputs, examples, start, stop):
+        if start == 8:
             raise KeyboardInterrupt
-        return advance(self, stop)
+        return train_chunk(self, run, inputs, examples, start, stop)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(flights.Flight, "advance", die)
-        train(tmp_path / "cut", tiny_spec(**fields, checkpoint__every_seconds=0))
+    with monkeypatch.context() as patch:
+        patch.setattr(training.Program, "train", die)
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path / "cut", tiny_spec(**fields, checkpoint__every_seconds=0))
     recorder = Recorder()
     train(tmp_path / "cut", tiny_spec(**fields), observer=recorder)
     assert recorder.of("note") == [("level 0 goes on from step 8 of 12",)]
@@ -118,7 +120,7 @@ def test_a_stop_says_where_it_stands_and_where_it_goes_on(tmp_path, monkeypatch)
     monkeypatch.setattr(flights, "CHUNK_SECONDS", 0.0)
     spec = tiny_spec(levels=0, replicates=1, branches=())
     with pytest.raises(Interrupted) as stopped:
-        train(tmp_path, spec, StopAt(8, signum=15))
+        train(tmp_path, spec, StopAt(16, signum=15))
     assert (stopped.value.signum, stopped.value.where) == (15, "level 0, step 7 of 12")
 
 
@@ -133,7 +135,7 @@ def test_chunks_grow_to_about_a_second(tmp_path, monkeypatch):
         return train_chunk(self, run, inputs, examples, start, stop)
 
     monkeypatch.setattr(training.Program, "train", timed)
-    monkeypatch.setattr(flights.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(flights, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
     train(tmp_path, tiny_spec(levels=0, replicates=1, branches=()))
     assert chunks == [1, 3, 1, 3, 2, 2]
 

@@ -1,4 +1,4 @@
-"""A tiny experiment on real images, trained in fractions of a second, and how to look at its run."""
+"""A tiny experiment on real images, trained in fractions of a second, and its run directory."""
 
 import csv
 import dataclasses
@@ -31,6 +31,7 @@ FIELDS = {
     "pruning.fraction": 0.3,
     "pruning.layer_rates": (("output", 0.5),),
     "checkpoint.every_seconds": 1e6,
+    "execution.workers": 1,  # so that the n-th question for a signal always comes at one place
 }
 
 
@@ -71,18 +72,26 @@ def _built(train, model, data, pruning) -> Experiment:
     return build(specs.Spec(train=train, model=model, data=data, pruning=pruning))
 
 
-def train(path: Path, spec: specs.Spec, stop_signal=lambda: 0, observer=None) -> RunDirectory:
+def train(
+    path: Path, spec: specs.Spec, stop_signal=lambda: 0, observer=None, source=None
+) -> RunDirectory:
     """Runs `spec` in `path` to its end, or to the interruption that it raises."""
     store = RunDirectory.open(path, spec, "tiny", ["run.py"])
     try:
-        Trunk(experiment(spec), store, observer or SilentObserver(), stop_signal).run()
+        trunk = Trunk(
+            experiment(spec), store, observer or SilentObserver(), source, stop_signal=stop_signal
+        )
+        trunk.run()
     finally:
         store.close()
     return store
 
 
 class StopAt:
-    """A stop signal that comes at the `poll`-th question (from 1), and stays."""
+    """A stop signal that comes at the `poll`-th question (from 1), and stays.
+
+    There are two after each chunk: whether to land, and whether to stop.
+    """
 
     def __init__(self, poll: int, signum: int = signal.SIGINT):
         self.poll, self.signum, self.polls = poll, signum, 0
