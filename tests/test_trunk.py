@@ -301,7 +301,7 @@ def test_stopped_at_any_moment_and_resumed_is_bit_for_bit_the_same(
     train(tmp_path / "counted", spec, polls)
     assert_same_run(tmp_path / "counted", reference)
     assert polls.polls > 100
-    for poll in range(1, polls.polls + 1, 19):
+    for poll in range(1, polls.polls + 1, 37):
         path = tmp_path / f"{poll}"
         with pytest.raises(Interrupted) as stopped:
             train(path, spec, StopAt(poll))
@@ -320,7 +320,7 @@ def test_when_checkpoints_fall_changes_nothing(tmp_path, single_steps):
     train(tmp_path / "all", spec)
     assert_same_run(tmp_path / "all", tmp_path / "none")
     with pytest.raises(Interrupted):
-        train(tmp_path / "cut", spec, StopAt(11))
+        train(tmp_path / "cut", spec, StopAt(21))
     train(tmp_path / "cut", spec)
     assert_same_run(tmp_path / "cut", tmp_path / "none")
 
@@ -346,7 +346,7 @@ def test_stopped_again_and_again_it_still_arrives(tmp_path):
 def test_a_start_that_goes_on_repeats_nothing(tmp_path, whole, single_steps):
     before, after = Recorder(), Recorder()
     with pytest.raises(Interrupted, match="level 1, step 8 of 12"):
-        train(tmp_path, SPEC, StopAt(90), before)
+        train(tmp_path, SPEC, StopAt(164), before)
     train(tmp_path, SPEC, observer=after)
     steps = [sum(event[1] for event in r.of("advanced")) for r in (before, after)]
     assert sum(steps) == len(planned_runs(SPEC)) * 12
@@ -359,7 +359,7 @@ def test_a_start_that_goes_on_repeats_nothing(tmp_path, whole, single_steps):
 @pytest.mark.parametrize("damage", ["flip", "manifest", "remove", "all"])
 def test_a_damaged_progress_is_said_and_not_used(tmp_path, whole, single_steps, damage):
     with pytest.raises(Interrupted):
-        train(tmp_path, SPEC, StopAt(60))
+        train(tmp_path, SPEC, StopAt(120))
     (progress,) = tmp_path.glob("checkpoints/progress_*")
     if damage == "flip":
         flip_byte(data_file(progress))
@@ -392,6 +392,29 @@ def test_a_kill_between_a_level_s_rows_and_its_end_repeats_nothing(tmp_path, thr
     assert [level for level, *_ in recorder.of("level_started")] == [1, 2, 3]
     assert recorder.of("note") == []
     assert_same_run(tmp_path, three)
+
+
+# Side by side
+
+
+def side_by_side(**fields):
+    return tiny_spec(execution__workers=3, **fields)
+
+
+def test_runs_side_by_side_give_the_same_bits(tmp_path, late, single_steps):
+    train(tmp_path, side_by_side(rewind__step="7"))
+    assert_same_run(tmp_path, late)
+
+
+@pytest.mark.parametrize("poll", [3, 20, 55])
+def test_side_by_side_stopped_and_resumed_is_bit_for_bit_the_same(
+    tmp_path, late, single_steps, poll
+):
+    with pytest.raises(Interrupted):
+        train(tmp_path, side_by_side(rewind__step="7"), StopAt(poll))
+    assert len(list(tmp_path.glob("checkpoints/progress_*"))) == 1
+    train(tmp_path, side_by_side(rewind__step="7"))
+    assert_same_run(tmp_path, late)
 
 
 # Growing
@@ -553,7 +576,7 @@ def test_a_rewind_point_lost_while_its_dense_run_is_under_way_comes_again(
     tmp_path, late, single_steps
 ):
     with pytest.raises(Interrupted, match="level 0, step 10 of 12"):
-        train(tmp_path, LATE, StopAt(22))
+        train(tmp_path, LATE, StopAt(44))
     flip_byte(data_file(tmp_path / "checkpoints" / "replicate_0" / "rewind"))
     train(tmp_path, LATE)
     assert_same_run(tmp_path, late)
@@ -636,7 +659,7 @@ def test_groups_with_idle_runs_resume_too(tmp_path, single_steps):
     spec = tiny_spec(levels=1, replicates=1, execution__group_size=2)  # of 3 runs at level 1
     train(tmp_path / "whole", spec)
     with pytest.raises(Interrupted, match="level 1"):
-        train(tmp_path / "cut", spec, StopAt(20))
+        train(tmp_path / "cut", spec, StopAt(40))
     train(tmp_path / "cut", spec)
     one, other = results(tmp_path / "whole"), results(tmp_path / "cut")
     assert [r["branch"] for r in one] == [r["branch"] for r in other]
