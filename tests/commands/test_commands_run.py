@@ -24,7 +24,7 @@ from tiny import (
 )
 
 from lth_jax import build, data
-from lth_jax.commands import run
+from lth_jax.commands import run, running
 from lth_jax.results import from_csv
 from lth_jax.spec import default_config, flatten
 from lth_jax.store import RunDirectory
@@ -185,8 +185,8 @@ WRONG = {
     "scope": (["--config.pruning.scope=local"], ["'local'", "layerwise or global"]),
     "model": (["--config.model.name=mpl"], ["config.model.name='mpl'", "did you mean 'mlp'"]),
     "optimizer": (["--config.train.optimizer=adm"], ["train.optimizer='adm'", "'adam'", "sgd"]),
-    "criterion": (["--config.pruning.criterion=size"], ["criterion='size'", "magnitude, random"]),
-    "branch": (["--config.branches=reinit,rand"], ["branches='rand'", "'random_mask'"]),
+    "criterion": (["--config.pruning.criterion=size"], ["criterion='size'", "magnitude, magnitude_increase"]),
+    "branch": (["--config.branches=reinit,rand"], ["branches='rand'", "random_mask, reinit"]),
     "the trunk's name": (["--config.branches=ticket"], ["config.branches", "'ticket'"]),
     "a branch twice": (["--config.branches=reinit,reinit"], ["config.branches", "once"]),
     "a branch's name": (["--config.branches=../x"], ["config.branches", "letters"]),
@@ -195,7 +195,7 @@ WRONG = {
         ["config.branch.a.kind='renit'", "did you mean 'reinit'"],
     ),
     "options of no branch": (["--config.branch.other.draws=2"], ["branch.other", "reinit"]),
-    "option of a branch": (["--config.branch.reinit.draw=2"], ["'draws'", "kind, levels"]),
+    "option of a branch": (["--config.branch.reinit.draw=2"], ["'draws'", "kind, learning_rate, levels"]),
     "no draws": (["--config.branch.reinit.draws=0"], ["branch.reinit.draws=0", "at least 1"]),
     "level 0 of a branch": (["--config.branch.reinit.levels=0"], ["(0,)", "levels from 1"]),
     "dataset": (["--config.data.name=digit"], ["data.name", "digit", "did you mean 'digits'"]),
@@ -387,7 +387,7 @@ def test_an_interruption_in_process_exits_with_its_signal(main, tmp_path, monkey
             calls.append("exit")
 
     with monkeypatch.context() as patch:
-        patch.setattr(run, "_signals", Signals)
+        patch.setattr(running, "_signals", Signals)
         status, out, err = main(*QUICK, "--workdir=x")
     assert status == 143
     assert out == ""
@@ -400,7 +400,7 @@ def test_an_interruption_in_process_exits_with_its_signal(main, tmp_path, monkey
 
 def test_handlers_are_given_back(main):
     before = [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)]
-    with run._signals() as came:
+    with running._signals() as came:
         assert came() == 0
         os.kill(os.getpid(), signal.SIGTERM)
         assert came() == signal.SIGTERM
