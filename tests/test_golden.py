@@ -5,11 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 from small_networks import CLASSES, SCALE, SHAPE, mlp, optimizer, training_set, validation_set
 
-from lth_jax.branches import BRANCHES, BranchPoint
+from lth_jax.branches import BRANCHES, BranchPoint, Ticket
 from lth_jax.pruning.criteria import CRITERIA, Scoring
 from lth_jax.pruning.masks import kept_counts, ones_mask, prunable
 from lth_jax.pruning.selection import prune
 from lth_jax.rng import derive
+from lth_jax.spec import BranchSpec
 from lth_jax.training import Inputs, Program, new_run, new_state, rewind, stack_runs, unstack_run
 
 STEPS, EVERY, REWIND, LEVELS = 60, 5, 5, 3
@@ -26,10 +27,22 @@ GOLDEN = {
     2: (81, 55, 0.405743, 1.0, 67.47850),
     3: (61, 55, 0.384543, 1.0, 58.02467),
 }
-# The same for the controls of the last level.
+# The same for the branches of the last level; the transfer's source is the ticket itself.
 GOLDEN_CONTROLS = {
+    "constant_random_sign": (61, 55, 0.462038, 1.0, 47.09516),
+    "dense": GOLDEN[0],  # paired: the same rewind point, batches and schedule
+    "freeze_pruned": (61, 60, 0.446477, 18 / 23, 73.59792),
+    "noise": (61, 55, 0.393021, 1.0, 57.48786),
+    "one_shot": (61, 60, 0.540333, 19 / 23, 55.55265),
     "random_mask": (61, 60, 0.910121, 14 / 23, 33.88005),
     "reinit": (61, 55, 0.473705, 22 / 23, 41.63126),
+    # Both die: no hidden unit is left above zero, and the output's bias is all that learns.
+    "reinit_from_ticket": (61, 5, 1.114055, 8 / 23, 34.67396),
+    "reshuffle": (61, 5, 1.114055, 8 / 23, 34.37209),
+    "retrain": GOLDEN[LEVELS],
+    "signed_constant": (61, 55, 0.403077, 1.0, 54.82489),
+    "transfer": GOLDEN[LEVELS],
+    "transfer_reinit": (61, 55, 0.471460, 1.0, 49.48629),
 }
 
 
@@ -64,8 +77,9 @@ def test_the_lottery_ticket_loop_gives_its_golden_numbers():
     found, controls = {}, {}
     run = train(initial, mask, 0)
     found[0] = numbers(run, mask)
+    dense_scores = jax.tree.map(jnp.abs, run.state.params)
     for level in range(1, LEVELS + 1):
-        scores = CRITERIA["magnitude"](
+        scores = CRITERIA["magnitude"].scores(
             Scoring(run.state.params, initial.params, derive(0, "criterion", 0, level))
         )
         mask = prune(scores, mask, 0.3, rates=rates)
@@ -74,7 +88,20 @@ def test_the_lottery_ticket_loop_gives_its_golden_numbers():
         if level == LEVELS:
             for name in sorted(BRANCHES):
                 key = derive(0, name, 0, level, 0)
-                at = BranchPoint(mask, point, REWIND, rates, transform, fresh, key)
+                own = Ticket(mask, rewind(point, mask, transform), REWIND)
+                at = BranchPoint(
+                    ticket=own,
+                    point=point,
+                    step=REWIND,
+                    initial=initial.params,
+                    rates=rates,
+                    optimizer=transform,
+                    fresh=fresh,
+                    dense_scores=lambda: dense_scores,
+                    source=lambda: own,
+                    options=BranchSpec(kind=name),
+                    key=key,
+                )
                 ticket = BRANCHES[name](at)
                 controls[name] = numbers(train(ticket.state, ticket.mask, ticket.step), ticket.mask)
 

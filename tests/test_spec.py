@@ -23,6 +23,7 @@ from lth_jax.spec import (
     from_config,
     identity,
     science,
+    source_spec,
     to_dict,
 )
 
@@ -30,8 +31,16 @@ FIELDS = flatten(to_dict(Spec()))
 # What may grow or move between two starts of one experiment, and nothing else.
 OPERATIONAL = {
     "branches", "levels", "replicates", "data.data_dir", "data.manual_dir", "data.cache_dir",
-    "checkpoint.every_seconds", "execution.group_size", "execution.compilation_cache",
+    "checkpoint.every_seconds", "execution.group_size", "execution.workers",
+    "execution.compilation_cache",
 }  # fmt: skip
+
+
+# What a field asks for beside it.
+BESIDE = {
+    "pretrain": {"source": {"data": {"name": "mnist"}}},
+    "pruning.densities": {"levels": 1},
+}
 
 
 def nested(field, value):
@@ -39,6 +48,11 @@ def nested(field, value):
     for part in reversed(field.split(".")):
         value = {part: value}
     return value
+
+
+def config_of(field, value):
+    """A config with that field, and what it asks for."""
+    return nested(field, value) | BESIDE.get(field, {})
 
 
 def spec_with(**changes):
@@ -55,6 +69,9 @@ def another(field):
     special = {
         "pruning.scope": "global", "pruning.layer_rates": (("output", 0.5),),
         "train.steps": "7ep", "eval.every": "7ep", "rewind.step": "7ep",
+        "data.classes": (3, 1), "data.labels": "original", "data.part": "1/2",
+        "pruning.schedule": "one_shot", "pruning.densities": (0.5, 0.1), "pruning.at": "rewind",
+        "rewind.kind": "finetune",
     }  # fmt: skip
     if field in special:
         return special[field]
@@ -98,8 +115,8 @@ def test_golden_identities_of_branches():
 
 @pytest.mark.parametrize("field", FIELDS)
 def test_the_identity_covers_the_science_and_nothing_else(field):
-    changed = from_config(nested(field, another(field)))
-    assert changed != Spec(), "the value is no other"
+    changed = from_config(config_of(field, another(field)))
+    assert flatten(to_dict(changed))[field] != FIELDS[field], "the value is no other"
     assert (identity(changed) == identity(Spec())) is (field in OPERATIONAL)
 
 
@@ -111,10 +128,41 @@ def test_the_identity_is_blind_to_branches_and_their_options():
 
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(BranchSpec)])
 def test_a_branchs_identity_covers_all_but_what_may_grow(field):
-    values = {"kind": "other", "draws": 2, "levels": (1,)}
+    values = {
+        "kind": "other", "draws": 2, "levels": (1,), "sigma": 3.0, "steps": "7ep", "batch_size": 7,
+        "optimizer": "sgd", "learning_rate": 0.5, "weight_decay": 0.0, "momentum": 0.0,
+        "new_head": True,
+    }  # fmt: skip
     base = BranchSpec(kind="reinit")
     changed = dataclasses.replace(base, **{field: values[field]})
     assert (branch_identity(changed) == branch_identity(base)) is (field in ("draws", "levels"))
+
+
+def test_the_identity_is_blind_to_source_and_reference():
+    """Its trunk's numbers depend on neither."""
+    changed = from_config({
+        "source": {"data": {"name": "mnist"}},
+        "reference": {"title": "them", "ticket": {"early_stop_step": ((1.0, 3.0),)}},
+    })  # fmt: skip
+    assert (changed.source, len(changed.reference)) == ({"data.name": "mnist"}, 2)
+    assert identity(changed) == identity(Spec())
+
+
+def test_pre_training_makes_the_source_part_of_the_identity():
+    one, other = (
+        from_config({"pretrain": True, "source": {"data": {"name": name}}})
+        for name in ("mnist", "fashion_mnist")
+    )
+    assert len({identity(one), identity(other), identity(Spec())}) == 3
+    assert science(one) == {"pretrain": True, "source.data.name": "mnist"}
+
+
+@pytest.mark.parametrize("kind", ["transfer", "transfer_reinit"])
+def test_a_transfers_identity_includes_its_source(kind):
+    branch = BranchSpec(kind=kind)
+    assert branch_identity(branch, "aaaaaaaa") != branch_identity(branch, "bbbbbbbb")
+    control = BranchSpec(kind="reinit")
+    assert branch_identity(control, "aaaaaaaa") == branch_identity(control) == "284c71df"
 
 
 def test_the_identity_survives_json():
@@ -159,7 +207,7 @@ def test_a_spec_is_frozen():
 @pytest.mark.parametrize("field", FIELDS)
 def test_every_field_takes_another_value(field):
     value = another(field)
-    assert flatten(to_dict(from_config(nested(field, value))))[field] == value
+    assert flatten(to_dict(from_config(config_of(field, value))))[field] == value
 
 
 @pytest.mark.parametrize(
@@ -203,6 +251,67 @@ def test_layer_rates_are_pairs_of_pattern_and_number():
     spec = spec_with(pruning__layer_rates=[["output", 0.5], ["fc*", 1]])
     assert spec.pruning.layer_rates == (("output", 0.5), ("fc*", 1.0))
     assert all(isinstance(rate, float) for _, rate in spec.pruning.layer_rates)
+
+
+def test_a_branch_overrides_only_what_it_names():
+    train = Spec().train
+    assert BranchSpec().train_spec(train) == train
+    options = {
+        "steps": "7", "batch_size": 3, "optimizer": "sgd", "learning_rate": 0.5,
+        "weight_decay": 0.0, "momentum": 0.0,
+    }  # fmt: skip
+    for name, value in options.items():
+        found = BranchSpec(**{name: value}).train_spec(dataclasses.replace(train, weight_decay=1.0))
+        wanted = dataclasses.replace(train, **{"weight_decay": 1.0, name: value})
+        assert found == wanted
+
+
+def test_the_source_is_the_experiment_with_what_differs():
+    spec = from_config({
+        "branches": ("transfer",), "levels": 4, "train": {"steps": "70", "optimizer": "sgd"},
+        "branch": {"transfer": {"new_head": True}},
+        "source": {"data": {"classes": (1, 2)}, "train": {"optimizer": "adam"}},
+    })  # fmt: skip
+    source = source_spec(spec)
+    assert source.branches == ()
+    assert (source.branch, source.source, source.pretrain) == ({}, {}, False)
+    assert source.data == dataclasses.replace(spec.data, classes=(1, 2))
+    assert source.train == dataclasses.replace(spec.train, optimizer="adam")
+    same = ("levels", "replicates", "seed", "model", "eval", "pruning", "rewind")
+    for field in same:
+        assert getattr(source, field) == getattr(spec, field)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ({"data": {"nme": "x"}}, "config.source.data.nme: no such field; did you mean 'name'?"),
+        ({"dta": {"name": "x"}}, "config.source.dta.name: no such field; did you mean 'data'?"),
+        ({"levels": -1}, "config.source.levels=-1: accepted: 0 to 1000"),
+        ({"train": {"steps": "0"}}, "config.source.train.steps='0': accepted: at least one step"),
+    ],
+    ids=str,
+)
+def test_a_wrong_field_of_the_source_is_named(source, message):
+    with pytest.raises(SpecError) as caught:
+        from_config({"source": source})
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("config", "user"),
+    [
+        ({"branches": ("transfer",)}, "transfer"),
+        ({"branches": ("mine",), "branch": {"mine": {"kind": "transfer_reinit"}}}, "mine"),
+        ({"pretrain": True}, "pretrain"),
+    ],
+    ids=str,
+)
+def test_a_transfer_without_a_source_is_refused(config, user):
+    with pytest.raises(SpecError) as caught:
+        from_config(config)
+    assert str(caught.value).startswith("config.source={}: accepted: what differs in the source")
+    assert str(caught.value).endswith(f"for {user}")
 
 
 def test_a_branch_is_of_the_kind_that_it_is_named_for_unless_it_says_so():
@@ -297,6 +406,51 @@ REFUSED = [
     ("branch.reinit.levels", (0,), "levels from 1"),
     ("branch.reinit.levels", 4, "a tuple"),
     ("branch.reinit.kind", 4, "a string"),
+    ("pretrain", 1, "True or False"),
+    ("model.init", 1, "a string"),
+    ("data.classes", 3, "a tuple"),
+    ("data.classes", ("3",), "an integer"),
+    ("data.labels", "old", "remapped or original"),
+    ("data.part", "0/2", "a part such as 1/2"),
+    ("data.part", "3/2", "a part such as 1/2"),
+    ("data.part", "half", "a part such as 1/2"),
+    ("data.part", "1/2/3", "a part such as 1/2"),
+    ("data.side", -1, "0 (as they are) or pixels"),
+    ("data.channels", -1, "0 (as they are) or a number"),
+    ("pruning.schedule", "once", "iterative or one_shot"),
+    ("pruning.densities", (1.0,), "falling densities"),
+    ("pruning.densities", (0.5, 0.5), "falling densities"),
+    ("pruning.densities", (0.5, 0.0), "falling densities"),
+    ("pruning.densities", (0.2, 0.5), "falling densities"),
+    ("pruning.densities", (NAN,), "falling densities"),
+    ("pruning.densities", 0.5, "a tuple"),
+    ("pruning.at", "end", "'', trained or rewind"),
+    ("pruning.rounds", -1, "0 (the criterion's own) or more"),
+    ("pruning.examples", 0, "at least 1"),
+    ("pruning.alpha", 0.0, "a number above 0"),
+    ("pruning.alpha", NAN, "a number above 0"),
+    ("pruning.alpha", INF, "a number above 0"),
+    ("pruning.temperature", -1.0, "a number above 0"),
+    ("pruning.temperature", INF, "a number above 0"),
+    ("rewind.kind", "none", "weights or learning_rate or finetune"),
+    ("execution.workers", -1, "0 (automatic) or more"),
+    ("branch.noise.sigma", -1.0, "0 or more"),
+    ("branch.noise.sigma", INF, "0 or more"),
+    ("branch.retrain.steps", "x", "steps or epochs"),
+    ("branch.retrain.batch_size", -1, "0 (that of train) or more"),
+    ("branch.retrain.learning_rate", -1.0, "0 (that of train) or more"),
+    ("branch.retrain.learning_rate", INF, "0 (that of train) or more"),
+    ("branch.retrain.weight_decay", NAN, "0 or more"),
+    ("branch.retrain.momentum", 1.0, "below 1"),
+    ("branch.retrain.optimizer", 3, "a string"),
+    ("branch.transfer.new_head", 1, "True or False"),
+    ("source", 3, "a group of fields"),
+    ("reference", 3, "a group of fields"),
+    ("reference.ticket.final_test_accuracy", 0.9, "(density, value) pairs"),
+    ("reference.ticket.final_test_accuracy", (0.5, 0.9), "(density, value) pairs"),
+    ("reference.ticket.final_test_accuracy", ((0.5, 0.9, 1.0),), "(density, value) pairs"),
+    ("reference.ticket.final_test_accuracy", (("a", 0.9),), "(density, value) pairs"),
+    ("reference.title", 3, "a string"),
 ]
 
 
@@ -359,7 +513,21 @@ VALUES = st.one_of(
     st.dictionaries(st.text(max_size=4), SCALARS, max_size=2),
 )
 NAMES = st.sampled_from(
-    [*FIELDS, "branch.reinit.draws", "branch.x.levels", "branch.y", "train", "a\nb"]
+    [
+        *FIELDS,
+        "branch.reinit.draws",
+        "branch.x.levels",
+        "branch.y",
+        "branch.x.steps",
+        "train",
+        "a\nb",
+        "source.run",
+        "source.data.name",
+        "source.levels",
+        "source",
+        "reference.title",
+        "reference.ticket.early_stop_step",
+    ]
 )
 
 

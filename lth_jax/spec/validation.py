@@ -199,8 +199,8 @@ def _check(spec: Spec) -> None:
     need(spec.pruning.at in ("", "trained", "rewind"), "pruning.at", "'', trained or rewind")
     need(spec.pruning.rounds >= 0, "pruning.rounds", "0 (the criterion's own) or more")
     need(spec.pruning.examples >= 1, "pruning.examples", "at least 1")
-    need(spec.pruning.alpha > 0, "pruning.alpha", "a number above 0")
-    need(spec.pruning.temperature > 0, "pruning.temperature", "a number above 0")
+    need(0 < spec.pruning.alpha < math.inf, "pruning.alpha", "a number above 0")
+    need(0 < spec.pruning.temperature < math.inf, "pruning.temperature", "a number above 0")
     need(spec.rewind.kind in REWINDS, "rewind.kind", " or ".join(REWINDS))
     _check_densities(spec, need)
     need(0 < spec.pruning.fraction < 1, "pruning.fraction", "a number above 0 and below 1")
@@ -220,12 +220,22 @@ def _check(spec: Spec) -> None:
 
 
 def _check_reference(spec: Spec) -> None:
+    if not isinstance(spec.reference.get("title", ""), str):
+        raise SpecError(f"config.reference.title={spec.reference['title']!r}: accepted: a string")
     for field, points in spec.reference.items():
-        pairs = isinstance(points, tuple | list) and all(len(point) == 2 for point in points)
+        pairs = isinstance(points, tuple | list) and all(map(_is_pair, points))
         if not (field == "title" or pairs):
             raise SpecError(
                 f"config.reference.{field}={points!r}: accepted: (density, value) pairs"
             )
+
+
+def _is_pair(point: Any) -> bool:
+    return (
+        isinstance(point, tuple | list)
+        and len(point) == 2
+        and all(isinstance(value, int | float) for value in point)
+    )
 
 
 def _check_densities(spec: Spec, need: Any) -> None:
@@ -261,13 +271,22 @@ def _check_branches(spec: Spec, need: Any) -> None:
     for name, options in spec.branch.items():
         field = f"branch.{name}."
         need(options.draws >= 1, field + "draws", "at least 1")
-        need(options.sigma >= 0, field + "sigma", "0 or more")
+        need(0 <= options.sigma < math.inf, field + "sigma", "0 or more")
         need(
             not options.steps or DURATION.fullmatch(options.steps) is not None,
             field + "steps",
             "steps or epochs, such as 5000 or 40ep, or '' for those of train",
         )
         need(options.batch_size >= 0, field + "batch_size", "0 (that of train) or more")
-        need(options.learning_rate >= 0, field + "learning_rate", "0 (that of train) or more")
+        need(
+            0 <= options.learning_rate < math.inf,
+            field + "learning_rate",
+            "0 (that of train) or more",
+        )
+        need(
+            math.isfinite(options.weight_decay),
+            field + "weight_decay",
+            "0 or more; negative: that of train",
+        )
         need(options.momentum < 1, field + "momentum", "below 1; negative: that of train")
         need(all(level >= 1 for level in options.levels), field + "levels", "levels from 1 on")
