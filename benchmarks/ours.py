@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
@@ -27,8 +28,6 @@ class Ours:
     A level-0 mask is all True, and costs what any other costs: masks are arguments of the program.
     """
 
-    label = "lth_jax: the real loop, with its mask"
-
     def __init__(self, problem: Problem):
         spec, splits = problem.spec, problem.splits
         optimizer = OPTIMIZERS[spec.train.optimizer](
@@ -46,10 +45,12 @@ class Ours:
         self.run = stack_runs([new_run(state, len(splits.train.labels))])
         self.inputs = stack_runs([Inputs(ones_mask(params), problem.key)])
         self.every, self.step, self.evaluated = int(spec.eval.every), 0, 0
+        self.evaluating = 0.0  # seconds, in the last call of `train`
 
     def train(self, steps: int) -> tuple[float, float]:
         """(seconds, mean loss of the last chunk) of that many steps; evaluations untimed."""
         seconds, loss, stop = 0.0, 0.0, self.step + steps
+        self.evaluating = 0.0
         while self.step < stop:
             end = min((self.step // self.every + 1) * self.every, stop)
             start = time.perf_counter()
@@ -58,7 +59,8 @@ class Ours:
             )
             seconds += time.perf_counter() - start
             self.step = end
-            loss = self.evaluate()[1]
+            evaluation, loss = self.evaluate()
+            self.evaluating += evaluation
         return seconds, loss
 
     def evaluate(self) -> tuple[float, float]:
@@ -70,3 +72,28 @@ class Ours:
         del result
         self.evaluated = self.step
         return time.perf_counter() - start, float(loss[0])
+
+
+class SideBySide:
+    """Several runs in the air at once, one for each core, as a level's runs are in `levels.py`.
+
+    Times are per run: those of all together, divided by their number.
+    """
+
+    def __init__(self, problem: Problem, runs: int):
+        self.runs = [Ours(problem) for _ in range(runs)]
+        self.pool = ThreadPoolExecutor(runs)
+
+    def train(self, steps: int) -> tuple[float, float]:
+        """(seconds per run, mean loss of the first run's last chunk); evaluations untimed."""
+        start = time.perf_counter()
+        done = list(self.pool.map(lambda run: run.train(steps), self.runs))
+        evaluating = sum(run.evaluating for run in self.runs) / len(self.runs)
+        seconds = time.perf_counter() - start - evaluating
+        return seconds / len(self.runs), done[0][1]
+
+    def evaluate(self) -> tuple[float, float]:
+        """(seconds of an evaluation per run, mean training loss since the one before)."""
+        start = time.perf_counter()
+        done = list(self.pool.map(Ours.evaluate, self.runs))
+        return (time.perf_counter() - start) / len(self.runs), done[0][1]

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import jax
 import numpy as np
 from floor import Floor, Reading
-from ours import Ours
+from ours import Ours, SideBySide
 from problem import Problem, make_problem
 
 WARMUP_STEPS = 20
@@ -33,7 +33,8 @@ WARMUP_STEPS = 20
 SETTLE_SECONDS = 0.1
 # What trains a network, in the order of their turns; the floor comes last.
 CONTENDERS = {
-    "ours": "lth_jax, its real loop with masks",
+    "ours": "lth_jax, a run for each core at once",
+    "alone": "lth_jax, one run alone",
     "eager": "PyTorch, in memory, Adam",
     "fused": "PyTorch, in memory, Adam(fused=True)",
     "loader": "PyTorch, DataLoader + NumPy masks",
@@ -77,7 +78,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def make_contenders(names: Sequence[str], problem: Problem) -> dict[str, Any]:
     """Those of `names` that can run here."""
-    makers: dict[str, Callable[[], Any]] = {"ours": lambda: Ours(problem)}
+    makers: dict[str, Callable[[], Any]] = {
+        "ours": lambda: SideBySide(problem, len(os.sched_getaffinity(0))),
+        "alone": lambda: Ours(problem),
+    }
     if importlib.util.find_spec("torch"):
         import pytorch_loops as loops
 
@@ -87,7 +91,7 @@ def make_contenders(names: Sequence[str], problem: Problem) -> dict[str, Any]:
             "loader": lambda: loops.WithDataLoader(problem),
             "lean_loader": lambda: loops.WithTensorDataset(problem),
         }
-    elif any(name not in ("ours", "floor") for name in names):
+    elif any(name not in ("ours", "alone", "floor") for name in names):
         print("PyTorch is not installed: its rows are left out.\n")
     return {name: makers[name]() for name in CONTENDERS if name in names and name in makers}
 
