@@ -130,6 +130,7 @@ def test_runs_before_do_not_matter():
     assert_same_bits(first, setting().train([0, 20]))
 
 
+@pytest.mark.slow
 def test_a_group_equals_its_runs_in_sequence():
     together = setting(3).train([0, 12])
     for index in range(3):

@@ -312,6 +312,7 @@ def test_stopped_at_any_moment_and_resumed_is_bit_for_bit_the_same(
         assert not list(path.glob("checkpoints/progress_*"))
 
 
+@pytest.mark.slow
 def test_when_checkpoints_fall_changes_nothing(tmp_path, single_steps):
     """A checkpoint after every step, with and without a stop, or none at all."""
     fields = {"levels": 1, "replicates": 1, "branches": (), "rewind__step": "7"}
@@ -593,6 +594,7 @@ def test_a_lost_table_is_trained_again_with_the_same_bits(tmp_path, whole):
 # Compilation
 
 
+@pytest.mark.slow
 def test_one_compilation_serves_all_levels_branches_and_chunks(tmp_path, single_steps):
     """Nothing at all is compiled after level 1, and each function of the program once."""
     compiled, after_level = [], {}
@@ -635,6 +637,7 @@ def test_a_group_size_is_compiled_once_too(tmp_path):
 # Groups
 
 
+@pytest.mark.slow
 def test_runs_in_groups_agree_with_runs_in_sequence_to_tolerance(tmp_path, big):
     spec = dataclasses.replace(BIG, execution=dataclasses.replace(BIG.execution, group_size=3))
     train(tmp_path, spec)
@@ -655,6 +658,7 @@ def test_runs_in_groups_agree_with_runs_in_sequence_to_tolerance(tmp_path, big):
                 assert not array[~mine[f"mask/{name}"]].any()
 
 
+@pytest.mark.slow
 def test_groups_with_idle_runs_resume_too(tmp_path, single_steps):
     spec = tiny_spec(levels=1, replicates=1, execution__group_size=2)  # of 3 runs at level 1
     train(tmp_path / "whole", spec)

@@ -70,6 +70,7 @@ def untouched(tmp_path, monkeypatch):
 # Done
 
 
+@pytest.mark.slow
 def test_an_experiment_runs_to_its_table_and_files(main, tmp_path):
     status, out, err = main(*QUICK, "--workdir=out/x")
     assert status == 0
@@ -124,6 +125,7 @@ def test_the_command_line_and_the_library_give_the_same_bits(main, tmp_path):
 # A run that fails
 
 
+@pytest.mark.slow
 def test_a_run_that_diverges_exits_1_with_one_line(main, tmp_path):
     status, out, err = main(*arguments(train__learning_rate="1e30"), "--workdir=x")
     assert status == 1
@@ -407,6 +409,7 @@ def test_handlers_are_given_back(main):
     assert [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)] == before
 
 
+@pytest.mark.slow
 def test_started_from_elsewhere_it_finds_its_configs_and_writes_here(tmp_path):
     status, out, err = command_line.run(
         *arguments(levels=0, replicates=1, branches="()"), cwd=tmp_path
