@@ -252,3 +252,5 @@ BRANCHES: dict[str, Callable[[BranchPoint], Ticket]] = {
     "transfer": transfer,
     "transfer_reinit": transfer_reinit,
 }
+# Branches that train from step 0, whatever the rewind step.
+FROM_SCRATCH = ("reinit", "transfer_reinit")

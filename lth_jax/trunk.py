@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lth_jax.branches import BRANCHES, BranchPoint, Ticket, new_heads
+from lth_jax.branches import BRANCHES, FROM_SCRATCH, BranchPoint, Ticket, new_heads
 from lth_jax.build import Experiment
 from lth_jax.errors import RunError
 from lth_jax.events import Observer
@@ -58,6 +58,7 @@ class Trunk:
         self.source, self.stop_signal = source, stop_signal
         self.spec = experiment.spec
         self._initial: dict[int, TrainState] = {}
+        self._points: dict[int, TrainState] = {}
         self._told_heads = False
 
     def run(self) -> None:
@@ -171,9 +172,11 @@ class Trunk:
         step = self.experiment.rewind_step
         if level == 0 or step == 0:
             return initial, 0
-        arrays = self.store.load(replicate, "rewind")
-        assert arrays is not None, "pending_runs trains level 0 again if its rewind point is gone"
-        return _to_device(fill(initial, arrays)), step
+        if replicate not in self._points:
+            arrays = self.store.load(replicate, "rewind")
+            assert arrays is not None, "pending_runs trains level 0 again if it is gone"
+            self._points[replicate] = _to_device(fill(initial, arrays))
+        return self._points[replicate], step
 
     def initial(self, replicate: int) -> TrainState:
         """The replicate's stored initialization; drawn, and stored, the first time."""
@@ -300,11 +303,13 @@ def pending_runs(spec: Spec, store: RunDirectory, rewind_step: int) -> list[RunI
 
 
 def run_steps(experiment: Experiment, id: RunId) -> int:
-    """The updates of a run, for the time left: those past the rewind step, or all at level 0."""
+    """The updates of a run, for the time left: those past the step at which it starts."""
+    first = experiment.rewind_step if id.level else 0
     if id.branch != TRUNK:
         branch = experiment.spec.branch_spec(id.branch)
         experiment = experiment.variant(branch.train_spec(experiment.spec.train))
-    return experiment.steps - (experiment.rewind_step if id.level else 0)
+        first = 0 if branch.kind in FROM_SCRATCH else first
+    return experiment.steps - first
 
 
 def _for_optimizer(state: TrainState, experiment: Experiment) -> TrainState:

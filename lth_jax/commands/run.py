@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_status
     except KeyboardInterrupt:
-        print("interrupted before training began; nothing was lost", file=sys.stderr)
+        print("interrupted; nothing that was done is lost", file=sys.stderr)
         return 128 + signal.SIGINT
     except BrokenPipeError:  # as `| head` leaves it; Python would try, and complain, again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
