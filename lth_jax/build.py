@@ -81,6 +81,7 @@ class Experiment:
         if train == self.spec.train:
             return self
         if train not in self.variants:
+            changed = dataclasses.replace(self.spec.train, steps=train.steps)
             spec = dataclasses.replace(self.spec, train=train)
             per_epoch = len(self.train.labels) // train.batch_size
             self.variants[train] = dataclasses.replace(
@@ -89,7 +90,8 @@ class Experiment:
                 optimizer=optimizer_of(spec),
                 steps=duration_steps(train.steps, per_epoch),
                 eval_every=duration_steps(spec.eval.every, per_epoch),
-                programs={},
+                # Compiled steps hold the optimizer and the batch; their number they are told.
+                programs=self.programs if train == changed else {},
                 variants={},
             )
         return self.variants[train]

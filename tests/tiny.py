@@ -6,12 +6,16 @@ import functools
 import io
 import signal
 from pathlib import Path
+from typing import ClassVar
 
+import jax
 import numpy as np
 
+from lth_jax import levels
 from lth_jax import spec as specs
 from lth_jax.build import Experiment, build
 from lth_jax.events import SilentObserver
+from lth_jax.results import RunId
 from lth_jax.store import RunDirectory, checkpoints
 from lth_jax.trunk import Trunk
 
@@ -58,13 +62,28 @@ def experiment(spec: specs.Spec) -> Experiment:
     """`spec` built, with the compiled programs of an earlier one of the same shapes."""
     built = _built(dataclasses.replace(spec.train, steps="1"), spec.model, spec.data, spec.pruning)
     epoch = len(built.train.labels) // spec.train.batch_size
+    splits = (built.train, built.validation, built.test)
     return dataclasses.replace(
         built,
         spec=spec,
         steps=specs.duration_steps(spec.train.steps, epoch),
         eval_every=specs.duration_steps(spec.eval.every, epoch),
         rewind_step=specs.duration_steps(spec.rewind.step, epoch),
+        programs=_programs(
+            built.spec.train,
+            spec.model,
+            *(array.shape for split in splits for array in split),
+            spec.data.name,
+            tuple(row.shape for row in built.parameters),
+        ),
+        variants={},
     )
+
+
+@functools.cache
+def _programs(*_key) -> dict:
+    """Compiled programs belong to a network, an optimizer, a batch and the shapes of the data."""
+    return {}
 
 
 @functools.cache
@@ -99,6 +118,24 @@ class StopAt:
     def __call__(self) -> int:
         self.polls += 1
         return self.signum if self.polls >= self.poll else 0
+
+
+class Jobs(levels.LevelTrainer):
+    """Notes every job, and the state in which it ended, by run."""
+
+    jobs: ClassVar[dict] = {}
+    ends: ClassVar[dict] = {}
+
+    def train(self, level, jobs):
+        self.jobs.update({job.id: job for job in jobs})
+        trained = super().train(level, jobs)
+        self.ends.update({id: done.state for id, done in trained.items()})
+        return trained
+
+    @classmethod
+    def start(cls, branch, level, replicate=0, draw=0):
+        """The ticket that a run started from."""
+        return jax.device_get(cls.jobs[RunId(branch, level, replicate, draw)].ticket)
 
 
 class Recorder(SilentObserver):

@@ -24,14 +24,16 @@ from tiny import (
 )
 
 from lth_jax import build, data
-from lth_jax.commands import run
+from lth_jax.commands import run, running
 from lth_jax.results import from_csv
 from lth_jax.spec import default_config, flatten
 from lth_jax.store import RunDirectory
 
 QUICK = arguments(levels=1, replicates=1, branches="reinit,random_mask")
 # Enough steps that a signal finds it training: chunks of a second, many of them.
-LONG = arguments(levels=1, replicates=1, branches="()", train__steps="2000000", eval__every="250000")
+LONG = arguments(
+    levels=1, replicates=1, branches="()", train__steps="2000000", eval__every="250000"
+)
 
 
 @pytest.fixture
@@ -101,13 +103,13 @@ def test_a_finished_experiment_prints_its_table_and_trains_nothing(main, tmp_pat
 
 
 def test_the_default_workdir_is_named_after_config_and_identity(main, tmp_path):
-    status, out, _ = main(*arguments(levels=0, replicates=1, branches="()"))
+    status, _, _ = main(*arguments(levels=0, replicates=1, branches="()"))
     assert status == 0
     (folder,) = (tmp_path / "runs").iterdir()
     record = RunDirectory.read(folder).record_of_spec()
     assert folder.name == f"lenet_digits-{record['identity']}"
     # What may grow lands in the same folder.
-    status, out, _ = main(*arguments(levels=1, replicates=1, branches="('random_mask',)"))
+    status, _, _ = main(*arguments(levels=1, replicates=1, branches="('random_mask',)"))
     assert status == 0
     assert list((tmp_path / "runs").iterdir()) == [folder]
     assert len(results(folder)) == 3
@@ -183,8 +185,11 @@ WRONG = {
     "scope": (["--config.pruning.scope=local"], ["'local'", "layerwise or global"]),
     "model": (["--config.model.name=mpl"], ["config.model.name='mpl'", "did you mean 'mlp'"]),
     "optimizer": (["--config.train.optimizer=adm"], ["train.optimizer='adm'", "'adam'", "sgd"]),
-    "criterion": (["--config.pruning.criterion=size"], ["criterion='size'", "magnitude, random"]),
-    "branch": (["--config.branches=reinit,rand"], ["branches='rand'", "'random_mask'"]),
+    "criterion": (
+        ["--config.pruning.criterion=size"],
+        ["criterion='size'", "magnitude, magnitude_increase"],
+    ),
+    "branch": (["--config.branches=reinit,random"], ["branches='random'", "'random_mask'"]),
     "the trunk's name": (["--config.branches=ticket"], ["config.branches", "'ticket'"]),
     "a branch twice": (["--config.branches=reinit,reinit"], ["config.branches", "once"]),
     "a branch's name": (["--config.branches=../x"], ["config.branches", "letters"]),
@@ -193,7 +198,10 @@ WRONG = {
         ["config.branch.a.kind='renit'", "did you mean 'reinit'"],
     ),
     "options of no branch": (["--config.branch.other.draws=2"], ["branch.other", "reinit"]),
-    "option of a branch": (["--config.branch.reinit.draw=2"], ["'draws'", "kind, levels"]),
+    "option of a branch": (
+        ["--config.branch.reinit.draw=2"],
+        ["'draws'", "kind, learning_rate, levels"],
+    ),
     "no draws": (["--config.branch.reinit.draws=0"], ["branch.reinit.draws=0", "at least 1"]),
     "level 0 of a branch": (["--config.branch.reinit.levels=0"], ["(0,)", "levels from 1"]),
     "dataset": (["--config.data.name=digit"], ["data.name", "digit", "did you mean 'digits'"]),
@@ -385,7 +393,7 @@ def test_an_interruption_in_process_exits_with_its_signal(main, tmp_path, monkey
             calls.append("exit")
 
     with monkeypatch.context() as patch:
-        patch.setattr(run, "_signals", Signals)
+        patch.setattr(running, "_signals", Signals)
         status, out, err = main(*QUICK, "--workdir=x")
     assert status == 143
     assert out == ""
@@ -398,7 +406,7 @@ def test_an_interruption_in_process_exits_with_its_signal(main, tmp_path, monkey
 
 def test_handlers_are_given_back(main):
     before = [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)]
-    with run._signals() as came:
+    with running._signals() as came:
         assert came() == 0
         os.kill(os.getpid(), signal.SIGTERM)
         assert came() == signal.SIGTERM
