@@ -11,6 +11,8 @@ import numpy as np
 from lth_jax.branches import Ticket
 from lth_jax.build import optimizer_of
 from lth_jax.errors import StoreError
+from lth_jax.plan import source_level
+from lth_jax.results import TRUNK, RunId
 from lth_jax.store import RunDirectory, level_name
 from lth_jax.store.checkpoints import fill, read_manifest, subtree
 from lth_jax.training import TrainState, rewind
@@ -36,6 +38,8 @@ def load_ticket(run: str | Path, level: int, replicate: int = 0) -> Ticket:
     arrays = _checked(store, replicate, level_name(level))
     optimizer = optimizer_of(store.spec())
     point, step = _rewind_point(store, replicate, level, optimizer)
+    if level > 0 and store.spec().rewind.kind != "weights":
+        point, step = _trained_point(store, replicate, level, point, step)
     mask = jax.tree.map(jnp.asarray, fill(_bools(point.params), arrays, "mask/"))
     return Ticket(mask, rewind(point, mask, optimizer), step)
 
@@ -60,6 +64,23 @@ def _rewind_point(store: RunDirectory, replicate: int, level: int, optimizer):
         return jax.tree.map(jnp.asarray, state), 0
     arrays = _checked(store, replicate, "rewind")
     return jax.tree.map(jnp.asarray, fill(state, arrays)), read_manifest(later).meta["step"]
+
+
+def _trained_point(
+    store: RunDirectory, replicate: int, level: int, point: TrainState, step: int
+) -> tuple[TrainState, int]:
+    """What a level goes on from where trained weights are kept, and its step."""
+    spec = store.spec()
+    source = source_level(spec, level)
+    arrays = _checked(store, replicate, level_name(source))
+    if spec.rewind.kind == "finetune":
+        path = [source]
+        while path[-1]:
+            path.append(source_level(spec, path[-1]))
+        updates = [store.rows[RunId(TRUNK, behind, replicate, 0)].steps for behind in path]
+        return jax.tree.map(jnp.asarray, fill(point, arrays)), sum(updates)
+    kept = fill({"params": point.params, "model_state": point.model_state}, arrays)
+    return point._replace(**jax.tree.map(jnp.asarray, kept)), step
 
 
 def _bools(params):

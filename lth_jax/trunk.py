@@ -86,17 +86,18 @@ class Trunk:
         mask = self.mask(replicate, level)
         point, step = self.rewind_point(replicate, level)
         if level > 0 and self.spec.rewind.kind != "weights":
-            source = self.trained(replicate, source_level(self.spec, level), point)
+            source = source_level(self.spec, level)
+            trained = self.trained(replicate, source, point)
             if self.spec.rewind.kind == "finetune":
-                point, step = source, self._end(level - 1)
+                point, step = trained, self._end(source)
             else:
-                point = TrainState(source.params, source.model_state, point.opt_state)
+                point = TrainState(trained.params, trained.model_state, point.opt_state)
         return Ticket(mask, rewind(point, mask, self.experiment.optimizer), step)
 
     def job(self, id: RunId, ticket: Ticket) -> Job:
         """A run: the trunk's starts from the ticket, a branch's from what it makes of it."""
         if id.branch == TRUNK:
-            return Job(id, ticket, self.experiment, self._end(id.level))
+            return Job(id, ticket, self.experiment, self._last(self.experiment, ticket.step))
         branch = self.spec.branch_spec(id.branch)
         experiment = self.experiment.variant(branch.train_spec(self.spec.train))
         point, step = self.rewind_point(id.replicate, id.level)
@@ -119,8 +120,7 @@ class Trunk:
             raise RunError(f"{id}: {error}") from error
         if experiment is not self.experiment:
             start = start._replace(state=_for_optimizer(start.state, experiment))
-        last = experiment.steps if start.step < experiment.steps else self._end(id.level)
-        return Job(id, start, experiment, last)
+        return Job(id, start, experiment, self._last(experiment, start.step))
 
     def source_ticket(self, replicate: int, level: int) -> Ticket:
         """The ticket of the source experiment for a transfer."""
@@ -227,10 +227,13 @@ class Trunk:
         return scores
 
     def _end(self, level: int) -> int:
-        """The step at which a level of the trunk ends; fine-tuning goes on counting."""
-        e = self.experiment
-        extra = level if self.spec.rewind.kind == "finetune" else 0
-        return e.steps + extra * (e.steps - e.rewind_step)
+        """The step at which a level of the fine-tuned trunk ends: it goes on counting."""
+        start = self._end(source_level(self.spec, level)) if level else 0
+        return self._last(self.experiment, start)
+
+    def _last(self, experiment: Experiment, start: int) -> int:
+        """The step at which a run from `start` ends: past the rewind step, as much later."""
+        return experiment.steps + max(0, start - self.experiment.rewind_step)
 
     def _trainer(self, level: int) -> LevelTrainer:
         step = self.experiment.rewind_step

@@ -69,6 +69,7 @@ def _train_source(
         _train(source, name=f"{name} (source)", path=path / "source", command=command)
         return path / "source"
     store = RunDirectory.read(Path(finished))
+    build.check_transfers(spec, store.spec())
     for id in planned_runs(spec):
         needed = id.branch in transfers or (spec.pretrain and id.level == 0)
         if needed and not store.intact(id.replicate, level_name(id.level)):
