@@ -11,13 +11,10 @@ import inspect
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lth_jax import spec as specs
 from lth_jax.errors import SpecError, nearest
-
-if TYPE_CHECKING:
-    from ml_collections import ConfigDict
 
 ROOT = Path(__file__).resolve().parents[2]
 DEFAULT = "configs/lenet_digits.py"
@@ -56,7 +53,7 @@ def split_arguments(arguments: Sequence[str]) -> tuple[str, list[str], list[str]
     return config or DEFAULT, overrides, others
 
 
-def load_config(name: str, overrides: Sequence[str], branch_kinds: Sequence[str]) -> ConfigDict:
+def load_config(name: str, overrides: Sequence[str], branch_kinds: Sequence[str]) -> Any:
     """The config of file `name` (`FILE` or `FILE:VARIANT`) with `overrides` applied.
 
     Raises:
@@ -93,7 +90,7 @@ def find_file(name: str) -> Path:
     raise SpecError(f"--config={name}: no such file; {nearest(name, near)}")
 
 
-def _fill_up(config: ConfigDict, defaults: dict[str, Any]) -> None:
+def _fill_up(config: Any, defaults: dict[str, Any]) -> None:
     """Gives `config` the fields that it lacks, so that overrides know them."""
     from ml_collections import ConfigDict
 
@@ -104,7 +101,7 @@ def _fill_up(config: ConfigDict, defaults: dict[str, Any]) -> None:
             _fill_up(config[name], value)
 
 
-def _config_of_file(name: str) -> ConfigDict:
+def _config_of_file(name: str) -> Any:
     from ml_collections import ConfigDict
 
     file, _, variant = name.partition(":")
@@ -178,7 +175,7 @@ def _check_field(config: Any, field: str) -> None:
         )
 
 
-def _override(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
+def _override(config: Any, overrides: Sequence[str]) -> Any:
     from absl import flags
     from ml_collections import config_flags
 

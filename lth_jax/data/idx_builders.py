@@ -30,7 +30,7 @@ class _IdxBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # p
 
     def _info(self) -> tfds.core.DatasetInfo:
         names = list(self.SOURCE.label_names)
-        labels = {"names": names} if names else {"num_classes": 10}
+        labels: dict[str, Any] = {"names": names} if names else {"num_classes": 10}
         features = {
             "image": tfds.features.Image(shape=(28, 28, 1)),
             "label": tfds.features.ClassLabel(**labels),

@@ -132,15 +132,18 @@ def layout_of(name: str, info: Any) -> Layout:
     keys = info.supervised_keys
     if not isinstance(keys, tuple) or len(keys) != 2:
         raise DataError(f"{name} is not an image classification dataset; {accepted}")
-    image, label = (info.features[key] for key in keys)
+    image: Any = info.features[keys[0]]
+    label: Any = info.features[keys[1]]
     if not isinstance(image, features.Image) or not isinstance(label, features.ClassLabel):
         raise DataError(f"{name} has {type(image).__name__} and {type(label).__name__}; {accepted}")
-    if image.np_dtype != np.uint8 or len(image.shape) != 3 or None in image.shape:
-        what = f"{np.dtype(image.np_dtype).name} images of shape {tuple(image.shape)}"
+    dtype: Any = image.np_dtype
+    shape: Any = image.shape
+    if dtype != np.uint8 or len(shape) != 3 or None in shape:
+        what = f"{np.dtype(dtype).name} images of shape {tuple(shape)}"
         raise DataError(f"{name} has {what}; {accepted}")
     if not label.num_classes:
         raise DataError(f"{name} does not say how many classes it has; {accepted}")
-    return Layout(*keys, shape=tuple(image.shape), num_classes=label.num_classes)
+    return Layout(*keys, shape=tuple(shape), num_classes=label.num_classes)
 
 
 def _read_split(
@@ -199,7 +202,8 @@ def _decode(record: bytes, layout: Layout) -> tuple[np.ndarray, int]:
     from PIL import Image
     from tensorflow_datasets.proto import tf_example_pb2
 
-    feature = tf_example_pb2.Example.FromString(record).features.feature
+    messages: Any = tf_example_pb2  # generated at run time: no type checker knows its classes
+    feature = messages.Example.FromString(record).features.feature
     with Image.open(io.BytesIO(feature[layout.image].bytes_list.value[0])) as picture:
         image = np.asarray(picture)
     if image.shape not in (layout.shape, layout.shape[:2] if layout.shape[2] == 1 else None):

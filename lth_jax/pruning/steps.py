@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
-
 import jax
 import jax.numpy as jnp
 import optax
@@ -11,16 +9,14 @@ import optax
 from lth_jax.pruning.masks import apply_mask
 from lth_jax.trees import PyTree
 
-State = TypeVar("State")
-
 
 def masked_step(
     optimizer: optax.GradientTransformation,
     grads: PyTree,
-    opt_state: State,
+    opt_state: optax.OptState,
     params: PyTree,
     mask: PyTree,
-) -> tuple[PyTree, State]:
+) -> tuple[PyTree, optax.OptState]:
     """One update in which pruned weights keep their value exactly.
 
     Gradients are masked before the optimizer, so that its moments and norms see live weights
@@ -45,8 +41,8 @@ def masked_step(
 
 
 def mask_optimizer_state(
-    optimizer: optax.GradientTransformation, opt_state: State, mask: PyTree
-) -> State:
+    optimizer: optax.GradientTransformation, opt_state: optax.OptState, mask: PyTree
+) -> optax.OptState:
     """`opt_state` with zeros at pruned weights in every leaf shaped like the parameters."""
     return optax.tree_map_params(
         optimizer, lambda leaf, m: jnp.where(m, leaf, jnp.zeros_like(leaf)), opt_state, mask

@@ -49,7 +49,7 @@ DENSE_COLOUR = "#555555"
 Reference = Mapping[str, Any]
 NO_REFERENCE: Reference = MappingProxyType({})
 
-_RC = {
+_RC: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.titlesize": 9,
@@ -328,7 +328,8 @@ def _with_margins(low: float, high: float) -> tuple[float, float]:
 
 
 def _add_legend(figure: Figure, ax: Axes) -> None:
-    columns = len({axes.get_subplotspec().colspan.start for axes in figure.axes})
+    places = [axes.get_subplotspec() for axes in figure.axes]
+    columns = len({place.colspan.start for place in places if place is not None})
     handles, labels = ax.get_legend_handles_labels()
     order = sorted(range(len(labels)), key=lambda index: labels[index] != TRUNK)
     figure.legend(

@@ -62,7 +62,7 @@ def save(path: Path, tree: PyTree, meta: Mapping[str, Any] | None = None) -> Non
         if stored := {name: array for name, array in arrays.items() if array.size}:
             try:
                 # Orbax takes absolute paths only.
-                ocp.save((temporary / ARRAYS).absolute(), _nest(stored))
+                ocp.save(str((temporary / ARRAYS).absolute()), _nest(stored))
             except Exception as error:  # many kinds, on a full disk too
                 raise StoreError(f"cannot write {path}: {_first_line(error)}") from error
         body = {
@@ -91,7 +91,7 @@ def load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     stored = {name: array for name, array in arrays.items() if array.size}
     try:
         if stored:
-            arrays |= named_leaves(ocp.load((path / ARRAYS).absolute(), _nest(stored)))
+            arrays |= named_leaves(ocp.load(str((path / ARRAYS).absolute()), _nest(stored)))
     except Exception as error:  # Orbax and TensorStore raise many kinds
         raise Damaged(f"checkpoint {path} cannot be read: {_first_line(error)}") from error
     return {name: np.asarray(arrays[name]) for name in manifest.arrays}, dict(manifest.meta)
