@@ -49,4 +49,4 @@ def test_names_what_can_be_measured(steps, capsys):
         steps.parse(["--what=fused,flour"])
 
     assert exit_.value.code == 2
-    assert "flour; accepted: ours, eager" in capsys.readouterr().err
+    assert "flour; accepted: ours, alone, eager" in capsys.readouterr().err
