@@ -95,7 +95,9 @@ def test_the_default_experiment_shows_the_ticket_effect_in_small(tmp_path):
     rows = RunDirectory.read(tmp_path).sorted_rows()
 
     def mean(branch, level):
-        values = [r.early_stop_test_accuracy for r in rows if (r.branch, r.level) == (branch, level)]
+        values = [
+            r.early_stop_test_accuracy for r in rows if (r.branch, r.level) == (branch, level)
+        ]
         assert len(values) == 3
         return sum(values) / 3
 

@@ -108,6 +108,7 @@ def test_criteria_at_the_rewind_point_are_blind_to_training(tmp_path, criterion)
     assert same is (criterion in blind)
 
 
+@pytest.mark.slow
 def test_magnitude_at_the_rewind_point_is_large_init(tmp_path):
     train(tmp_path / "at", tiny_spec(**ONE, pruning__at="rewind"))
     train(tmp_path / "init", tiny_spec(**ONE, pruning__criterion="large_init"))
@@ -150,6 +151,7 @@ def test_a_one_shot_schedule_prunes_every_level_from_the_dense_network(tmp_path,
             assert weights[name][mask[name]].min() >= weights[name][~mask[name]].max()
 
 
+@pytest.mark.slow
 def test_a_one_shot_level_stands_on_level_0_alone(tmp_path):
     fields = ONE | {"pruning__schedule": "one_shot"}
     train(tmp_path, tiny_spec(**fields))
@@ -224,6 +226,7 @@ def test_fine_tuned_in_one_shot_every_level_goes_on_from_level_0(tmp_path, jobs)
         assert jobs.jobs[RunId(TRUNK, number, 0, 0)].last == 24
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["learning_rate", "finetune"])
 def test_other_rewinds_resume_to_the_same_bits(tmp_path, single_steps, kind):
     spec = tiny_spec(**ONE | {"branches": ("reinit", "freeze_pruned")}, rewind__kind=kind)
@@ -235,6 +238,7 @@ def test_other_rewinds_resume_to_the_same_bits(tmp_path, single_steps, kind):
         assert_same_run(tmp_path / f"{poll}", tmp_path / "whole")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["learning_rate", "finetune"])
 def test_a_bare_retrain_repeats_the_ticket_under_every_rewind(tmp_path, kind):
     spec = tiny_spec(levels=2, replicates=1, branches=("retrain",), rewind__kind=kind)
@@ -242,6 +246,7 @@ def test_a_bare_retrain_repeats_the_ticket_under_every_rewind(tmp_path, kind):
     assert rows_of(tmp_path, "retrain") == rows_of(tmp_path, TRUNK)[1:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", ["6", "20"])
 def test_a_retrain_of_other_length_trains_that_long_when_fine_tuning_too(tmp_path, steps):
     spec = tiny_spec(levels=2, replicates=1, branches=("retrain",), rewind__kind="finetune",
@@ -270,12 +275,14 @@ def all_branches(tmp_path_factory):
     return path, recorder, dict(Jobs.jobs), dict(Jobs.ends)
 
 
+@pytest.mark.slow
 def test_branches_added_to_a_finished_trunk_do_not_train_it_again(all_branches):
     path, recorder, _, _ = all_branches
     assert recorder.trained() == [RunId(name, 1, 0, 0) for name in CONTROLS]
     assert [row["branch"] for row in results(path)] == [TRUNK, TRUNK, *CONTROLS]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONTROLS)
 def test_every_branch_has_the_ticket_s_density_and_length(all_branches, name):
     path, _, _, _ = all_branches
@@ -289,6 +296,7 @@ def test_every_branch_has_the_ticket_s_density_and_length(all_branches, name):
         assert row["final_train_loss"] != ticket["final_train_loss"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONTROLS)
 def test_pruned_weights_stay_exactly_where_they_were_to_the_end(all_branches, name):
     _, _, jobs, ends = all_branches
@@ -300,18 +308,21 @@ def test_pruned_weights_stay_exactly_where_they_were_to_the_end(all_branches, na
         assert np.any(end[leaf][mask] != start[leaf][mask])
 
 
+@pytest.mark.slow
 def test_the_dense_branch_repeats_level_0(all_branches):
     path, _, _, _ = all_branches
     (dense,), level_0 = rows_of(path, "dense"), rows_of(path, TRUNK)[0]
     assert {**dense, "level": "0"} == level_0
 
 
+@pytest.mark.slow
 def test_the_retrained_ticket_has_its_curve_too(all_branches):
     path, _, _, _ = all_branches
     found = curves(path)
     assert found["retrain/level_01.csv"] == found["ticket/level_01.csv"]
 
 
+@pytest.mark.slow
 def test_a_one_shot_branch_ranks_the_dense_network(all_branches):
     path, _, jobs, _ = all_branches
     mask = host(jobs[RunId("one_shot", 1, 0, 0)].ticket.mask)
@@ -320,6 +331,7 @@ def test_a_one_shot_branch_ranks_the_dense_network(all_branches):
         assert weights[mask[name]].min() >= weights[~mask[name]].max()
 
 
+@pytest.mark.slow
 def test_branches_keep_their_draws_apart(tmp_path, jobs):
     options = {name: {"draws": 2} for name in ("noise", "reshuffle", "constant_random_sign")}
     train(tmp_path, tiny_spec(**ONE | {"branches": tuple(options)}, branch=options))
@@ -339,6 +351,7 @@ OVERRIDES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [

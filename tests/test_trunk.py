@@ -635,6 +635,7 @@ def test_a_group_size_is_compiled_once_too(tmp_path):
 # Groups
 
 
+@pytest.mark.slow
 def test_runs_in_groups_agree_with_runs_in_sequence_to_tolerance(tmp_path, big):
     spec = dataclasses.replace(BIG, execution=dataclasses.replace(BIG.execution, group_size=3))
     train(tmp_path, spec)
@@ -655,6 +656,7 @@ def test_runs_in_groups_agree_with_runs_in_sequence_to_tolerance(tmp_path, big):
                 assert not array[~mine[f"mask/{name}"]].any()
 
 
+@pytest.mark.slow
 def test_groups_with_idle_runs_resume_too(tmp_path, single_steps):
     spec = tiny_spec(levels=1, replicates=1, execution__group_size=2)  # of 3 runs at level 1
     train(tmp_path / "whole", spec)

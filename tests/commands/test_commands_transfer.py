@@ -91,6 +91,7 @@ def test_the_source_is_trained_first_and_its_tickets_on_the_target(main, tmp_pat
     assert (spec.data.part, spec.branches, dict(spec.source)) == ("1/2", (), {})
 
 
+@pytest.mark.slow
 def test_the_source_is_an_experiment_of_its_own(main, tmp_path):
     """Trained by itself it has the same bits, and the target's trunk is that of a plain run."""
     assert main(*HALVES, *SOURCE, "--workdir=x")[0] == 0
@@ -110,6 +111,7 @@ def test_a_second_start_trains_nothing(main, tmp_path, monkeypatch):
     assert {file: file.read_bytes() for file in tmp_path.rglob("*.csv")} == before
 
 
+@pytest.mark.slow
 def test_transfers_added_to_a_finished_trunk_train_the_source_alone(main, tmp_path, monkeypatch):
     plain = SMALL | {"branches": "()"}
     assert main(*arguments(**plain, data__part="2/2"), "--workdir=x")[0] == 0
@@ -160,6 +162,7 @@ def test_interrupted_in_the_source_and_in_the_target_it_ends_with_the_same_bits(
 # --- What differs ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_other_classes_remapped_take_the_whole_ticket(main, tmp_path, jobs):
     status, _, err = main(*CLASSES, "--config.source.data.classes=(0,1,2,3,4)", "--workdir=x")
     assert status == 0, err
@@ -187,6 +190,7 @@ def test_another_number_of_classes_is_said_and_has_its_own_head(main, tmp_path, 
     assert int(row["kept"]) == int(host(start.mask)["fc1/kernel"].sum()) + 40
 
 
+@pytest.mark.slow
 def test_another_optimizer_with_late_rewinding_works(main, tmp_path, jobs):
     """The source's moments are of no use to it."""
     given = arguments(**SMALL, rewind__step="7")
@@ -199,6 +203,7 @@ def test_another_optimizer_with_late_rewinding_works(main, tmp_path, jobs):
     assert row["steps"] == "5"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["learning_rate", "finetune"])
 def test_a_ticket_of_another_rewind_is_what_the_trunk_trained(main, tmp_path, jobs, kind):
     given = arguments(levels=2, replicates=1, branches="()", rewind__kind=kind)
@@ -221,6 +226,7 @@ def finished(main, tmp_path):
     return tmp_path / "done"
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_a_source(main, tmp_path, finished):
     before = {file: file.read_bytes() for file in finished.rglob("*") if file.is_file()}
     assert main(*HALVES, "--config.source.run=done", "--workdir=x")[0] == 0
@@ -265,6 +271,7 @@ def test_other_shapes_are_refused_before_the_source_is_trained(main, tmp_path, u
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.slow
 def test_another_source_in_the_same_directory_is_refused(main, tmp_path):
     assert main(*HALVES, *SOURCE, "--workdir=x")[0] == 0
     status, _, err = main(*HALVES, "--config.source.data.part=1/3", "--workdir=x")
@@ -276,6 +283,7 @@ def test_another_source_in_the_same_directory_is_refused(main, tmp_path):
 # --- Pre-training ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classes", [None, pytest.param("(0,1,2)", marks=pytest.mark.slow)])
 def test_pre_training_begins_with_the_source_s_trained_dense_network(main, tmp_path, classes):
     plain = SMALL | {"branches": "()"}

@@ -177,7 +177,9 @@ def test_a_branch_of_the_same_name_with_other_options_is_refused(path):
 # Damage
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "3", "null", "{}", '{"format": 1}', '{"format": 2}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "3", "null", "{}", '{"format": 1}', '{"format": 2}']
+)
 def test_a_spec_file_that_is_none_is_named_in_one_line(path, text):
     (path / "spec.json").write_text(text)
     for action in (open_run, RunDirectory.read):
@@ -391,11 +393,11 @@ run.save_progress({"a": np.arange(5)}, {"level": 0})
 def test_a_killed_save_is_never_valid_and_is_cleaned_up_at_the_next_opening(path, moment):
     killed = subprocess.run([sys.executable, "-c", KILLED, str(path), moment], timeout=60)
     assert killed.returncode == -signal.SIGKILL
-    left = [file for file in path.rglob(".*.tmp")]
+    left = list(path.rglob(".*.tmp"))
     assert left, "the killed save left no trace: was it killed in time?"
     table = (path / "results.csv").read_text()
     run = open_run(path)
-    assert [file for file in path.rglob(".*")] == []
+    assert list(path.rglob(".*")) == []
     assert run.load_progress() is None
     assert run.intact(0, "level_00") == (moment != "between")
     assert list(run.rows) == [RunId("ticket", 0, 0, 0)]
