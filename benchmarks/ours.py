@@ -11,15 +11,8 @@ from problem import Problem
 
 from lth_jax.optimizers import OPTIMIZERS
 from lth_jax.pruning.masks import ones_mask
-from lth_jax.training import (
-    Examples,
-    Inputs,
-    Program,
-    TrainState,
-    in_batches,
-    new_run,
-    stack_runs,
-)
+from lth_jax.states import Examples, Inputs, TrainState, in_batches, new_run, stack_runs
+from lth_jax.training import Program
 
 
 class Ours:

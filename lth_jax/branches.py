@@ -18,10 +18,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lth_jax.pruning.masks import kept_counts, ones_mask
+from lth_jax.pruning.masks import kept_counts, ones_mask, with_leaves
 from lth_jax.pruning.selection import prune_to
 from lth_jax.spec import BranchSpec
-from lth_jax.training import TrainState, rewind
+from lth_jax.states import TrainState, rewind
 from lth_jax.trees import PyTree, map_named, named_leaves
 
 
@@ -150,10 +150,9 @@ def transfer(at: BranchPoint) -> Ticket:
     """
     source = at.source()
     heads = new_heads(source.state.params, at.point.params, at.options.new_head)
-    mask = map_named(lambda n, own, m: jnp.ones(own.shape, bool) if n in heads else m,
-                     at.point.params, source.mask)  # fmt: skip
-    params = map_named(lambda n, own, w: own if n in heads else w,
-                       at.initial, source.state.params)  # fmt: skip
+    new = {name: leaf for name, leaf in named_leaves(at.initial).items() if name in heads}
+    mask = with_leaves(source.mask, ones_mask(new))
+    params = with_leaves(source.state.params, new)
     state = source.state._replace(params=params)
     own = at.optimizer.init(params)
     other_optimizer = jax.tree.structure(state.opt_state) != jax.tree.structure(own)

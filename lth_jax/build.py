@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import os
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
 
@@ -15,125 +13,16 @@ from lth_jax import data
 from lth_jax.branches import BRANCHES, new_heads
 from lth_jax.errors import SpecError, nearest
 from lth_jax.events import ParameterRow
+from lth_jax.experiment import Experiment, optimizer_of
 from lth_jax.models import INITIALIZERS, MODELS
 from lth_jax.models.base import Model
 from lth_jax.optimizers import OPTIMIZERS
 from lth_jax.pruning import schedules
-from lth_jax.pruning.criteria import CRITERIA, Criterion
-from lth_jax.pruning.gradients import Probe
+from lth_jax.pruning.criteria import CRITERIA
 from lth_jax.pruning.masks import exact, prunable
-from lth_jax.rng import derive
 from lth_jax.spec import Spec, TrainSpec, duration_steps
-from lth_jax.training import Examples, Program, TrainState, in_batches, new_state
+from lth_jax.states import Examples, in_batches
 from lth_jax.trees import PyTree, named_leaves, size
-
-
-@dataclasses.dataclass(frozen=True)
-class Experiment:
-    """A spec with everything it names built: what the trunk works with.
-
-    Attributes:
-      spec: the spec.
-      model, optimizer, criterion: what it names.
-      targets: what each ranked group keeps, by level.
-      train, validation, test: the splits on the device; the latter two in batches.
-      example: a zero input, float32 [1, height, width, channels].
-      steps: the last step of training; rewind_step: the step that survivors return to.
-      eval_every: steps between evaluations.
-      rates: what may be pruned: leaf name -> multiple of `pruning.fraction`.
-      parameters: a row for each leaf.
-      data: one phrase about the dataset, for people.
-    """
-
-    spec: Spec
-    model: Model
-    optimizer: optax.GradientTransformation
-    criterion: Criterion
-    targets: tuple[schedules.Targets, ...]
-    train: Examples
-    validation: Examples
-    test: Examples
-    example: jax.Array
-    scale: float
-    steps: int
-    eval_every: int
-    rewind_step: int
-    rates: Mapping[str, Fraction]
-    parameters: tuple[ParameterRow, ...]
-    data: str
-    programs: dict[int, Program] = dataclasses.field(default_factory=dict)
-    variants: dict[TrainSpec, Experiment] = dataclasses.field(default_factory=dict)
-
-    def fresh(self, key: jax.Array) -> TrainState:
-        """A training state at initialization, drawn from `key`."""
-        return new_state(self.model, self.optimizer, key, self.example)
-
-    def initial(self, replicate: int) -> TrainState:
-        """The replicate's own initialization."""
-        return self.fresh(derive(self.spec.seed, "init", replicate))
-
-    def run_key(self, replicate: int) -> jax.Array:
-        """Batch order and dropout: the same for all levels, branches and draws of a replicate."""
-        return derive(self.spec.seed, "data", replicate)
-
-    def variant(self, train: TrainSpec) -> Experiment:
-        """This experiment with other training options, for a branch; itself if they are its own."""
-        if train == self.spec.train:
-            return self
-        if train not in self.variants:
-            changed = dataclasses.replace(self.spec.train, steps=train.steps)
-            spec = dataclasses.replace(self.spec, train=train)
-            per_epoch = len(self.train.labels) // train.batch_size
-            self.variants[train] = dataclasses.replace(
-                self,
-                spec=spec,
-                optimizer=optimizer_of(spec),
-                steps=duration_steps(train.steps, per_epoch),
-                eval_every=duration_steps(spec.eval.every, per_epoch),
-                # Compiled steps hold the optimizer and the batch; their number they are told.
-                programs=self.programs if train == changed else {},
-                variants={},
-            )
-        return self.variants[train]
-
-    def probe(self, key: jax.Array, model_state: PyTree) -> Probe:
-        """The network and `pruning.examples` training examples, drawn by `key`."""
-        count = min(self.spec.pruning.examples, len(self.train.labels))
-        chosen = jax.random.permutation(key, len(self.train.labels))[:count]
-        images = self.train.images[chosen].astype(jnp.float32) * self.scale
-        return Probe(self.model.apply, model_state, images, self.train.labels[chosen])
-
-    def sizes(self) -> dict[str, int]:
-        """Prunable leaf name -> number of weights."""
-        return {row.name: row.count for row in self.parameters if row.prunable}
-
-    def group_size(self, runs: int) -> int:
-        """How many of `runs` train at once: one on CPU, all elsewhere, or what the spec says."""
-        chosen = self.spec.execution.group_size
-        if not chosen:
-            chosen = 1 if jax.default_backend() == "cpu" else runs
-        return max(1, min(chosen, runs))
-
-    def workers(self) -> int:
-        """How many groups train side by side: as many as cores on CPU, one elsewhere."""
-        chosen = self.spec.execution.workers
-        if chosen or jax.default_backend() != "cpu":
-            return chosen or 1
-        if hasattr(os, "sched_getaffinity"):  # the cores that this process may use; not on macOS
-            return len(os.sched_getaffinity(0))
-        return os.cpu_count() or 1
-
-    def program(self, group_size: int) -> Program:
-        """The compiled program for groups of that size; one for the whole experiment."""
-        if group_size not in self.programs:
-            self.programs[group_size] = Program(
-                self.model,
-                self.optimizer,
-                batch_size=self.spec.train.batch_size,
-                scale=self.scale,
-                group_size=group_size,
-            )
-        return self.programs[group_size]
 
 
 def check(spec: Spec) -> None:
@@ -289,15 +178,6 @@ def targets_of(
                 f"nothing; accepted: 0 to {level - 1}, or a smaller pruning.fraction"
             )
     return tuple(by_level)
-
-
-def optimizer_of(spec: Spec) -> optax.GradientTransformation:
-    """The optimizer that a spec names, with its hyperparameters."""
-    return OPTIMIZERS[spec.train.optimizer](
-        learning_rate=spec.train.learning_rate,
-        weight_decay=spec.train.weight_decay,
-        momentum=spec.train.momentum,
-    )
 
 
 def _known(field: str, name: str, registry: Iterable[str]) -> None:

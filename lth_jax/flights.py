@@ -15,22 +15,14 @@ import jax
 import numpy as np
 
 from lth_jax.branches import Ticket
-from lth_jax.build import Experiment
 from lth_jax.errors import RunError
+from lth_jax.experiment import Experiment
 from lth_jax.pruning.masks import kept_counts
 from lth_jax.results import ResultRow, RunId
+from lth_jax.states import Evaluation, Inputs, Run, TrainState, new_run, stack_runs, unstack_run
 from lth_jax.store import CurvePoint
 from lth_jax.store.checkpoints import fill
-from lth_jax.training import (
-    Evaluation,
-    Inputs,
-    Program,
-    Run,
-    TrainState,
-    new_run,
-    stack_runs,
-    unstack_run,
-)
+from lth_jax.training import Program
 
 CHUNK_SECONDS = 1.0
 

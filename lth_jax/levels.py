@@ -19,8 +19,8 @@ from lth_jax.errors import Interrupted
 from lth_jax.events import Observer
 from lth_jax.flights import Flight, Job, Leg, Saved, Trained, standing
 from lth_jax.results import TRUNK, RunId
+from lth_jax.states import TrainState
 from lth_jax.store import CurvePoint, RunDirectory
-from lth_jax.training import TrainState
 
 
 class LevelTrainer:

@@ -1,9 +1,10 @@
-"""Which runs an experiment consists of, and which levels each of them stands on."""
+"""Which runs an experiment consists of, which levels each stands on, and what is still to do."""
 
 from __future__ import annotations
 
 from lth_jax.results import TRUNK, RunId
 from lth_jax.spec import Spec
+from lth_jax.store import RunDirectory, level_name
 
 
 def planned_runs(spec: Spec) -> list[RunId]:
@@ -39,3 +40,24 @@ def needed_levels(spec: Spec, id: RunId) -> set[int]:
     if spec.branch_spec(id.branch).kind == "one_shot":
         needed.add(0)
     return needed
+
+
+def pending_runs(spec: Spec, store: RunDirectory, rewind_step: int) -> list[RunId]:
+    """The planned runs that are still to be trained.
+
+    A finished run of the trunk is trained again if its checkpoint is gone or damaged *and* a
+    pending run needs it. Looked for from the last level down, since needs point to earlier ones.
+    """
+    planned = planned_runs(spec)
+    pending = {id for id in planned if id not in store.rows}
+    for level in range(spec.levels, -1, -1):
+        for replicate in range(spec.replicates):
+            waiting = [id for id in pending if id.replicate == replicate]
+            needed = any(level in needed_levels(spec, id) for id in waiting)
+            if needed and not store.intact(replicate, level_name(level)):
+                pending.add(RunId(TRUNK, level, replicate, 0))
+    if rewind_step:
+        for replicate in {id.replicate for id in pending if id.level > 0}:
+            if not store.intact(replicate, "rewind"):
+                pending.add(RunId(TRUNK, 0, replicate, 0))
+    return [id for id in planned if id in pending]

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+import optax
 
 from lth_jax.branches import Ticket
-from lth_jax.build import optimizer_of
 from lth_jax.errors import StoreError
+from lth_jax.experiment import optimizer_of
 from lth_jax.plan import source_level
 from lth_jax.results import TRUNK, RunId
+from lth_jax.states import TrainState, rewind
 from lth_jax.store import RunDirectory, level_name
 from lth_jax.store.checkpoints import fill, read_manifest, subtree
-from lth_jax.training import TrainState, rewind
-from lth_jax.trees import PyTree
+from lth_jax.trees import PyTree, to_device
 
 
 def load_ticket(run: str | Path, level: int, replicate: int = 0) -> Ticket:
@@ -40,7 +41,7 @@ def load_ticket(run: str | Path, level: int, replicate: int = 0) -> Ticket:
     point, step = _rewind_point(store, replicate, level, optimizer)
     if level > 0 and store.spec().rewind.kind != "weights":
         point, step = _trained_point(store, replicate, level, point, step)
-    mask = jax.tree.map(jnp.asarray, fill(_bools(point.params), arrays, "mask/"))
+    mask = mask_of(arrays, point.params)
     return Ticket(mask, rewind(point, mask, optimizer), step)
 
 
@@ -52,18 +53,21 @@ def load_trained(run: str | Path, level: int, replicate: int = 0) -> tuple[PyTre
     store = RunDirectory.read(Path(run))
     arrays = _checked(store, replicate, level_name(level))
     trained = subtree(arrays, "params"), subtree(arrays, "model_state")
-    return jax.tree.map(jnp.asarray, trained)
+    return to_device(trained)
 
 
-def _rewind_point(store: RunDirectory, replicate: int, level: int, optimizer):
+def _rewind_point(
+    store: RunDirectory, replicate: int, level: int, optimizer: optax.GradientTransformation
+) -> tuple[TrainState, int]:
+    """The dense state that a level starts from, and its step."""
     initial = _checked(store, replicate, "initial")
     params = subtree(initial, "params")
     state = TrainState(params, subtree(initial, "model_state"), optimizer.init(params))
     later = store.checkpoint(replicate, "rewind")
     if level == 0 or not later.exists():
-        return jax.tree.map(jnp.asarray, state), 0
+        return to_device(state), 0
     arrays = _checked(store, replicate, "rewind")
-    return jax.tree.map(jnp.asarray, fill(state, arrays)), read_manifest(later).meta["step"]
+    return to_device(fill(state, arrays)), read_manifest(later).meta["step"]
 
 
 def _trained_point(
@@ -78,13 +82,15 @@ def _trained_point(
         while path[-1]:
             path.append(source_level(spec, path[-1]))
         updates = [store.rows[RunId(TRUNK, behind, replicate, 0)].steps for behind in path]
-        return jax.tree.map(jnp.asarray, fill(point, arrays)), sum(updates)
+        return to_device(fill(point, arrays)), sum(updates)
     kept = fill({"params": point.params, "model_state": point.model_state}, arrays)
-    return point._replace(**jax.tree.map(jnp.asarray, kept)), step
+    return point._replace(**to_device(kept)), step
 
 
-def _bools(params):
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, np.bool_), params)
+def mask_of(arrays: Mapping[str, np.ndarray], params: PyTree) -> PyTree:
+    """The mask that a level's checkpoint holds, on the device, in the structure of `params`."""
+    bools = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, np.bool_), params)
+    return to_device(fill(bools, arrays, "mask/"))
 
 
 def _checked(store: RunDirectory, replicate: int, name: str) -> dict[str, np.ndarray]:

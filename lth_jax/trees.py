@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 PyTree = Any
@@ -58,3 +59,8 @@ def count_true(mask_leaf: Any) -> int:
 def nbytes(tree: PyTree) -> int:
     """The bytes that the arrays of `tree` hold."""
     return sum(size(leaf) * np.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(tree))
+
+
+def to_device(tree: PyTree) -> PyTree:
+    """`tree` with its arrays on the default device."""
+    return jax.tree.map(jnp.asarray, tree)

@@ -9,30 +9,27 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from lth_jax.branches import BRANCHES, FROM_SCRATCH, BranchPoint, Ticket, new_heads
-from lth_jax.build import Experiment
 from lth_jax.errors import RunError
 from lth_jax.events import Observer
+from lth_jax.experiment import Experiment
 from lth_jax.flights import Job, Trained
 from lth_jax.levels import LevelTrainer
-from lth_jax.plan import needed_levels, planned_runs, source_level
+from lth_jax.plan import pending_runs, source_level
 from lth_jax.pruning.criteria import Scoring
-from lth_jax.pruning.masks import apply_mask, kept_counts, ones_mask
+from lth_jax.pruning.masks import apply_mask, kept_counts, ones_mask, with_leaves
 from lth_jax.pruning.selection import prune_to
 from lth_jax.results import TRUNK, RunId
 from lth_jax.rng import derive
-from lth_jax.spec import Spec
+from lth_jax.states import TrainState, rewind
 from lth_jax.store import RunDirectory, level_name
 from lth_jax.store.checkpoints import fill
-from lth_jax.tickets import load_ticket, load_trained
-from lth_jax.training import TrainState, rewind
-from lth_jax.trees import PyTree, map_named
+from lth_jax.tickets import load_ticket, load_trained, mask_of
+from lth_jax.trees import PyTree, named_leaves, to_device
 
 
 class Trunk:
@@ -143,9 +140,9 @@ class Trunk:
             return ones_mask(params)
         done = self._load(replicate, level)
         if done is not None:
-            return self._mask_of(done, params)
+            return mask_of(done, params)
         source = source_level(self.spec, level)
-        before = self._mask_of(self._loaded(replicate, source), params)
+        before = mask_of(self._loaded(replicate, source), params)
         try:
             return prune_to(
                 self._scores(replicate, level, source),
@@ -164,7 +161,7 @@ class Trunk:
         kept = {"params": like.params, "model_state": like.model_state}
         if self.spec.rewind.kind == "finetune":
             kept["opt_state"] = like.opt_state
-        return like._replace(**_to_device(fill(kept, self._loaded(replicate, level))))
+        return like._replace(**to_device(fill(kept, self._loaded(replicate, level))))
 
     def rewind_point(self, replicate: int, level: int) -> tuple[TrainState, int]:
         """The dense state at the rewind step, and that step; level 0's is initialization."""
@@ -175,7 +172,7 @@ class Trunk:
         if replicate not in self._points:
             arrays = self.store.load(replicate, "rewind")
             assert arrays is not None, "pending_runs trains level 0 again if it is gone"
-            self._points[replicate] = _to_device(fill(initial, arrays))
+            self._points[replicate] = to_device(fill(initial, arrays))
         return self._points[replicate], step
 
     def initial(self, replicate: int) -> TrainState:
@@ -189,7 +186,7 @@ class Trunk:
             if arrays is None:
                 self.store.save(replicate, "initial", kept)
             else:
-                state = state._replace(**_to_device(fill(kept, arrays)))
+                state = state._replace(**to_device(fill(kept, arrays)))
             self._initial[replicate] = state
         return self._initial[replicate]
 
@@ -197,8 +194,9 @@ class Trunk:
         """The source's trained dense network, with the fresh output layer if theirs is another."""
         assert self.source is not None, "the command refuses pre-training without a source"
         params, model_state = load_trained(self.source, 0, replicate)
+        own = named_leaves(fresh.params)
         heads = new_heads(params, fresh.params)
-        params = map_named(lambda n, own, w: own if n in heads else w, fresh.params, params)
+        params = with_leaves(params, {name: own[name] for name in heads})
         return fresh._replace(params=params, model_state=model_state)
 
     def _scores(self, replicate: int, level: int, source: int = 0) -> Callable[[PyTree], PyTree]:
@@ -269,10 +267,6 @@ class Trunk:
         self.store.record(done.row for done in trained.values())
         self.store.clear_progress()
 
-    def _mask_of(self, arrays: Mapping[str, np.ndarray], params: PyTree) -> PyTree:
-        bools = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, np.bool_), params)
-        return _to_device(fill(bools, arrays, "mask/"))
-
     def _load(self, replicate: int, level: int) -> Mapping[str, np.ndarray] | None:
         if RunId(TRUNK, level, replicate, 0) not in self.store.rows:
             return None
@@ -282,27 +276,6 @@ class Trunk:
         arrays = self._load(replicate, level)
         assert arrays is not None, "pending_runs trains a level whose checkpoint is gone"
         return arrays
-
-
-def pending_runs(spec: Spec, store: RunDirectory, rewind_step: int) -> list[RunId]:
-    """The planned runs that are still to be trained.
-
-    A finished run of the trunk is trained again if its checkpoint is gone or damaged *and* a
-    pending run needs it. Looked for from the last level down, since needs point to earlier ones.
-    """
-    planned = planned_runs(spec)
-    pending = {id for id in planned if id not in store.rows}
-    for level in range(spec.levels, -1, -1):
-        for replicate in range(spec.replicates):
-            waiting = [id for id in pending if id.replicate == replicate]
-            needed = any(level in needed_levels(spec, id) for id in waiting)
-            if needed and not store.intact(replicate, level_name(level)):
-                pending.add(RunId(TRUNK, level, replicate, 0))
-    if rewind_step:
-        for replicate in {id.replicate for id in pending if id.level > 0}:
-            if not store.intact(replicate, "rewind"):
-                pending.add(RunId(TRUNK, 0, replicate, 0))
-    return [id for id in planned if id in pending]
 
 
 def run_steps(experiment: Experiment, id: RunId) -> int:
@@ -321,7 +294,3 @@ def _for_optimizer(state: TrainState, experiment: Experiment) -> TrainState:
     if jax.tree.structure(fresh) == jax.tree.structure(state.opt_state):
         return state
     return state._replace(opt_state=experiment.optimizer.init(state.params))
-
-
-def _to_device(tree: Any) -> Any:
-    return jax.tree.map(jnp.asarray, tree)

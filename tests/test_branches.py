@@ -20,7 +20,7 @@ from lth_jax.branches import (
 from lth_jax.models import MODELS
 from lth_jax.pruning.masks import kept_counts, ones_mask, prunable
 from lth_jax.spec import TRANSFERS, BranchSpec
-from lth_jax.training import TrainState, new_state, rewind
+from lth_jax.states import TrainState, new_state, rewind
 from lth_jax.trees import map_named, named_leaves
 
 every_branch = pytest.mark.parametrize("name", sorted(BRANCHES))

@@ -13,7 +13,8 @@ from lth_jax.pruning.masks import kept_counts, ones_mask, prunable
 from lth_jax.pruning.selection import prune
 from lth_jax.rng import derive
 from lth_jax.spec import BranchSpec
-from lth_jax.training import Inputs, Program, new_run, new_state, rewind, stack_runs, unstack_run
+from lth_jax.states import Inputs, new_run, new_state, rewind, stack_runs, unstack_run
+from lth_jax.training import Program
 
 STEPS, EVERY, REWIND, LEVELS = 60, 5, 5, 3
 # Every third label is wrong, so that the network overfits and the early stop comes early.

@@ -30,13 +30,11 @@ from small_networks import (
 from lth_jax.models.base import Model
 from lth_jax.optimizers import OPTIMIZERS
 from lth_jax.pruning.masks import ones_mask
-from lth_jax.training import (
+from lth_jax.states import (
     Best,
     Examples,
     Inputs,
-    Program,
     TrainState,
-    epoch_order,
     in_batches,
     new_run,
     new_state,
@@ -44,6 +42,7 @@ from lth_jax.training import (
     stack_runs,
     unstack_run,
 )
+from lth_jax.training import Program, epoch_order
 
 BATCH = 7
 COUNT = 50  # 7 steps an epoch, 1 example left out

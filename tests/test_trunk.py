@@ -27,7 +27,8 @@ from tiny import (
     train,
 )
 
-from lth_jax import build, flights, levels
+from lth_jax import experiment as experiments
+from lth_jax import flights, levels
 from lth_jax.errors import Interrupted, RunError
 from lth_jax.events import SilentObserver
 from lth_jax.plan import planned_runs
@@ -209,7 +210,7 @@ def test_a_ticket_starts_from_the_stored_initialization_bit_for_bit(tmp_path, st
 
 def test_the_rewind_point_is_the_dense_run_s_whole_state_at_its_step(late):
     """Level 0 trained again to step 7 alone, in one piece, gives the stored state bit for bit."""
-    from lth_jax.training import Inputs, new_run, stack_runs, unstack_run
+    from lth_jax.states import Inputs, new_run, stack_runs, unstack_run
 
     e = experiment(LATE)
     assert e.rewind_step == 7
@@ -622,13 +623,13 @@ def test_a_group_size_is_compiled_once_too(tmp_path):
     e = dataclasses.replace(experiment(SPEC), programs={})
     calls = []
 
-    class Counted(build.Program):
+    class Counted(experiments.Program):
         def __init__(self, *args, **kwargs):
             calls.append(kwargs["group_size"])
             super().__init__(*args, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build, "Program", Counted)
+        patch.setattr(experiments, "Program", Counted)
         assert e.program(2) is e.program(2)
         assert e.program(1) is not e.program(2)
     assert calls == [2, 1]
@@ -695,12 +696,12 @@ def test_a_run_that_diverges_stops_with_a_clear_error_and_keeps_what_was_done(tm
 def test_only_diverged_evaluations_are_an_error_too(tmp_path, monkeypatch):
     """Where not even the first validation loss is finite, there is no early stop."""
     spec = tiny_spec(levels=0, branches=())
-    initial = build.Experiment.initial
+    initial = experiments.Experiment.initial
 
     def broken(self, replicate):
         state = initial(self, replicate)
         return state._replace(params=jax.tree.map(lambda leaf: leaf * jnp.nan, state.params))
 
-    monkeypatch.setattr(build.Experiment, "initial", broken)
+    monkeypatch.setattr(experiments.Experiment, "initial", broken)
     with pytest.raises(RunError, match=r"ticket, level 0, replicate 0: .*learning_rate"):
         train(tmp_path, spec)

@@ -13,8 +13,9 @@ import numpy as np
 
 from lth_jax import levels
 from lth_jax import spec as specs
-from lth_jax.build import Experiment, build
+from lth_jax.build import build
 from lth_jax.events import SilentObserver
+from lth_jax.experiment import Experiment
 from lth_jax.results import RunId
 from lth_jax.store import RunDirectory, checkpoints
 from lth_jax.trunk import Trunk

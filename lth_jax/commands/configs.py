@@ -18,7 +18,6 @@ from lth_jax.errors import SpecError, nearest
 
 ROOT = Path(__file__).resolve().parents[2]
 DEFAULT = "configs/lenet_digits.py"
-# Negative numbers and such stay values; everything else that begins so is an override.
 PREFIX = "--config."
 
 

@@ -19,14 +19,14 @@ from lth_jax import spec as specs
 from lth_jax.data import places
 from lth_jax.errors import Interrupted, SpecError
 from lth_jax.events import Observer
-from lth_jax.plan import planned_runs
+from lth_jax.plan import pending_runs, planned_runs
 from lth_jax.report.curves import curves_figure, shown_levels
 from lth_jax.report.figures import write_figures
 from lth_jax.report.terminal import Terminal, make_console, print_results
 from lth_jax.results import TRUNK
 from lth_jax.store import RunDirectory, level_name
 from lth_jax.store.files import writing
-from lth_jax.trunk import Trunk, pending_runs, run_steps
+from lth_jax.trunk import Trunk, run_steps
 
 
 def run_experiment(spec: specs.Spec, *, name: str, path: Path, command: Sequence[str]) -> int:

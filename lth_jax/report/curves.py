@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lth_jax.analysis.summary import percent
-from lth_jax.report.figures import house_style, new_figure
+from lth_jax.report.style import house_style, new_figure
 from lth_jax.results import TRUNK
 from lth_jax.store import CurvePoint
 

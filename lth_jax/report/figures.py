@@ -7,16 +7,23 @@ pyplot: no display is needed, and no figure outlives its caller.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from lth_jax.analysis.summary import LevelSummary, Stat, percent, summarize
+from lth_jax.report.style import (
+    BRANCH_STYLES,
+    DENSE_COLOUR,
+    TICKET_STYLE,
+    Style,
+    house_style,
+    new_figure,
+)
 from lth_jax.results import TRUNK, ResultRow
 
 if TYPE_CHECKING:  # importing matplotlib takes seconds on a cold disk
@@ -24,55 +31,9 @@ if TYPE_CHECKING:  # importing matplotlib takes seconds on a cold disk
     from matplotlib.figure import Figure
 
 
-class Style(NamedTuple):
-    """How a branch is drawn: told apart by marker and dashes where colours cannot be."""
-
-    colour: str
-    marker: str
-    dashes: str | tuple[int, tuple[int, ...]]
-
-
-# The colours of Okabe & Ito (2008), safe for colour-blind readers, of distinct lightness where
-# possible; the ticket's blue and the first control's vermilion are the furthest apart.
-TICKET_STYLE = Style("#0072B2", "o", "-")
-BRANCH_STYLES = (
-    Style("#D55E00", "s", "--"),
-    Style("#009E73", "^", "-."),
-    Style("#CC79A7", "D", ":"),
-    Style("#E69F00", "v", (0, (5, 1, 1, 1, 1, 1))),
-    Style("#56B4E9", "P", (0, (3, 1))),
-    Style("#000000", "X", (0, (1, 2))),
-)
-DENSE_COLOUR = "#555555"
-
 # Published points: `title`, and `<branch>.<column>` -> (density, value) pairs.
 Reference = Mapping[str, Any]
 NO_REFERENCE: Reference = MappingProxyType({})
-
-_RC: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "axes.titlesize": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "grid.color": "#e4e4e4",
-    "grid.linewidth": 0.6,
-    "legend.frameon": False,
-    "svg.hashsalt": "lth_jax",  # equal figures are equal files
-}
-
-
-@contextlib.contextmanager
-def house_style() -> Iterator[None]:
-    """Matplotlib's settings for what is drawn inside, whatever the user's own are."""
-    import matplotlib
-
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_RC)
-        yield
 
 
 @house_style()
@@ -181,19 +142,6 @@ def _save(figure: Figure, path: Path) -> None:
 def _drawable(rows: Iterable[ResultRow]) -> list[LevelSummary]:
     """The summaries that have a place on a logarithmic axis of density."""
     return [summary for summary in summarize(rows) if summary.density > 0]
-
-
-def new_figure(title: str, rows: int, columns: int) -> tuple[Figure, Any]:
-    """A figure and its axes, shape `[rows, columns]`, sharing x by column and y by row."""
-    from matplotlib.figure import Figure
-
-    size = (2.0 + 2.8 * columns, 3.4 + 0.9 * (rows - 1))
-    figure = Figure(figsize=size, layout="constrained")
-    figure.suptitle(title, fontsize=10)
-    axes = figure.subplots(
-        rows, columns, squeeze=False, sharex=True, sharey="row", height_ratios=[3.0, 1.0][:rows]
-    )
-    return figure, axes
 
 
 def _draw(ax: Axes, summaries: Sequence[LevelSummary], metric: str, *, scale: float) -> None:

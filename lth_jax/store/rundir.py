@@ -7,8 +7,6 @@ checkpoints/progress_000007                         the level that is running
 
 from __future__ import annotations
 
-import importlib.metadata
-import json
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,19 +15,13 @@ from typing import Any
 import numpy as np
 
 from lth_jax import spec as specs
-from lth_jax._version import __version__
-from lth_jax.errors import SpecError, StoreError
+from lth_jax.errors import StoreError
 from lth_jax.results import ResultRow, RunId, from_csv, sort_rows, to_csv
 from lth_jax.store import checkpoints, curves
 from lth_jax.store.files import write_json, write_text
 from lth_jax.store.lock import Lock, held_by
+from lth_jax.store.record import branch_records, check_same, new_record, read_record, spec_of
 from lth_jax.trees import PyTree
-
-FORMAT = 1
-RECORD = {
-    "name": str, "identity": str, "spec": dict, "branches": dict, "versions": dict, "command": list,
-}  # fmt: skip
-VERSIONED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint")
 
 
 class RunDirectory:
@@ -64,18 +56,10 @@ class RunDirectory:
             run._clean()
             run._read_rows()
             record = run.record_of_spec() if (path / "spec.json").exists() else None
-            known = _check_same(path, record, spec) if record and run._holds_work() else {}
-            branches = {**known, **_branch_records(spec)}
+            known = check_same(path, record, spec) if record and run._holds_work() else {}
+            branches = {**known, **branch_records(spec)}
             run._order = tuple({**dict.fromkeys(spec.branches), **dict.fromkeys(known)})
-            write_json(path / "spec.json", {
-                "format": FORMAT,
-                "name": name,
-                "identity": specs.identity(spec),
-                "spec": specs.to_dict(spec),
-                "branches": branches,
-                "versions": versions(),
-                "command": list(command),
-            })  # fmt: skip
+            write_json(path / "spec.json", new_record(spec, name, branches, command))
         except BaseException:
             run.close()
             raise
@@ -90,7 +74,7 @@ class RunDirectory:
         """
         run = cls(path)
         record = run.record_of_spec()
-        named = dict.fromkeys(_spec_of(path, record).branches)
+        named = dict.fromkeys(spec_of(path, record).branches)
         run._order = tuple({**named, **record["branches"]})
         run._read_rows()
         return run
@@ -107,20 +91,7 @@ class RunDirectory:
         Raises:
           StoreError: it is missing, damaged, or of another format.
         """
-        file = self.path / "spec.json"
-        try:
-            record = json.loads(file.read_text(encoding="utf-8"))
-            found = record["format"]
-        except FileNotFoundError:
-            raise StoreError(f"{self.path} holds no run: it has no spec.json") from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise StoreError(f"{file} is damaged: {error}") from error
-        if found != FORMAT:
-            raise StoreError(f"{self.path} has format {found}; this version reads {FORMAT}")
-        wrong = [name for name, kind in RECORD.items() if not isinstance(record.get(name), kind)]
-        if wrong or not all({"identity", "science"} <= {*b} for b in record["branches"].values()):
-            raise StoreError(f"{file} is damaged: wrong {', '.join(wrong or ['branches'])}")
-        return record
+        return read_record(self.path)
 
     def spec(self) -> specs.Spec:
         """The spec that the directory was last started with.
@@ -128,7 +99,7 @@ class RunDirectory:
         Raises:
           StoreError: this version does not know one of its fields.
         """
-        return _spec_of(self.path, self.record_of_spec())
+        return spec_of(self.path, self.record_of_spec())
 
     def holder(self) -> str:
         """Who is running it now (`process 12 on host`), or an empty string."""
@@ -257,61 +228,3 @@ class RunDirectory:
 def level_name(level: int) -> str:
     """The name of a level's checkpoint and curve: `level_03`."""
     return f"level_{level:02d}"
-
-
-def versions() -> dict[str, str]:
-    """Of this package and of those that the numbers depend on."""
-    return {"lth_jax": __version__} | {name: importlib.metadata.version(name) for name in VERSIONED}
-
-
-def _branch_records(spec: specs.Spec) -> dict[str, Any]:
-    source = _source_identity(spec)
-    records = {}
-    for name in spec.branches:
-        branch = spec.branch_spec(name)
-        records[name] = {
-            "identity": specs.branch_identity(branch, source),
-            "science": specs.branch_science(branch, source),
-        }
-    return records
-
-
-def _source_identity(spec: specs.Spec) -> str:
-    """The identity of the experiment that transfers start from, or an empty string."""
-    if not spec.source:
-        return ""
-    finished = spec.source.get("run")
-    if finished:
-        return RunDirectory(Path(finished)).record_of_spec()["identity"]
-    return specs.identity(specs.source_spec(spec))
-
-
-def _spec_of(path: Path, record: Mapping[str, Any]) -> specs.Spec:
-    try:
-        return specs.from_config(record["spec"])
-    except (SpecError, KeyError, TypeError) as error:
-        raise StoreError(f"{path / 'spec.json'} is not of this version: {error}") from error
-
-
-def _check_same(path: Path, record: Mapping[str, Any], spec: specs.Spec) -> dict[str, Any]:
-    """The branches that the directory knows, provided that it is `spec`'s.
-
-    Raises:
-      StoreError: the trunk's science or a branch's kind and options differ; names them.
-    """
-    old = specs.science(_spec_of(path, record))
-    if specs.identity(spec) != record["identity"]:
-        different = "; ".join(specs.differences(old, specs.science(spec)))
-        raise StoreError(
-            f"{path} holds another experiment ({different or record['identity']}); "
-            "choose another --workdir"
-        )
-    known = record["branches"]
-    for name, new in _branch_records(spec).items():
-        if name in known and known[name]["identity"] != new["identity"]:
-            raise StoreError(
-                f"{path} holds a branch '{name}' with other options "
-                f"({json.dumps(known[name]['science'])} there, {json.dumps(new['science'])} here); "
-                "give the new one another name"
-            )
-    return dict(known)

@@ -1,6 +1,5 @@
 """`run.py`: exit statuses, what is printed where, and what wrong input is answered with."""
 
-import logging
 import os
 import re
 import shlex
@@ -16,7 +15,6 @@ from tiny import (
     arguments,
     assert_same_run,
     data_file,
-    experiment,
     flip_byte,
     results,
     tiny_spec,
@@ -24,7 +22,7 @@ from tiny import (
 )
 
 from lth_jax import build, data
-from lth_jax.commands import run, running
+from lth_jax.commands import running
 from lth_jax.results import from_csv
 from lth_jax.spec import default_config, flatten
 from lth_jax.store import RunDirectory
@@ -34,24 +32,6 @@ QUICK = arguments(levels=1, replicates=1, branches="reinit,random_mask")
 LONG = arguments(
     levels=1, replicates=1, branches="()", train__steps="2000000", eval__every="250000"
 )
-
-
-@pytest.fixture
-def main(tmp_path, monkeypatch, capsys):
-    """`run.main` in an empty folder; gives its status and what it printed.
-
-    What is compiled is shared; the processes below build for themselves.
-    """
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(logging.getLogger("lth_jax"), "handlers", [])
-    monkeypatch.setattr(build, "build", experiment)
-
-    def main(*arguments):
-        status = run.main(list(arguments))
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return main
 
 
 @pytest.fixture

@@ -1,14 +1,12 @@
 """Transfers from the command line: the source first, the target from its tickets, safely."""
 
-import logging
-
 import jax
 import numpy as np
 import pytest
-from tiny import Jobs, StopAt, arguments, assert_same_run, experiment, host, results
+from tiny import Jobs, StopAt, arguments, assert_same_run, host, results
 
 from lth_jax import build, data, flights, load_ticket
-from lth_jax.commands import run, running
+from lth_jax.commands import running
 from lth_jax.results import TRUNK, RunId
 from lth_jax.store import RunDirectory, checkpoints
 from lth_jax.tickets import load_trained
@@ -17,21 +15,6 @@ SMALL = {"levels": 1, "replicates": 1, "branches": "transfer,transfer_reinit"}
 HALVES = arguments(**SMALL, data__part="2/2")
 SOURCE = ["--config.source.data.part=1/2"]
 CLASSES = arguments(**SMALL, data__train_size=0, data__classes=(5, 6, 7, 8, 9))
-
-
-@pytest.fixture
-def main(tmp_path, monkeypatch, capsys):
-    """`run.main` in an empty folder, what is compiled shared; gives status, output and errors."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(logging.getLogger("lth_jax"), "handlers", [])
-    monkeypatch.setattr(build, "build", experiment)
-
-    def main(*arguments):
-        status = run.main(list(arguments))
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return main
 
 
 @pytest.fixture

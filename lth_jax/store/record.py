@@ -1,0 +1,120 @@
+"""`spec.json`: whose directory it is, which branches it knows, and what it was made with."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lth_jax import spec as specs
+from lth_jax._version import __version__
+from lth_jax.errors import SpecError, StoreError
+
+FORMAT = 1
+RECORD = {
+    "name": str, "identity": str, "spec": dict, "branches": dict, "versions": dict, "command": list,
+}  # fmt: skip
+VERSIONED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint")
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """The content of `path`'s `spec.json`.
+
+    Raises:
+      StoreError: it is missing, damaged, or of another format.
+    """
+    file = path / "spec.json"
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+        found = record["format"]
+    except FileNotFoundError:
+        raise StoreError(f"{path} holds no run: it has no spec.json") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{file} is damaged: {error}") from error
+    if found != FORMAT:
+        raise StoreError(f"{path} has format {found}; this version reads {FORMAT}")
+    wrong = [name for name, kind in RECORD.items() if not isinstance(record.get(name), kind)]
+    if wrong or not all({"identity", "science"} <= {*b} for b in record["branches"].values()):
+        raise StoreError(f"{file} is damaged: wrong {', '.join(wrong or ['branches'])}")
+    return record
+
+
+def new_record(
+    spec: specs.Spec, name: str, branches: Mapping[str, Any], command: Sequence[str]
+) -> dict[str, Any]:
+    """What `spec.json` says of an experiment; `branches` are all that the directory knows."""
+    return {
+        "format": FORMAT,
+        "name": name,
+        "identity": specs.identity(spec),
+        "spec": specs.to_dict(spec),
+        "branches": dict(branches),
+        "versions": versions(),
+        "command": list(command),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of this package and of those that the numbers depend on."""
+    return {"lth_jax": __version__} | {name: importlib.metadata.version(name) for name in VERSIONED}
+
+
+def branch_records(spec: specs.Spec) -> dict[str, Any]:
+    """The identity and the science of each branch that the spec names."""
+    source = _source_identity(spec)
+    records = {}
+    for name in spec.branches:
+        branch = spec.branch_spec(name)
+        records[name] = {
+            "identity": specs.branch_identity(branch, source),
+            "science": specs.branch_science(branch, source),
+        }
+    return records
+
+
+def _source_identity(spec: specs.Spec) -> str:
+    """The identity of the experiment that transfers start from, or an empty string."""
+    if not spec.source:
+        return ""
+    finished = spec.source.get("run")
+    if finished:
+        return read_record(Path(finished))["identity"]
+    return specs.identity(specs.source_spec(spec))
+
+
+def spec_of(path: Path, record: Mapping[str, Any]) -> specs.Spec:
+    """The spec that a record holds.
+
+    Raises:
+      StoreError: this version does not know one of its fields.
+    """
+    try:
+        return specs.from_config(record["spec"])
+    except (SpecError, KeyError, TypeError) as error:
+        raise StoreError(f"{path / 'spec.json'} is not of this version: {error}") from error
+
+
+def check_same(path: Path, record: Mapping[str, Any], spec: specs.Spec) -> dict[str, Any]:
+    """The branches that the directory knows, provided that it is `spec`'s.
+
+    Raises:
+      StoreError: the trunk's science or a branch's kind and options differ; names them.
+    """
+    old = specs.science(spec_of(path, record))
+    if specs.identity(spec) != record["identity"]:
+        different = "; ".join(specs.differences(old, specs.science(spec)))
+        raise StoreError(
+            f"{path} holds another experiment ({different or record['identity']}); "
+            "choose another --workdir"
+        )
+    known = record["branches"]
+    for name, new in branch_records(spec).items():
+        if name in known and known[name]["identity"] != new["identity"]:
+            raise StoreError(
+                f"{path} holds a branch '{name}' with other options "
+                f"({json.dumps(known[name]['science'])} there, {json.dumps(new['science'])} here); "
+                "give the new one another name"
+            )
+    return dict(known)
