@@ -48,11 +48,11 @@ class Observer(Protocol):
         total_steps: int,
         done_steps: int,
     ) -> None:
-        """The experiment is built; `done_steps` of its `total_steps` were done by earlier runs."""
+        """The experiment is built; `done_steps` of its `total_steps` are those of finished runs."""
         ...
 
-    def level_started(self, level: int, density: float, runs: int, steps: int) -> None:
-        """`runs` runs begin or go on at `level`; `steps` are still to do over all of them."""
+    def level_started(self, level: int, density: float, runs: int, steps: int, done: int) -> None:
+        """`runs` runs begin or go on at `level`: `done` of their `steps` in all lie behind them."""
         ...
 
     def advanced(
@@ -95,7 +95,7 @@ class SilentObserver:
     ) -> None:
         """Pass over the event."""
 
-    def level_started(self, level: int, density: float, runs: int, steps: int) -> None:
+    def level_started(self, level: int, density: float, runs: int, steps: int, done: int) -> None:
         """Pass over the event."""
 
     def advanced(

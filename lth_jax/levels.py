@@ -60,8 +60,9 @@ class LevelTrainer:
           Interrupted: a signal came; everything done is saved.
         """
         flights = self._take_off(level, jobs)
-        steps = sum((f.last - f.step) * len(f.jobs) for f in flights)
-        self.observer.level_started(level, _density(jobs), len(jobs), steps)
+        steps = sum((f.last - f.first) * len(f.jobs) for f in flights)
+        done = sum((f.step - f.first) * len(f.jobs) for f in flights)
+        self.observer.level_started(level, _density(jobs), len(jobs), steps, done)
         with ThreadPoolExecutor(self.workers) as pool:
             self._fly(level, flights, pool)
             self._write_curves(level, flights)

@@ -3,7 +3,12 @@
 import atexit
 import os
 import shutil
+import signal
 import tempfile
+
+# A shell starts its background jobs deaf to Ctrl-C, and they pass it on to the processes of tests.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Before JAX is imported, and inherited by every process that a test starts.
 _CACHES = tempfile.mkdtemp(prefix="lth_jax_tests_")

@@ -38,10 +38,10 @@ def test_the_events_of_a_level_add_up(tmp_path):
     found = by_level(recorder)
     assert list(found) == [0, 1]
     for level, runs in ((0, 2), (1, 6)):
-        _, density, started, steps = found[level]["started"]
+        _, density, started, steps, done = found[level]["started"]
         rows = [row for row in store.rows.values() if row.level == level]
         assert started == runs
-        assert steps == runs * 12
+        assert (steps, done) == (runs * 12, 0)
         assert density == pytest.approx(rows[0].density)
         assert sum(event[1] for event in found[level]["advanced"]) == steps
         _, finished, seconds = found[level]["finished"]
@@ -97,7 +97,7 @@ def test_what_is_saved_is_at_most_one_pause_old(tmp_path, monkeypatch):
     recorder = Recorder()
     train(tmp_path / "cut", tiny_spec(**fields), observer=recorder)
     assert recorder.of("note") == [("level 0 goes on from step 8 of 12",)]
-    assert recorder.of("level_started") == [(0, 1.0, 1, 4)]
+    assert recorder.of("level_started") == [(0, 1.0, 1, 12, 8)]
     train(tmp_path / "whole", tiny_spec(**fields))
     assert_same_run(tmp_path / "cut", tmp_path / "whole")
 

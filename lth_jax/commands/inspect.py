@@ -27,7 +27,7 @@ def main(arguments: Sequence[str]) -> int:
     """Prints what the run directory holds; gives the exit status."""
     parser = _Parser(prog="python -m lth_jax inspect", description=__doc__)
     parser.add_argument("run", type=Path, metavar="RUN", help="the run directory")
-    parser.add_argument("--level", type=int, help="the layers of one level, too")
+    parser.add_argument("--level", type=int, help="the layers of one level")
     parser.add_argument("--replicate", type=int, default=0, help="of which replicate (0)")
     try:
         options = parser.parse_args(list(arguments))
@@ -51,7 +51,9 @@ def _inspect(path: Path, level: int | None, replicate: int) -> None:
         console.print(line)
     if store.rows:
         console.print(ResultsTable(store.sorted_rows()))
-    if layers is not None:
+    if layers is None:
+        _print_kept(console, store, replicate)
+    else:
         console.print(f"layers of level {level}, replicate {replicate}")
         console.print(layers)
     _print_checkpoints(console, store)
@@ -71,6 +73,37 @@ def _progress(store: RunDirectory, record: Mapping[str, Any]) -> Iterator[str]:
     yield f"status: {status}, {done} of {len(planned)} runs"
     yield f"versions: {versions}"
     yield f"command: {' '.join(record['command'])}"
+
+
+def _print_kept(console: Console, store: RunDirectory, replicate: int) -> None:
+    """The weights kept in each layer, a level a line, where that fits."""
+    from rich.measure import Measurement
+    from rich.table import Table
+
+    from lth_jax.store.checkpoints import Damaged, read_manifest
+
+    counts = {}
+    folder = store.checkpoint(replicate, "initial").parent
+    for path in folder.glob("level_*"):
+        try:
+            counts[int(path.name.removeprefix("level_"))] = read_manifest(path).meta["layers"]
+        except Damaged:
+            continue  # named among the checkpoints
+    if not counts:
+        return
+    table = Table(box=None, pad_edge=False)
+    for name in ("level", *next(iter(counts.values())), "all"):
+        table.add_column(name.removesuffix("/kernel"), justify="right", no_wrap=True)
+    for level, layers in sorted(counts.items()):
+        kept = [pair[0] for pair in layers.values()]
+        table.add_row(str(level), *(f"{number:,}" for number in (*kept, sum(kept))))
+    console.print(f"weights kept in each layer, replicate {replicate}")
+    unbounded = console.options.update(width=10_000)
+    if Measurement.get(console, unbounded, table).maximum <= console.width:
+        console.print(table)
+    else:
+        console.print(f"  {len(table.columns) - 2} layers are too many for a table: see --level")
+    console.print()
 
 
 def _layers(store: RunDirectory, level: int, replicate: int) -> RenderableType:

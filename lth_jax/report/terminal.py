@@ -63,6 +63,11 @@ class TimeLeft:
         while len(self._samples) > 2 and self._samples[1][0] <= now - SECONDS_OF_RATE:
             self._samples.popleft()
 
+    def skip(self, steps: int) -> None:
+        """Take note of `steps` run-steps that an earlier session did."""
+        self._done += steps
+        self._samples = deque((when, done + steps) for when, done in self._samples)
+
     def seconds(self) -> float | None:
         """An estimate that counts down between advances; None until there is a rate."""
         if self._done >= self._total:
@@ -138,12 +143,13 @@ class Terminal:
         if done_steps and done_steps < total_steps:
             self.note(f"{percent(done_steps / total_steps)} of the steps are done already")
 
-    def level_started(self, level: int, density: float, runs: int, steps: int) -> None:
+    def level_started(self, level: int, density: float, runs: int, steps: int, done: int) -> None:
         """Begin a bar, or a line."""
-        self._level_steps, self._level_done = steps, 0
+        self._left.skip(done)
+        self._level_steps, self._level_done = steps, done
         self._density, self._latest = density, ""
         if not self._live:
-            self._log(f"{self._title(level)}: {runs} runs, {steps:,} steps to do")
+            self._log(f"{self._title(level)}: {runs} runs, {steps - done:,} steps to do")
             return
         if self._progress is None:
             self._progress = progress = self._new_progress()
@@ -151,7 +157,8 @@ class Terminal:
             progress.start()
         else:
             progress = self._progress
-        progress.reset(self._task, total=steps, description=self._title(level), latest="")
+        title = self._title(level)
+        progress.reset(self._task, total=steps, completed=done, description=title, latest="")
 
     def advanced(
         self, level: int, steps: int, loss: float | None, val_accuracy: float | None

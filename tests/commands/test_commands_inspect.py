@@ -29,6 +29,16 @@ def test_it_shows_progress_layers_and_checkpoints_without_loading_arrays(
     assert "mask/fc1/kernel  bool[64, 8]  512 bytes" in out
 
 
+def test_it_shows_what_each_layer_keeps_at_each_level(finished, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert inspect.main([str(finished)]) == 0
+    words = " ".join(capsys.readouterr().out.split())
+    assert "replicate 0 level fc1 output all 0 512 80 592 1 359 68 427" in words
+    monkeypatch.setenv("COLUMNS", "20")
+    assert inspect.main([str(finished)]) == 0
+    assert "see --level" in " ".join(capsys.readouterr().out.split())
+
+
 def test_a_run_that_lacks_branches_is_not_finished(tmp_path, capsys):
     train(tmp_path, tiny_spec(levels=0, replicates=1, branches=()))
     record = tmp_path / "spec.json"

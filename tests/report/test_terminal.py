@@ -50,7 +50,7 @@ def watch(observer: Observer, clock: Clock, levels: int = 3, seconds: float = 1.
     """An experiment of ten advances a level, each taking `seconds`."""
     observer.experiment_started(**HEADER)
     for level in range(levels):
-        observer.level_started(level, 0.8**level, 9, 1000)
+        observer.level_started(level, 0.8**level, 9, 1000, 0)
         for index in range(10):
             clock.now += seconds
             observer.advanced(level, 100, None, None)
@@ -91,7 +91,7 @@ def test_live_shows_loss_accuracy_density_and_time_left_in_one_line():
     console, clock = live_console(), Clock()
     terminal = Terminal(console, clock)
     terminal.experiment_started(**HEADER)
-    terminal.level_started(2, 0.64, 9, 1000)
+    terminal.level_started(2, 0.64, 9, 1000, 0)
     for _ in range(2):
         clock.now += 1
         terminal.advanced(2, 100, 0.25, 0.975)
@@ -116,7 +116,7 @@ def test_an_interruption_gives_the_cursor_back():
     def interrupted() -> None:
         with terminal:
             terminal.experiment_started(**HEADER)
-            terminal.level_started(0, 1.0, 3, 1000)
+            terminal.level_started(0, 1.0, 3, 1000, 0)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -167,6 +167,20 @@ def test_time_left_counts_earlier_sessions_as_done_but_not_as_fast():
         clock.now += 1
         left.advance(100)
     assert left.seconds() == pytest.approx(1)
+
+
+def test_a_level_that_goes_on_starts_where_it_stood():
+    console, clock = plain_console(), Clock()
+    terminal = Terminal(console, clock)
+    terminal.experiment_started(**HEADER)
+    terminal.level_started(0, 1.0, 9, 1000, 600)
+    for _ in range(3):
+        clock.now += 10
+        terminal.advanced(0, 100, None, None)
+    assert "9 runs, 400 steps to do" in text(console)
+    *_, line = text(console).splitlines()
+    assert "900 of 1,000 steps" in line
+    assert line.endswith("3:30 left")  # 21 of 30 advances
 
 
 def test_time_left_follows_the_rate_of_the_last_minute():
