@@ -77,7 +77,13 @@ def rows_of(path, branch):
 # --- Criteria, scopes, schedules ------------------------------------------------------------
 
 
-@pytest.mark.parametrize("criterion", sorted(CRITERIA))
+@pytest.mark.parametrize(
+    "criterion",
+    [
+        name if name in ("magnitude", "synflow") else pytest.param(name, marks=pytest.mark.slow)
+        for name in sorted(CRITERIA)
+    ],
+)
 def test_every_criterion_prunes_to_exactly_the_schedule_s_counts(tmp_path, criterion, plain):
     """Invariant 13, and level 0 is trained under every criterion, the same."""
     spec = tiny_spec(**ONE | {"levels": 2}, pruning__criterion=criterion)
@@ -352,13 +358,7 @@ OVERRIDES = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name",
-    [
-        name if name in ("optimizer", "steps") else pytest.param(name, marks=pytest.mark.slow)
-        for name in OVERRIDES
-    ],
-)
+@pytest.mark.parametrize("name", OVERRIDES)
 def test_a_retrain_takes_its_own_training_options(tmp_path, jobs, name):
     """And starts from the ticket all the same."""
     options, steps = OVERRIDES[name]

@@ -408,7 +408,9 @@ def test_runs_side_by_side_give_the_same_bits(tmp_path, late, single_steps):
     assert_same_run(tmp_path, late)
 
 
-@pytest.mark.parametrize("poll", [3, 20, 55])
+@pytest.mark.parametrize(
+    "poll", [3, *(pytest.param(poll, marks=pytest.mark.slow) for poll in (20, 55))]
+)
 def test_side_by_side_stopped_and_resumed_is_bit_for_bit_the_same(
     tmp_path, late, single_steps, poll
 ):
@@ -447,7 +449,7 @@ def big(tmp_path_factory):
     [
         ["levels", "replicates", "branches", "draws"],
         ["draws", "branches", "replicates", "levels"],
-        ["replicates", "draws", "levels", "branches"],
+        pytest.param(["replicates", "draws", "levels", "branches"], marks=pytest.mark.slow),
     ],
     ids="-".join,
 )
@@ -560,7 +562,7 @@ def test_a_damaged_initialization_is_drawn_again_with_the_same_bits(two, three):
     assert_same_run(two, three)
 
 
-@pytest.mark.parametrize("missing", [False, True])
+@pytest.mark.parametrize("missing", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_damaged_rewind_point_is_trained_again_with_the_same_bits(tmp_path, late, missing):
     train(tmp_path, tiny_spec(rewind__step="7", levels=1))
     rewind = tmp_path / "checkpoints" / "replicate_1" / "rewind"

@@ -85,6 +85,7 @@ def test_the_source_is_an_experiment_of_its_own(main, tmp_path):
     assert trunk_rows(tmp_path / "x") == trunk_rows(tmp_path / "z")
 
 
+@pytest.mark.slow
 def test_a_second_start_trains_nothing(main, tmp_path, monkeypatch):
     status, first, _ = main(*HALVES, *SOURCE, "--workdir=x")
     assert status == 0
