@@ -277,6 +277,7 @@ def test_reshuffle_permutes_the_kept_values_within_each_layer():
         assert np.any(mine[m] != old[m])
 
 
+@pytest.mark.slow
 def test_a_reshuffle_is_uniform_over_positions():
     mask = {"w": jnp.asarray([[True, False, True, True]])}
     at = branch_point()
@@ -292,6 +293,7 @@ def test_a_reshuffle_is_uniform_over_positions():
         np.testing.assert_allclose(counts, 1 / 3, atol=4 * np.sqrt(2 / 9 / 300))
 
 
+@pytest.mark.slow
 def test_reinit_from_ticket_draws_from_its_layers_kept_values_with_replacement():
     for _, m, old, mine, _ in lenet_layers("reinit_from_ticket"):
         kept, drawn = old[m], mine[m]
@@ -308,6 +310,7 @@ def test_signed_constant_is_the_sign_times_the_layers_initial_deviation():
         assert {-1, 1} == set(np.sign(mine[m]))
 
 
+@pytest.mark.slow
 def test_constant_random_sign_has_the_same_magnitudes_and_signs_of_its_own():
     for _, m, old, mine, first in lenet_layers("constant_random_sign"):
         np.testing.assert_allclose(np.abs(mine[m]), first.std(), rtol=1e-5)
@@ -316,6 +319,7 @@ def test_constant_random_sign_has_the_same_magnitudes_and_signs_of_its_own():
         assert abs(np.mean(np.sign(mine[m]) * np.sign(old[m]))) < bound
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sigma", [0.5, 3.0])
 def test_noise_has_its_share_of_the_layers_initial_deviation(sigma):
     for _, m, old, mine, first in lenet_layers("noise", sigma=sigma):

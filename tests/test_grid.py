@@ -80,7 +80,7 @@ def rows_of(path, branch):
 @pytest.mark.parametrize(
     "criterion",
     [
-        name if name in ("magnitude", "synflow") else pytest.param(name, marks=pytest.mark.slow)
+        name if name == "synflow" else pytest.param(name, marks=pytest.mark.slow)
         for name in sorted(CRITERIA)
     ],
 )
@@ -130,7 +130,7 @@ def test_snip_of_the_trained_network_is_another_one(tmp_path):
     assert (masks[1] == masks[2]).all()
 
 
-@pytest.mark.parametrize("scope", ["global", "erdos_renyi"])
+@pytest.mark.parametrize("scope", ["global", pytest.param("erdos_renyi", marks=pytest.mark.slow)])
 def test_every_scope_prunes_to_its_targets(tmp_path, scope):
     spec = tiny_spec(**ONE | {"levels": 2}, pruning__scope=scope, pruning__criterion="random",
                      pruning__layer_rates=(), pruning__densities=(0.4, 0.1))  # fmt: skip

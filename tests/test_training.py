@@ -150,7 +150,7 @@ def test_stacked_runs_come_apart_again():
 # --- Invariant 10: one compilation ----------------------------------------------------------
 
 
-@pytest.mark.parametrize("group", [1, 3])
+@pytest.mark.parametrize("group", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_one_compilation_serves_all_masks_starts_keys_and_chunks(compilations, group):
     case = setting(group)
     program, start = case.program, case.start

@@ -358,6 +358,7 @@ def test_a_start_that_goes_on_repeats_nothing(tmp_path, whole, single_steps):
     assert_same_run(tmp_path, whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["flip", "manifest", "remove", "all"])
 def test_a_damaged_progress_is_said_and_not_used(tmp_path, whole, single_steps, damage):
     with pytest.raises(Interrupted):

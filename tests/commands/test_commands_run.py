@@ -96,6 +96,7 @@ def test_the_default_workdir_is_named_after_config_and_identity(main, tmp_path):
     assert len(results(folder)) == 3
 
 
+@pytest.mark.slow
 def test_the_command_line_and_the_library_give_the_same_bits(main, tmp_path):
     assert main(*QUICK, "--workdir=x")[0] == 0
     train(tmp_path / "y", tiny_spec(levels=1, replicates=1))
@@ -119,6 +120,7 @@ def test_a_run_that_diverges_exits_1_with_one_line(main, tmp_path):
     assert main(*arguments(train__learning_rate="1e30"), "--workdir=x")[0] == 1
 
 
+@pytest.mark.slow
 def test_damaged_checkpoints_are_warned_of(main, tmp_path):
     assert main(*QUICK, "--workdir=x")[0] == 0
     flip_byte(data_file(tmp_path / "x" / "checkpoints" / "replicate_0" / "level_01"))

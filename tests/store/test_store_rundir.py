@@ -391,6 +391,7 @@ run.save_progress({"a": np.arange(5)}, {"level": 0})
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["manifest", "rename", "between", "text", "curve"])
 def test_a_killed_save_is_never_valid_and_is_cleaned_up_at_the_next_opening(path, moment):
     killed = subprocess.run([sys.executable, "-c", KILLED, str(path), moment], timeout=60)
