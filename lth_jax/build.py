@@ -69,16 +69,15 @@ def check(spec: Spec) -> None:
 
 
 def check_transfers(spec: Spec, source: Spec) -> None:
-    """Whether `source`'s networks fit `spec`'s, where the data is known before it is loaded.
+    """Whether `source`'s networks fit `spec`'s; loads a dataset that nothing is known of.
 
     Raises:
       SpecError: they differ in more than the output layer.
+      DataError: the data cannot be had.
     """
     shapes = []
     for one in (source, spec):
-        facts = data.facts(one.data.name)
-        if not facts:
-            return
+        facts = data.facts(one.data.name) or data.facts_of(_load(one))
         shape, classes = _shape(one, facts.shape), _classes(one, facts.classes)
         shapes.append(_check_shapes(one, shape, classes, facts.train)[2])
     try:
@@ -95,13 +94,7 @@ def build(spec: Spec) -> Experiment:
       DataError: the data cannot be had, or the split sizes do not fit it.
     """
     check(spec)
-    whole = data.load(
-        spec.data.name,
-        data_dir=spec.data.data_dir,
-        manual_dir=spec.data.manual_dir,
-        cache_dir=spec.data.cache_dir,
-    )
-    whole = data.reshaped(whole, side=spec.data.side, channels=spec.data.channels)
+    whole = data.reshaped(_load(spec), side=spec.data.side, channels=spec.data.channels)
     splits = data.split(
         whole,
         validation_size=spec.data.validation_size,
@@ -136,6 +129,15 @@ def build(spec: Spec) -> Experiment:
         parameters=_parameter_rows(spec, params, rates),
         data=f"{whole.name}: {examples} training, {len(splits.validation.labels)} validation, "
         f"{len(splits.test.labels)} test images of {'×'.join(map(str, shape))} ({whole.origin})",
+    )
+
+
+def _load(spec: Spec) -> data.Dataset:
+    return data.load(
+        spec.data.name,
+        data_dir=spec.data.data_dir,
+        manual_dir=spec.data.manual_dir,
+        cache_dir=spec.data.cache_dir,
     )
 
 

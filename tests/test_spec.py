@@ -405,6 +405,7 @@ REFUSED = [
     ("branch.reinit.draws", "x", "an integer"),
     ("branch.reinit.levels", (0,), "levels from 1"),
     ("branch.reinit.levels", 4, "a tuple"),
+    ("branch.reinit.levels", (2, 13), "levels of the trunk, which has 1 to 12"),
     ("branch.reinit.kind", 4, "a string"),
     ("pretrain", 1, "True or False"),
     ("model.init", 1, "a string"),

@@ -16,6 +16,7 @@ from lth_jax.data.dataset import (
     Splits,
     check_classes,
     check_sizes,
+    facts_of,
     reshaped,
     split,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "check_sizes",
     "embedded",
     "facts",
+    "facts_of",
     "load",
     "reshaped",
     "split",

@@ -53,6 +53,16 @@ class Facts(NamedTuple):
     test: int
 
 
+def facts_of(dataset: Dataset) -> Facts:
+    """What would have been known of a loaded dataset."""
+    return Facts(
+        shape=dataset.train_images.shape[1:],
+        classes=dataset.num_classes,
+        train=len(dataset.train_labels),
+        test=len(dataset.test_labels),
+    )
+
+
 class Split(NamedTuple):
     """Images uint8 `[n, height, width, channels]` and their labels int32 `[n]`."""
 

@@ -290,3 +290,8 @@ def _check_branches(spec: Spec, need: Any) -> None:
         )
         need(options.momentum < 1, field + "momentum", "below 1; negative: that of train")
         need(all(level >= 1 for level in options.levels), field + "levels", "levels from 1 on")
+        need(
+            name not in spec.branches or all(level <= spec.levels for level in options.levels),
+            field + "levels",
+            f"levels of the trunk, which has 1 to {spec.levels} (config.levels)",
+        )

@@ -7,6 +7,7 @@ from tiny import Jobs, StopAt, arguments, assert_same_run, host, results
 
 from lth_jax import build, data, flights, load_ticket
 from lth_jax.commands import running
+from lth_jax.data import digits
 from lth_jax.results import TRUNK, RunId
 from lth_jax.store import RunDirectory, checkpoints
 from lth_jax.tickets import load_trained
@@ -247,7 +248,14 @@ def test_a_source_that_is_no_run_is_refused(main, tmp_path, untrained):
     assert err.count("\n") == 1
 
 
-def test_other_shapes_are_refused_before_the_source_is_trained(main, tmp_path, untrained):
+@pytest.mark.parametrize("known", [True, False])
+def test_other_shapes_are_refused_before_the_source_is_trained(
+    main, tmp_path, untrained, monkeypatch, known
+):
+    """Also where nothing is known of a dataset before it is loaded."""
+    if not known:
+        monkeypatch.setattr("lth_jax.data.facts", lambda _: None)
+        monkeypatch.setattr("lth_jax.data.load", lambda name, **_: digits.load(name, None))
     status, _, err = main(*HALVES, "--config.source.data.side=16", "--workdir=x")
     assert status == 2
     assert "config.source: fc1/kernel is 256×8 in the source and 64×8 here" in err
