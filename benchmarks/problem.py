@@ -58,7 +58,7 @@ def make_problem(kind: str, data_dir: str) -> Problem:
     spec = from_config(load_config("configs/lenet_mnist.py", [], ()))
     whole = synthetic() if kind == "synthetic" else load_mnist(data_dir, kind == "auto")
     splits = data.split(whole, validation_size=spec.data.validation_size)
-    model = MODELS[spec.model.name](whole.num_classes, hidden=spec.model.hidden)
+    model = MODELS[spec.model.name].make(whole.num_classes, hidden=spec.model.hidden)
     example = jnp.zeros((1, *whole.train_images.shape[1:]), jnp.float32)
     params = model.init(derive(spec.seed, "init", 0), example)["params"]
     problem = Problem(

@@ -14,13 +14,13 @@ from lth_jax.branches import BRANCHES, new_heads
 from lth_jax.errors import SpecError, nearest
 from lth_jax.events import ParameterRow
 from lth_jax.experiment import Experiment, optimizer_of
-from lth_jax.models import INITIALIZERS, MODELS
+from lth_jax.models import DTYPES, INITIALIZERS, MODELS, STEMS, options
 from lth_jax.models.base import Model
 from lth_jax.optimizers import OPTIMIZERS
 from lth_jax.pruning import schedules
 from lth_jax.pruning.criteria import CRITERIA
 from lth_jax.pruning.masks import exact, prunable
-from lth_jax.spec import Spec, TrainSpec, duration_steps
+from lth_jax.spec import ModelSpec, Spec, TrainSpec, duration_steps, to_dict
 from lth_jax.states import Examples, in_batches
 from lth_jax.trees import PyTree, named_leaves, size
 
@@ -33,7 +33,7 @@ def check(spec: Spec) -> None:
       DataError: an unknown dataset.
     """
     _known("model.name", spec.model.name, MODELS)
-    _known("model.init", spec.model.init, INITIALIZERS)
+    _check_model(spec)
     _known("train.optimizer", spec.train.optimizer, OPTIMIZERS)
     _known("pruning.criterion", spec.pruning.criterion, CRITERIA)
     if spec.pruning.at == "rewind" and CRITERIA[spec.pruning.criterion].needs_training:
@@ -68,6 +68,29 @@ def check(spec: Spec) -> None:
         _check_shapes(spec, _shape(spec, facts.shape), _classes(spec, facts.classes), examples)
 
 
+def _check_model(spec: Spec) -> None:
+    """Whether the model's options are known, and such as it takes."""
+    _known("model.init", spec.model.init, INITIALIZERS)
+    _known("model.stem", spec.model.stem, STEMS)
+    _known("model.dtype", spec.model.dtype, DTYPES)
+    taken = options(spec.model.name)
+    for name, default in to_dict(ModelSpec()).items():
+        value = getattr(spec.model, name)
+        if name not in ("name", *taken) and value != default:
+            raise SpecError(
+                f"config.model.{name}={value!r}: {spec.model.name} does not take it; "
+                f"accepted: {', '.join(taken)}"
+            )
+
+
+def _model(spec: Spec, classes: int) -> Model:
+    """The network that the spec names, for that many classes."""
+    given = {name: getattr(spec.model, name) for name in options(spec.model.name)}
+    if given.get("dropout", 0) < 0:
+        del given["dropout"]
+    return MODELS[spec.model.name].make(classes, **given)
+
+
 def check_transfers(spec: Spec, source: Spec) -> None:
     """Whether `source`'s networks fit `spec`'s; loads a dataset that nothing is known of.
 
@@ -95,6 +118,9 @@ def build(spec: Spec) -> Experiment:
     """
     check(spec)
     whole = data.reshaped(_load(spec), side=spec.data.side, channels=spec.data.channels)
+    drawn = whole.train_images.shape[1:]
+    shape = _shape(spec, drawn)
+    whole = data.padded(whole, shape[:2])
     splits = data.split(
         whole,
         validation_size=spec.data.validation_size,
@@ -105,7 +131,6 @@ def build(spec: Spec) -> Experiment:
         part=spec.data.part,
     )
     examples = len(splits.train.labels)
-    shape = whole.train_images.shape[1:]
     classes = _classes(spec, whole.num_classes)
     model, optimizer, params = _check_shapes(spec, shape, classes, examples)
     rates = prunable(params, spec.pruning.layer_rates)
@@ -128,7 +153,8 @@ def build(spec: Spec) -> Experiment:
         rates=rates,
         parameters=_parameter_rows(spec, params, rates),
         data=f"{whole.name}: {examples} training, {len(splits.validation.labels)} validation, "
-        f"{len(splits.test.labels)} test images of {'×'.join(map(str, shape))} ({whole.origin})",
+        f"{len(splits.test.labels)} test images of {'×'.join(map(str, drawn))}"
+        f"{f', padded to {shape[0]}×{shape[1]}' if shape != drawn else ''} ({whole.origin})",
     )
 
 
@@ -148,10 +174,22 @@ def _classes(spec: Spec, count: int) -> int:
 
 
 def _shape(spec: Spec, shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """The shape of an image after `data.side` and `data.channels`."""
+    """The shape of an image after `data.side` and `data.channels`, as the network takes it.
+
+    Raises:
+      SpecError: it is smaller than the network takes.
+    """
     height, width, channels = shape
-    side = spec.data.side
-    return side or height, side or width, spec.data.channels or channels
+    height, width = spec.data.side or height, spec.data.side or width
+    family = MODELS[spec.model.name]
+    if min(height, width) < family.least:
+        raise SpecError(
+            f"config.model.name={spec.model.name!r}: it takes images from {family.least}×"
+            f"{family.least} pixels on, and those of {spec.data.name} are {height}×{width}; "
+            f"accepted: data.side={max(family.least, family.padded)}, or another network"
+        )
+    padded = family.padded
+    return max(height, padded), max(width, padded), spec.data.channels or channels
 
 
 def targets_of(
@@ -192,7 +230,7 @@ def _check_shapes(
 ) -> tuple[Model, optax.GradientTransformation, PyTree]:
     """Model, optimizer and parameter shapes, provided that the spec fits data of that shape."""
     _check_training(spec, spec.train, examples)
-    model = MODELS[spec.model.name](classes, hidden=spec.model.hidden, init=spec.model.init)
+    model = _model(spec, classes)
     optimizer = optimizer_of(spec)
     example = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     params = jax.eval_shape(model.init, jax.random.key(0), example)["params"]

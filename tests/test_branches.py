@@ -230,7 +230,7 @@ def test_reinit_keeps_the_mask_and_draws_fresh_weights():
 @cache
 def lenet_point():
     """LeNet-300-100 at initialization, a fifth of its weights kept: enough to see distributions."""
-    model, transform = MODELS["mlp"](10), optimizer("adam")
+    model, transform = MODELS["mlp"].make(10), optimizer("adam")
     fresh = lambda key: new_state(model, transform, key, jnp.zeros((1, 28, 28, 1)))  # noqa: E731
     start = fresh(jax.random.key(0))
     mask = random_mask(start.params, keep=0.2)

@@ -39,6 +39,18 @@ def test_the_default_spec_names_what_exists():
         ),
         ({"branch": {"reint": {"draws": 2}}}, "config.branch.reint", "'reinit'?"),
         ({"model": {"init": "glorot"}}, "config.model.init='glorot'", "'glorot_"),
+        ({"model": {"name": "resnet18", "stem": "x"}}, "config.model.stem='x'", "small"),
+        ({"model": {"dtype": "float16"}}, "config.model.dtype='float16'", "bfloat16"),
+        (
+            {"model": {"dropout": 0.5}},
+            "config.model.dropout=0.5: mlp does not take it",
+            "accepted: hidden, init, dtype",
+        ),
+        (
+            {"model": {"name": "vgg16"}},
+            "config.model.name='vgg16': it takes images from 16×16",
+            "data.side=16",
+        ),
         (
             {"branches": ("retrain",), "branch": {"retrain": {"optimizer": "adm"}}},
             "config.branch.retrain.optimizer='adm'",

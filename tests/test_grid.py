@@ -389,3 +389,19 @@ def test_another_number_of_steps_compiles_no_other_program(tmp_path, compilation
     compilations.clear()
     train(tmp_path / "b", tiny_spec(**fields, branch={"retrain": {"steps": "31"}}))
     assert compilations == []
+
+
+@pytest.mark.slow
+def test_a_convolutional_network_is_pruned_rewound_and_pruned_again(tmp_path):
+    """Criteria that look at gradients too: their Hessians go through our convolutions."""
+    conv = {"model__name": "conv2", "model__width": 0.05, "model__hidden": (300, 100)}
+    conv |= {"branches": ("reinit", "random_mask")}
+    train(tmp_path / "x", tiny_spec(replicates=1, **conv))
+    assert len(results(tmp_path / "x")) == 3 + 2 * 2
+    mask = level(tmp_path / "x", 2)
+    wanted = experiment(tiny_spec(replicates=1, **conv)).targets[2]
+    for names, kept in wanted.items():
+        assert sum(int(mask[f"mask/{name}"].sum()) for name in names) == kept
+    grasp = ONE | conv | {"branches": ()}
+    train(tmp_path / "y", tiny_spec(**grasp, pruning__criterion="grasp"))
+    assert results(tmp_path / "y")[0] == results(tmp_path / "x")[0]

@@ -17,6 +17,7 @@ from lth_jax.data.dataset import (
     check_classes,
     check_sizes,
     facts_of,
+    padded,
     reshaped,
     split,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "facts",
     "facts_of",
     "load",
+    "padded",
     "reshaped",
     "split",
 ]

@@ -209,6 +209,24 @@ def reshaped(dataset: Dataset, *, side: int = 0, channels: int = 0) -> Dataset:
     return dataset
 
 
+def padded(dataset: Dataset, sides: tuple[int, int]) -> Dataset:
+    """The dataset with black pixels around its images, up to (height, width) `sides`."""
+    height, width = dataset.train_images.shape[1:3]
+    if (height, width) == sides:
+        return dataset
+    above, left = (sides[0] - height) // 2, (sides[1] - width) // 2
+    border = (
+        (0, 0),
+        (above, sides[0] - height - above),
+        (left, sides[1] - width - left),
+        (0, 0),
+    )
+    return dataset._replace(
+        train_images=np.pad(dataset.train_images, border),
+        test_images=np.pad(dataset.test_images, border),
+    )
+
+
 def _scaled(images: np.ndarray, factor: float, side: int) -> np.ndarray:
     from PIL import Image
 

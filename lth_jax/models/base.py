@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import flax.linen as nn
 import jax
 
+from lth_jax.models.convolution import conv_general_dilated
 from lth_jax.trees import PyTree
 
 Variables = Mapping[str, PyTree]
@@ -28,18 +29,39 @@ class Model(NamedTuple):
 
 
 def from_linen(module: nn.Module) -> Model:
-    """The pair of a Flax Linen module whose `__call__` takes `(x, train)`."""
+    """The pair of a Flax Linen module whose `__call__` takes `(x, train)`.
+
+    Its convolutions get gradients that are fast inside a compiled loop (`models.convolution`).
+    """
 
     def init(key: jax.Array, x: jax.Array) -> Variables:
-        return module.init(key, x, train=False)
+        with nn.intercept_methods(_fast_convolutions):
+            return module.init(key, x, train=False)
 
     def apply(
         variables: Variables, x: jax.Array, train: bool, rngs: dict[str, jax.Array]
     ) -> tuple[jax.Array, PyTree]:
         state = {name: tree for name, tree in variables.items() if name != "params"}
-        if not train or not state:
-            return cast(jax.Array, module.apply(variables, x, train=train, rngs=rngs)), state
-        logits, new_state = module.apply(variables, x, train=train, rngs=rngs, mutable=list(state))
-        return logits, new_state
+        with nn.intercept_methods(_fast_convolutions):
+            if not train or not state:
+                return cast(jax.Array, module.apply(variables, x, train=train, rngs=rngs)), state
+            return cast(
+                tuple[jax.Array, PyTree],
+                module.apply(variables, x, train=train, rngs=rngs, mutable=list(state)),
+            )
 
     return Model(init, apply)
+
+
+def _fast_convolutions(
+    method: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    context: nn.module.InterceptorContext,
+) -> Any:
+    """Calls a convolution with our gradients, unless its module has a function of its own."""
+    module = context.module
+    if isinstance(module, nn.Conv) and module.conv_general_dilated is None:
+        # The module is this call's own copy; Flax forbids only what would outlive it.
+        object.__setattr__(module, "conv_general_dilated", conv_general_dilated)
+    return method(*args, **kwargs)

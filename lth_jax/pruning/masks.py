@@ -21,9 +21,9 @@ def exact(value: float | str | Fraction) -> Fraction:
     return value if isinstance(value, Fraction) else Fraction(str(value))
 
 
-def is_kernel(_name: str, leaf: Any) -> bool:
-    """Whether a leaf is a kernel: two or more dimensions, so no bias and no norm scale."""
-    return jnp.ndim(leaf) >= 2
+def is_kernel(name: str, leaf: Any) -> bool:
+    """Whether a leaf is a kernel: two or more dimensions, and no bias, norm scale or embedding."""
+    return jnp.ndim(leaf) >= 2 and not name.endswith(("bias", "scale", "embedding"))
 
 
 def prunable(

@@ -20,11 +20,20 @@ REWINDS = ("weights", "learning_rate", "finetune")
 
 @dataclasses.dataclass(frozen=True)
 class ModelSpec:
-    """The network: for `mlp`, its `hidden` layer sizes and the initialization of its kernels."""
+    """The network, the initialization of its kernels, and options that some networks take.
+
+    `hidden`: layer sizes of `mlp`. `width`: factor of a network's layers. `dropout`: its rate;
+    negative is the network's own. `stem`: of residual and dense networks, for `small` images or as
+    for `imagenet`. `dtype`: what is computed in, `float32` or `bfloat16`; parameters are float32.
+    """
 
     name: str = "mlp"
     hidden: tuple[int, ...] = (300, 100)
     init: str = "glorot_normal"
+    width: float = 1.0
+    dropout: float = -1.0
+    stem: str = "small"
+    dtype: str = "float32"
 
 
 @dataclasses.dataclass(frozen=True)

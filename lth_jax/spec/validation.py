@@ -168,6 +168,8 @@ def _check(spec: Spec) -> None:
     need(1 <= spec.replicates <= 1000, "replicates", "1 to 1000")
     need(0 <= spec.levels <= 1000, "levels", "0 to 1000")
     need(all(width >= 1 for width in spec.model.hidden), "model.hidden", "widths of at least 1")
+    need(0 < spec.model.width < math.inf, "model.width", "a number above 0")
+    need(spec.model.dropout < 1, "model.dropout", "below 1; negative: the network's own")
     need(spec.data.validation_size >= 1, "data.validation_size", "at least 1")
     need(spec.data.train_size >= 0, "data.train_size", "0 (all) or more")
     need(spec.data.test_size >= 0, "data.test_size", "0 (all) or more")

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from lth_jax.data import Dataset, check_classes, load, reshaped, split
+from lth_jax.data import Dataset, check_classes, load, padded, reshaped, split
 from lth_jax.errors import DataError
 
 CLASSES = 5
@@ -197,3 +197,12 @@ def test_colour_becomes_nothing_else(numbered, channels):
     assert str(error.value) == (
         f"config.data.channels={channels}: numbered has 3 channels; accepted: 0 or 3"
     )
+
+
+def test_padding_puts_black_around_every_image(tiny):
+    found = padded(tiny, (8, 7))
+    assert found.train_images.shape == (6, 8, 7, 1)
+    assert found.test_images.shape == (4, 8, 7, 1)
+    np.testing.assert_array_equal(found.train_images[:, 1:6, 1:6], tiny.train_images)
+    assert found.train_images.sum() == tiny.train_images.sum()
+    assert padded(tiny, (5, 5)) is tiny

@@ -1,0 +1,112 @@
+"""What the families are made of: named initializations, convolutions, norms and pooling."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+# Kernel initializations by name. `glorot_normal` is "Gaussian Glorot" (Frankle & Carbin 2019,
+# Figure 2), a plain normal distribution of variance 2 / (fan_in + fan_out); JAX's function of that
+# name truncates it.
+INITIALIZERS = {
+    "glorot_normal": nn.initializers.variance_scaling(1.0, "fan_avg", "normal"),
+    "glorot_uniform": nn.initializers.variance_scaling(1.0, "fan_avg", "uniform"),
+    "he_normal": nn.initializers.variance_scaling(2.0, "fan_in", "normal"),
+    "he_uniform": nn.initializers.variance_scaling(2.0, "fan_in", "uniform"),
+    "lecun_normal": nn.initializers.variance_scaling(1.0, "fan_in", "normal"),
+}
+
+# Computation types by name; parameters are float32 whatever the type.
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+class Network(nn.Module):
+    """What every network of the zoo has.
+
+    Attributes:
+      classes: number of logits.
+      kernel_init: the kernels' initialization, one of `INITIALIZERS`.
+      dtype: what is computed in, one of `DTYPES`; parameters and logits are float32.
+    """
+
+    classes: int
+    kernel_init: str = "glorot_normal"
+    dtype: str = "float32"
+
+    def dense(self, features: int, name: str) -> nn.Dense:
+        """A linear layer with bias."""
+        return nn.Dense(
+            features,
+            kernel_init=INITIALIZERS[self.kernel_init],
+            dtype=DTYPES[self.dtype],
+            name=name,
+        )
+
+    def conv(
+        self,
+        features: int,
+        width: int,
+        name: str,
+        *,
+        stride: int = 1,
+        padding: str | Sequence[tuple[int, int]] = "SAME",
+        bias: bool = True,
+    ) -> nn.Conv:
+        """A convolution with square kernels of `width` pixels."""
+        if padding == "SAME":
+            # Alike on both sides, as in the papers' code; "SAME" puts more at the end if strided.
+            padding = [(width // 2, width // 2)] * 2
+        return nn.Conv(
+            features,
+            (width, width),
+            (stride, stride),
+            padding=padding,
+            use_bias=bias,
+            kernel_init=INITIALIZERS[self.kernel_init],
+            dtype=DTYPES[self.dtype],
+            name=name,
+        )
+
+    def norm(self, train: bool, name: str) -> nn.BatchNorm:
+        """Batch normalization, with running statistics of momentum 0.9."""
+        return nn.BatchNorm(
+            use_running_average=not train, momentum=0.9, dtype=DTYPES[self.dtype], name=name
+        )
+
+    def dropout(self, rate: float, x: jax.Array, train: bool) -> jax.Array:
+        """`x` with a share `rate` dropped in training."""
+        return nn.Dropout(rate, deterministic=not train)(x) if rate else x
+
+    def output(self, x: jax.Array) -> jax.Array:
+        """The linear layer `output`, float32 [batch, classes]."""
+        return self.dense(self.classes, "output")(x).astype(jnp.float32)
+
+
+def max_pool(x: jax.Array) -> jax.Array:
+    """The largest of each window of 2×2 pixels; a row or column left over is dropped."""
+    return nn.max_pool(x, (2, 2), (2, 2))
+
+
+def stem_pool(x: jax.Array) -> jax.Array:
+    """The largest of each 3×3 pixels with stride 2 and a border of 1, as after ImageNet stems."""
+    border: Any = ((1, 1), (1, 1))  # Flax's annotation knows names alone
+    return nn.max_pool(x, (3, 3), (2, 2), padding=border)
+
+
+def flat(x: jax.Array) -> jax.Array:
+    """[batch, ...] as [batch, features]."""
+    return x.reshape(x.shape[0], -1)
+
+
+def global_mean(x: jax.Array) -> jax.Array:
+    """The mean over the pixels: [batch, height, width, channels] as [batch, channels]."""
+    return jnp.mean(x, (1, 2))
+
+
+def scaled(features: int, width: float) -> int:
+    """`features` times `width`, rounded, at least one."""
+    return max(1, round(features * width))

@@ -1,0 +1,62 @@
+"""ViT-Tiny (Dosovitskiy et al. 2021; sizes of Touvron et al. 2021) on patches of 4×4 pixels."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+
+from lth_jax.models.layers import DTYPES, Network, scaled
+
+
+class ViT(Network):
+    """Pre-norm transformer over patches, whose outputs are averaged instead of a class token.
+
+    Queries, keys, values and their projection are layers of their own, so that each is ranked by
+    itself. The positions' embedding is no kernel and never pruned.
+
+    Attributes:
+      depth: number of blocks.
+      features: of a token.
+      heads: of attention.
+      patch: its side in pixels.
+      rate: of dropout after attention and within the feed-forward layers.
+    """
+
+    depth: int = 12
+    features: int = 192
+    heads: int = 3
+    patch: int = 4
+    width: float = 1.0
+    rate: float = 0.0
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        """Logits [batch, classes] of images [batch, height, width, channels]."""
+        head = scaled(self.features // self.heads, self.width)
+        features = self.heads * head
+        x = self.conv(features, self.patch, "patches", stride=self.patch, padding="VALID")(x)
+        x = x.reshape(x.shape[0], -1, features)
+        positions = self.param(
+            "position_embedding", nn.initializers.normal(0.02), (1, x.shape[1], features)
+        )
+        x = x + positions.astype(x.dtype)
+        for block in range(1, self.depth + 1):
+            x = x + self._attention(self._norm(x, f"block{block}_norm1"), f"block{block}", train)
+            y = self.dense(4 * features, f"block{block}_fc1")(self._norm(x, f"block{block}_norm2"))
+            y = self.dropout(self.rate, nn.gelu(y), train)
+            x = x + self.dense(features, f"block{block}_fc2")(y)
+        return self.output(self._norm(x, "norm").mean(1))
+
+    def _norm(self, x: jax.Array, name: str) -> jax.Array:
+        return nn.LayerNorm(dtype=DTYPES[self.dtype], name=name)(x)
+
+    def _attention(self, x: jax.Array, name: str, train: bool) -> jax.Array:
+        features = x.shape[-1]
+
+        def split(part: str) -> jax.Array:
+            y = self.dense(features, f"{name}_{part}")(x)
+            return y.reshape(*y.shape[:-1], self.heads, -1)
+
+        y = nn.dot_product_attention(split("query"), split("key"), split("value"))
+        y = self.dense(features, f"{name}_projection")(y.reshape(*y.shape[:2], -1))
+        return self.dropout(self.rate, y, train)
