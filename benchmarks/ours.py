@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from problem import Problem
 
+from lth_jax.data.pixels import Pixels
 from lth_jax.optimizers import OPTIMIZERS
 from lth_jax.pruning.masks import ones_mask
 from lth_jax.states import Examples, Inputs, TrainState, in_batches, new_run, stack_runs
@@ -29,7 +30,7 @@ class Ours:
             momentum=spec.train.momentum,
         )
         self.program = Program(
-            problem.model, optimizer, batch_size=spec.train.batch_size, scale=problem.scale
+            problem.model, optimizer, batch_size=spec.train.batch_size, pixels=Pixels(problem.scale)
         )
         params = jax.tree.map(jnp.asarray, problem.params)
         state = TrainState(params, {}, optimizer.init(params))

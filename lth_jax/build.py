@@ -11,6 +11,7 @@ import optax
 
 from lth_jax import data
 from lth_jax.branches import BRANCHES, new_heads
+from lth_jax.data.pixels import Pixels, statistics
 from lth_jax.errors import SpecError, nearest
 from lth_jax.events import ParameterRow
 from lth_jax.experiment import Experiment, optimizer_of
@@ -120,6 +121,7 @@ def build(spec: Spec) -> Experiment:
     whole = data.reshaped(_load(spec), side=spec.data.side, channels=spec.data.channels)
     drawn = whole.train_images.shape[1:]
     shape = _shape(spec, drawn)
+    pixels = _pixels(spec, whole)
     whole = data.padded(whole, shape[:2])
     splits = data.split(
         whole,
@@ -146,7 +148,7 @@ def build(spec: Spec) -> Experiment:
         validation=in_batches(splits.validation.images, splits.validation.labels, batch),
         test=in_batches(splits.test.images, splits.test.labels, batch),
         example=jnp.zeros((1, *shape), jnp.float32),
-        scale=whole.scale,
+        pixels=pixels,
         steps=duration_steps(spec.train.steps, steps_per_epoch),
         eval_every=duration_steps(spec.eval.every, steps_per_epoch),
         rewind_step=duration_steps(spec.rewind.step, steps_per_epoch),
@@ -165,6 +167,14 @@ def _load(spec: Spec) -> data.Dataset:
         manual_dir=spec.data.manual_dir,
         cache_dir=spec.data.cache_dir,
     )
+
+
+def _pixels(spec: Spec, whole: data.Dataset) -> Pixels:
+    """How the network sees the images of the whole dataset."""
+    standard = ((), ())
+    if spec.data.standardize:
+        standard = statistics(whole.train_images, whole.scale)
+    return Pixels(whole.scale, *standard, crop=spec.data.crop, flip=spec.data.flip)
 
 
 def _classes(spec: Spec, count: int) -> int:
@@ -231,7 +241,7 @@ def _check_shapes(
     """Model, optimizer and parameter shapes, provided that the spec fits data of that shape."""
     _check_training(spec, spec.train, examples)
     model = _model(spec, classes)
-    optimizer = optimizer_of(spec)
+    optimizer = optimizer_of(spec, examples // spec.train.batch_size)
     example = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     params = jax.eval_shape(model.init, jax.random.key(0), example)["params"]
     try:

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from fractions import Fraction
 
 import jax
-import jax.numpy as jnp
 import optax
 
+from lth_jax.data.pixels import Pixels
 from lth_jax.events import ParameterRow
 from lth_jax.models.base import Model
-from lth_jax.optimizers import OPTIMIZERS
+from lth_jax.optimizers import OPTIMIZERS, learning_rate
 from lth_jax.pruning import schedules
 from lth_jax.pruning.criteria import Criterion
 from lth_jax.pruning.gradients import Probe
@@ -34,6 +34,7 @@ class Experiment:
       targets: what each ranked group keeps, by level.
       train, validation, test: the splits on the device; the latter two in batches.
       example: a zero input, float32 [1, height, width, channels].
+      pixels: how stored images become what the network sees.
       steps: the last step of training; rewind_step: the step that survivors return to.
       eval_every: steps between evaluations.
       rates: what may be pruned: leaf name -> multiple of `pruning.fraction`.
@@ -50,7 +51,7 @@ class Experiment:
     validation: Examples
     test: Examples
     example: jax.Array
-    scale: float
+    pixels: Pixels
     steps: int
     eval_every: int
     rewind_step: int
@@ -78,16 +79,17 @@ class Experiment:
             return self
         if train not in self.variants:
             changed = dataclasses.replace(self.spec.train, steps=train.steps)
+            cosine = train.schedule == "cosine"  # which knows where it ends
             spec = dataclasses.replace(self.spec, train=train)
             per_epoch = len(self.train.labels) // train.batch_size
             self.variants[train] = dataclasses.replace(
                 self,
                 spec=spec,
-                optimizer=optimizer_of(spec),
+                optimizer=optimizer_of(spec, per_epoch),
                 steps=duration_steps(train.steps, per_epoch),
                 eval_every=duration_steps(spec.eval.every, per_epoch),
                 # Compiled steps hold the optimizer and the batch; their number they are told.
-                programs=self.programs if train == changed else {},
+                programs=self.programs if train == changed and not cosine else {},
                 variants={},
             )
         return self.variants[train]
@@ -96,7 +98,7 @@ class Experiment:
         """The network and `pruning.examples` training examples, drawn by `key`."""
         count = min(self.spec.pruning.examples, len(self.train.labels))
         chosen = jax.random.permutation(key, len(self.train.labels))[:count]
-        images = self.train.images[chosen].astype(jnp.float32) * self.scale
+        images = self.pixels.prepared(self.train.images[chosen])
         return Probe(self.model.apply, model_state, images, self.train.labels[chosen])
 
     def sizes(self) -> dict[str, int]:
@@ -126,16 +128,26 @@ class Experiment:
                 self.model,
                 self.optimizer,
                 batch_size=self.spec.train.batch_size,
-                scale=self.scale,
+                pixels=self.pixels,
+                label_smoothing=self.spec.train.label_smoothing,
                 group_size=group_size,
             )
         return self.programs[group_size]
 
 
-def optimizer_of(spec: Spec) -> optax.GradientTransformation:
-    """The optimizer that a spec names, with its hyperparameters."""
-    return OPTIMIZERS[spec.train.optimizer](
-        learning_rate=spec.train.learning_rate,
-        weight_decay=spec.train.weight_decay,
-        momentum=spec.train.momentum,
+def optimizer_of(spec: Spec, steps_per_epoch: int) -> optax.GradientTransformation:
+    """The optimizer that a spec names, with its hyperparameters and learning rates."""
+    train = spec.train
+    rate = learning_rate(
+        train.learning_rate,
+        steps=duration_steps(train.steps, steps_per_epoch),
+        warmup=duration_steps(train.warmup, steps_per_epoch),
+        drops=[(duration_steps(when, steps_per_epoch), factor) for when, factor in train.drops],
+        cosine=train.schedule == "cosine",
+    )
+    return OPTIMIZERS[train.optimizer](
+        learning_rate=rate,
+        weight_decay=train.weight_decay,
+        momentum=train.momentum,
+        nesterov=train.nesterov,
     )

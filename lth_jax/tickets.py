@@ -37,7 +37,7 @@ def load_ticket(run: str | Path, level: int, replicate: int = 0) -> Ticket:
     """
     store = RunDirectory.read(Path(run))
     arrays = _checked(store, replicate, level_name(level))
-    optimizer = optimizer_of(store.spec())
+    optimizer = optimizer_of(store.spec(), steps_per_epoch=1)  # its state is the same
     point, step = _rewind_point(store, replicate, level, optimizer)
     if level > 0 and store.spec().rewind.kind != "weights":
         point, step = _trained_point(store, replicate, level, point, step)

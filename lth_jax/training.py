@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from lth_jax.data.pixels import Pixels
 from lth_jax.models.base import Model
 from lth_jax.pruning.steps import masked_step
 from lth_jax.states import Best, Evaluation, Examples, Inputs, Run, TrainState
@@ -51,7 +52,9 @@ class Program:
       model: the network.
       optimizer: the Optax transformation.
       batch_size: examples in a training step.
-      scale: what images are multiplied with (in float32) before the model sees them.
+      pixels: how stored images become what the model sees, in training and in evaluation.
+      label_smoothing: of the training loss (Szegedy et al. 2016): the share of the target that is
+        spread over all classes.
       group_size: runs in a group; see `map_runs`.
 
     All methods take and give pytrees with a leading axis of runs. Runs given to `train` and
@@ -64,11 +67,13 @@ class Program:
         optimizer: optax.GradientTransformation,
         *,
         batch_size: int,
-        scale: float,
+        pixels: Pixels,
+        label_smoothing: float = 0.0,
         group_size: int = 1,
     ):
         self.model, self.optimizer = model, optimizer
-        self.batch_size, self.scale, self.group_size = batch_size, scale, group_size
+        self.batch_size, self.pixels, self.group_size = batch_size, pixels, group_size
+        self.label_smoothing = label_smoothing
         self._compiled: dict[Any, Callable[..., Any]] = {}
 
     def train(self, run: Run, inputs: Inputs, examples: Examples, start: int, stop: int) -> Run:
@@ -114,9 +119,6 @@ class Program:
             self._compiled[name] = mapped.lower(*args).compile()
         return self._compiled[name]
 
-    def _images(self, images: jax.Array) -> jax.Array:
-        return images.astype(jnp.float32) * self.scale
-
     def _train(
         self, run: Run, inputs: Inputs, examples: Examples, start: jax.Array, stop: jax.Array
     ) -> Run:
@@ -161,14 +163,13 @@ class Program:
     ) -> tuple[TrainState, jax.Array]:
         """One masked update, and the minibatch loss before it."""
         rngs = {"dropout": jax.random.fold_in(jax.random.fold_in(inputs.key, 1), step)}
+        key = jax.random.fold_in(jax.random.fold_in(inputs.key, 2), step)
+        images = self.pixels.prepared(self.pixels.augmented(batch.images, key))
 
         def loss_of(params):
             variables = {"params": params, **state.model_state}
-            logits, model_state = self.model.apply(
-                variables, self._images(batch.images), True, rngs
-            )
-            losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
-            return jnp.mean(losses), model_state
+            logits, model_state = self.model.apply(variables, images, True, rngs)
+            return jnp.mean(self._losses(logits, batch.labels)), model_state
 
         (loss, model_state), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
         params, opt_state = masked_step(
@@ -176,13 +177,21 @@ class Program:
         )
         return TrainState(params, model_state, opt_state), loss
 
+    def _losses(self, logits: jax.Array, labels: jax.Array) -> jax.Array:
+        """The training losses, float32 [batch]."""
+        if not self.label_smoothing:
+            return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        targets = jax.nn.one_hot(labels, logits.shape[-1])
+        targets = optax.smooth_labels(targets, self.label_smoothing)
+        return optax.softmax_cross_entropy(logits, targets)
+
     def _measure(self, params: PyTree, model_state: PyTree, examples: Examples) -> Evaluation:
         """Loss and accuracy over [batches, batch, …] examples; padding counts nowhere."""
 
         def add_batch(index, totals):
             images, labels = examples.images[index], examples.labels[index]
             logits, _ = self.model.apply(
-                {"params": params, **model_state}, self._images(images), False, {}
+                {"params": params, **model_state}, self.pixels.prepared(images), False, {}
             )
             valid = labels >= 0
             losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels * valid)

@@ -8,6 +8,7 @@ import numpy as np
 from small_networks import CLASSES, SCALE, SHAPE, mlp, optimizer, training_set, validation_set
 
 from lth_jax.branches import BRANCHES, BranchPoint, Ticket
+from lth_jax.data.pixels import Pixels
 from lth_jax.pruning.criteria import CRITERIA, Scoring
 from lth_jax.pruning.masks import kept_counts, ones_mask, prunable
 from lth_jax.pruning.selection import prune
@@ -51,7 +52,7 @@ GOLDEN_CONTROLS = {
 
 def test_the_lottery_ticket_loop_gives_its_golden_numbers():
     model, transform = mlp(), optimizer("adam", learning_rate=0.1, weight_decay=0.0)
-    program = Program(model, transform, batch_size=10, scale=SCALE)
+    program = Program(model, transform, batch_size=10, pixels=Pixels(SCALE))
 
     def fresh(key):
         return new_state(model, transform, key, EXAMPLE)

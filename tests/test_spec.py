@@ -40,6 +40,7 @@ OPERATIONAL = {
 BESIDE = {
     "pretrain": {"source": {"data": {"name": "mnist"}}},
     "pruning.densities": {"levels": 1},
+    "train.nesterov": {"train": {"nesterov": True, "optimizer": "momentum"}},
 }
 
 
@@ -71,7 +72,8 @@ def another(field):
         "train.steps": "7ep", "eval.every": "7ep", "rewind.step": "7ep",
         "data.classes": (3, 1), "data.labels": "original", "data.part": "1/2",
         "pruning.schedule": "one_shot", "pruning.densities": (0.5, 0.1), "pruning.at": "rewind",
-        "rewind.kind": "finetune",
+        "rewind.kind": "finetune", "train.schedule": "cosine", "train.warmup": "7ep",
+        "train.drops": (("7ep", 0.1),),
     }  # fmt: skip
     if field in special:
         return special[field]
@@ -410,6 +412,17 @@ REFUSED = [
     ("pretrain", 1, "True or False"),
     ("model.init", 1, "a string"),
     ("model.width", 0.0, "a number above 0"),
+    ("train.nesterov", True, "True with train.optimizer momentum alone"),
+    ("train.schedule", "step", "constant or cosine"),
+    ("train.warmup", "x", "steps or epochs"),
+    ("train.drops", 100, "(duration, factor) pairs"),
+    ("train.drops", (("100", 0.1, 2),), "(duration, factor) pairs"),
+    ("train.drops", (("1e3", 0.1),), "(duration, factor) pairs with factors above 0"),
+    ("train.drops", (("100", 0.0),), "(duration, factor) pairs with factors above 0"),
+    ("train.label_smoothing", 1.0, "0 to below 1"),
+    ("data.standardize", 1, "True or False"),
+    ("data.crop", -1, "0 (none) or pixels"),
+    ("data.flip", 1, "True or False"),
     ("model.dropout", 1.0, "below 1; negative: the network's own"),
     ("model.stem", 1, "a string"),
     ("model.dtype", 1, "a string"),

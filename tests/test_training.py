@@ -27,6 +27,7 @@ from small_networks import (
     validation_set,
 )
 
+from lth_jax.data.pixels import Pixels
 from lth_jax.models.base import Model
 from lth_jax.optimizers import OPTIMIZERS
 from lth_jax.pruning.masks import ones_mask
@@ -75,7 +76,7 @@ class Setting(NamedTuple):
 @cache
 def setting(group=1):
     model, transform = norm_and_dropout(), optimizer("adam")
-    program = Program(model, transform, batch_size=BATCH, scale=SCALE, group_size=group)
+    program = Program(model, transform, batch_size=BATCH, pixels=Pixels(SCALE), group_size=group)
     return Setting(program, new_state(model, transform, jax.random.key(5), EXAMPLE), group)
 
 
@@ -210,7 +211,9 @@ def numbered():
 
 @cache
 def recording_program(name, group):
-    return Program(recorder(), optimizer(name), batch_size=BATCH, scale=SCALE, group_size=group)
+    return Program(
+        recorder(), optimizer(name), batch_size=BATCH, pixels=Pixels(SCALE), group_size=group
+    )
 
 
 @cache
@@ -285,7 +288,7 @@ def test_epochs_and_keys_differ_in_order():
 
 def test_a_dense_run_equals_a_plain_optax_loop():
     model, transform = mlp(), optimizer("adamw")
-    program = Program(model, transform, batch_size=BATCH, scale=SCALE)
+    program = Program(model, transform, batch_size=BATCH, pixels=Pixels(SCALE))
     start = new_state(model, transform, jax.random.key(5), EXAMPLE)
     case = Setting(program, start, 1)
     ours = single(case.train([0, 25]))
@@ -438,7 +441,7 @@ def oracle():
 def test_a_perfect_predictor_scores_exactly_one(count, batch_size, wrong):
     labels = np.random.default_rng(count).integers(0, CLASSES, count)
     images = labels[:, None, None, None] * np.ones((1, *SHAPE), np.float32)
-    program = Program(oracle(), optax.sgd(0.1), batch_size=1, scale=1.0)
+    program = Program(oracle(), optax.sgd(0.1), batch_size=1, pixels=Pixels(1.0))
     state = new_state(program.model, program.optimizer, jax.random.key(0), EXAMPLE)
     state = state._replace(params={"wrong": jnp.float32(wrong)})
     result = jax.jit(program._measure)(state.params, {}, in_batches(images, labels, batch_size))
@@ -460,7 +463,7 @@ def test_a_broken_prediction_for_padding_counts_nowhere():
         logits = jnp.where(x[:, 0, 0, :1] == 0, jnp.nan, jnp.asarray([[9.0, 0.0, 0.0]]))
         return logits, {}
 
-    program = Program(Model(lambda *_: {}, apply), optax.sgd(0.1), batch_size=1, scale=1.0)
+    program = Program(Model(lambda *_: {}, apply), optax.sgd(0.1), batch_size=1, pixels=Pixels(1.0))
     images, labels = np.ones((5, *SHAPE), np.float32), np.zeros(5, np.int32)
     # Compiled, XLA may turn a product with a mask into a select by itself.
     with jax.disable_jit():
@@ -497,7 +500,7 @@ LOGITS = {
 
 @cache
 def constant_program():
-    return Program(constant(), optax.sgd(0.1), batch_size=1, scale=1.0)
+    return Program(constant(), optax.sgd(0.1), batch_size=1, pixels=Pixels(1.0))
 
 
 def evaluated(names):
@@ -567,5 +570,51 @@ def test_images_are_scaled_as_the_dataset_says():
 
     measure = partial(Program, Model(lambda *_: {}, apply), optax.sgd(0.1), batch_size=1)
     examples = in_batches(np.full((1, *SHAPE), 200, np.uint8), np.zeros(1, np.int32), 1)
-    loss = measure(scale=0.01)._measure({}, {}, examples).loss
+    loss = measure(pixels=Pixels(0.01))._measure({}, {}, examples).loss
     np.testing.assert_allclose(loss, np.log1p(np.exp(-2.0)), rtol=1e-5)
+
+
+def test_a_step_sees_augmented_images_and_an_evaluation_does_not():
+    """Paired: the same images in every run of a replicate at a step, whatever its weights."""
+    seen = []
+
+    def apply(variables, x, train, rngs):
+        jax.debug.callback(lambda x: seen.append((train, np.asarray(x))), x)
+        return jnp.tile(variables["params"]["w"], (len(x), 1)), {}
+
+    model = Model(lambda *_: {"params": {"w": jnp.zeros(CLASSES)}}, apply)
+    pixels = Pixels(SCALE, crop=1, flip=True)
+    program = Program(model, optax.sgd(0.1), batch_size=4, pixels=pixels)
+    images, labels = arrays(4)
+    examples = Examples(jnp.asarray(images), jnp.asarray(labels))
+    key = jax.random.key(5)
+
+    def batch(rate, step):
+        state = TrainState({"w": jnp.full(CLASSES, rate)}, {}, program.optimizer.init({"w": 0.0}))
+        seen.clear()
+        inputs = Inputs({"w": jnp.ones(CLASSES, bool)}, key)
+        program._step(state, inputs, jnp.int32(step), examples)
+        jax.effects_barrier()
+        return seen[0][1]
+
+    plain = np.asarray(images * np.float32(SCALE))
+    np.testing.assert_array_equal(batch(0.0, 3), batch(1.0, 3))
+    assert (batch(0.0, 3) != batch(0.0, 4)).any()
+    assert (batch(0.0, 3) != plain).any()
+    seen.clear()
+    program._measure({"w": jnp.zeros(CLASSES)}, {}, in_batches(images, labels, 4))
+    jax.effects_barrier()
+    np.testing.assert_allclose(seen[0][1], plain, rtol=1e-6)
+
+
+def test_smoothed_labels_are_of_the_training_loss_alone():
+    model = Model(lambda *_: {}, lambda v, x, train, rngs: (v["params"]["logits"], {}))
+    program = Program(model, optax.sgd(0.1), batch_size=1, pixels=Pixels(1.0), label_smoothing=0.3)
+    logits = jnp.asarray([[2.0, 0.0, -1.0]])
+    log_p = np.asarray(jax.nn.log_softmax(logits))[0]
+    found = program._losses(logits, jnp.zeros(1, jnp.int32))
+    np.testing.assert_allclose(found, [-(0.8 * log_p[0] + 0.1 * log_p[1:].sum())], rtol=1e-6)
+    measured = program._measure(
+        {"logits": logits}, {}, in_batches(np.zeros((1, *SHAPE), np.uint8), np.zeros(1, int), 1)
+    )
+    np.testing.assert_allclose(measured.loss, -log_p[0], rtol=1e-6)

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 DURATION = re.compile(r"([0-9]+)(ep)?")
-DURATIONS = ("train.steps", "eval.every", "rewind.step")
+DURATIONS = ("train.steps", "train.warmup", "eval.every", "rewind.step")
+SHAPES = ("constant", "cosine")
 SCOPES = ("layerwise", "global", "erdos_renyi")
 SCHEDULES = ("iterative", "one_shot")
 # Branch kinds that start from the source's tickets.
@@ -42,7 +43,9 @@ class DataSpec:
 
     `classes`: those to keep (empty: all), their `labels` `remapped` to count from 0 or `original`.
     `part`: such as `1/2`, a share of the training set, class by class. `side` and `channels`: of
-    the images, scaled and repeated to them; 0 leaves them.
+    the images, scaled and repeated to them; 0 leaves them. `standardize`: to mean 0 and deviation 1
+    in each channel of the training set. `crop` and `flip`: in training, an image is moved by up to
+    `crop` pixels and mirrored half of the time.
     """
 
     name: str = "digits"
@@ -54,6 +57,9 @@ class DataSpec:
     part: str = ""
     side: int = 0
     channels: int = 0
+    standardize: bool = False
+    crop: int = 0
+    flip: bool = False
     data_dir: str = ""
     manual_dir: str = ""
     cache_dir: str = ""
@@ -61,7 +67,12 @@ class DataSpec:
 
 @dataclasses.dataclass(frozen=True)
 class TrainSpec:
-    """How one network is trained. `steps` is a duration: `5000`, `40ep`."""
+    """How one network is trained. `steps` and `warmup` are durations: `5000`, `40ep`.
+
+    `nesterov`: for the optimizer `momentum`. `schedule`: of the learning rate, `constant` or
+    `cosine` (to 0 at the last step), after a linear `warmup`. `drops`: (duration, factor) pairs, by
+    which a constant rate is multiplied from there on.
+    """
 
     steps: str = "1000"
     batch_size: int = 60
@@ -69,6 +80,11 @@ class TrainSpec:
     learning_rate: float = 1.2e-3
     weight_decay: float = 0.0
     momentum: float = 0.9
+    nesterov: bool = False
+    schedule: str = "constant"
+    warmup: str = "0"
+    drops: tuple[tuple[str, float], ...] = ()
+    label_smoothing: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)

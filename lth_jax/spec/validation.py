@@ -20,6 +20,7 @@ from lth_jax.spec.fields import (
     REWINDS,
     SCHEDULES,
     SCOPES,
+    SHAPES,
     TRANSFERS,
     BranchSpec,
     Spec,
@@ -118,7 +119,9 @@ def _typed(kind: Any, value: Any, field: str) -> Any:
         names = {int: "an integer", float: "a number", str: "a string", bool: "True or False"}
         raise SpecError(f"config.{field}={value!r}: accepted: {names[kind]}")
     if field == "pruning.layer_rates":
-        return _layer_rates(value, field)
+        return _pairs(value, field, "(pattern, multiple) pairs, such as (('output', 0.5),)")
+    if field == "train.drops":
+        return _pairs(value, field, "(duration, factor) pairs, such as (('20000', 0.1),)")
     return _sequence(typing.get_args(kind)[0], value, field)
 
 
@@ -133,15 +136,19 @@ def _sequence(element: type, value: Any, field: str) -> tuple:
     return tuple(_typed(element, part, field) for part in value)
 
 
-def _layer_rates(value: Any, field: str) -> tuple[tuple[str, float], ...]:
-    accepted = "accepted: (pattern, multiple) pairs, such as (('output', 0.5),)"
+def _pairs(value: Any, field: str, accepted: str) -> tuple[tuple[str, float], ...]:
+    """(string, number) pairs; as a duration an integer passes too."""
     if not isinstance(value, tuple | list):
-        raise SpecError(f"config.{field}={value!r}: {accepted}")
+        raise SpecError(f"config.{field}={value!r}: accepted: {accepted}")
     pairs = []
     for pair in value:
-        if not (isinstance(pair, tuple | list) and len(pair) == 2 and isinstance(pair[0], str)):
-            raise SpecError(f"config.{field}: {pair!r} is no pair; {accepted}")
-        pairs.append((pair[0], _typed(float, pair[1], field)))
+        whole = isinstance(pair, tuple | list) and len(pair) == 2
+        first = pair[0] if whole else None
+        if type(first) is int and field == "train.drops":
+            first = str(first)
+        if not isinstance(first, str):
+            raise SpecError(f"config.{field}: {pair!r} is no pair; accepted: {accepted}")
+        pairs.append((first, _typed(float, pair[1], field)))
     return tuple(pairs)
 
 
@@ -182,6 +189,7 @@ def _check(spec: Spec) -> None:
     )
     need(spec.data.side >= 0, "data.side", "0 (as they are) or pixels")
     need(spec.data.channels >= 0, "data.channels", "0 (as they are) or a number of channels")
+    need(spec.data.crop >= 0, "data.crop", "0 (none) or pixels")
     _check_reference(spec)
     need(spec.train.batch_size >= 1, "train.batch_size", "at least 1")
     need(
@@ -196,6 +204,7 @@ def _check(spec: Spec) -> None:
     )
     need(0 <= spec.train.momentum < 1, "train.momentum", "0 to below 1")
     need(spec.eval.batch_size >= 1, "eval.batch_size", "at least 1")
+    _check_training(spec, need)
     need(spec.pruning.scope in SCOPES, "pruning.scope", " or ".join(SCOPES))
     need(spec.pruning.schedule in SCHEDULES, "pruning.schedule", " or ".join(SCHEDULES))
     need(spec.pruning.at in ("", "trained", "rewind"), "pruning.at", "'', trained or rewind")
@@ -219,6 +228,27 @@ def _check(spec: Spec) -> None:
     need(spec.execution.group_size >= 0, "execution.group_size", "0 (automatic) or more")
     need(spec.execution.workers >= 0, "execution.workers", "0 (automatic) or more")
     _check_branches(spec, need)
+
+
+def _check_training(spec: Spec, need: Any) -> None:
+    train = spec.train
+    need(
+        not train.nesterov or train.optimizer == "momentum",
+        "train.nesterov",
+        "True with train.optimizer momentum alone",
+    )
+    need(train.schedule in SHAPES, "train.schedule", " or ".join(SHAPES))
+    need(
+        all(DURATION.fullmatch(when) and factor > 0 for when, factor in train.drops),
+        "train.drops",
+        "(duration, factor) pairs with factors above 0, such as (('20000', 0.1), ('120ep', 0.1))",
+    )
+    need(
+        not train.drops or train.schedule == "constant",
+        "train.drops",
+        "none with train.schedule cosine",
+    )
+    need(0 <= train.label_smoothing < 1, "train.label_smoothing", "0 to below 1")
 
 
 def _check_reference(spec: Spec) -> None:

@@ -10,6 +10,7 @@ import optax
 import pytest
 from small_networks import assert_same_bits, bits, random_mask
 
+from lth_jax.data.pixels import Pixels
 from lth_jax.models import DTYPES, MODELS, options
 from lth_jax.models.resnet import Residual
 from lth_jax.pruning.masks import prunable
@@ -162,7 +163,7 @@ def test_a_factor_of_width_narrows_every_layer_but_the_last():
 def small(name, dtype="float32"):
     given, side = SMALLEST[name]
     model = MODELS[name].make(3, dtype=dtype, **given)
-    program = Program(model, optax.sgd(0.05, momentum=0.9), batch_size=4, scale=1 / 255)
+    program = Program(model, optax.sgd(0.05, momentum=0.9), batch_size=4, pixels=Pixels(1 / 255))
     random = np.random.default_rng(0)
     examples = Examples(
         jnp.asarray(random.integers(0, 256, (8, side, side, 1), np.uint8)),
