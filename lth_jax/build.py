@@ -101,7 +101,7 @@ def check_transfers(spec: Spec, source: Spec) -> None:
     """
     shapes = []
     for one in (source, spec):
-        facts = data.facts(one.data.name) or data.facts_of(_load(one))
+        facts = data.facts(one.data.name) or data.facts_of(load(one))
         shape, classes = _shape(one, facts.shape), _classes(one, facts.classes)
         shapes.append(_check_shapes(one, shape, classes, facts.train)[2])
     try:
@@ -118,7 +118,7 @@ def build(spec: Spec) -> Experiment:
       DataError: the data cannot be had, or the split sizes do not fit it.
     """
     check(spec)
-    whole = data.reshaped(_load(spec), side=spec.data.side, channels=spec.data.channels)
+    whole = data.reshaped(load(spec), side=spec.data.side, channels=spec.data.channels)
     drawn = whole.train_images.shape[1:]
     shape = _shape(spec, drawn)
     pixels = _pixels(spec, whole)
@@ -160,7 +160,12 @@ def build(spec: Spec) -> Experiment:
     )
 
 
-def _load(spec: Spec) -> data.Dataset:
+def load(spec: Spec) -> data.Dataset:
+    """The dataset that the spec names, whole.
+
+    Raises:
+      DataError: it cannot be had.
+    """
     return data.load(
         spec.data.name,
         data_dir=spec.data.data_dir,

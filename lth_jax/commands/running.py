@@ -66,6 +66,8 @@ def _train_source(
             source = dataclasses.replace(source, levels=0)  # pre-training: its dense network alone
         build.check(source)
         build.check_transfers(spec, source)
+        if not (path / "source" / "results.csv").exists():
+            build.load(spec)  # or the source would be trained for data that cannot be had
         _train(source, name=f"{name} (source)", path=path / "source", command=command)
         return path / "source"
     store = RunDirectory.read(Path(finished))

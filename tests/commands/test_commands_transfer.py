@@ -248,6 +248,19 @@ def test_a_source_that_is_no_run_is_refused(main, tmp_path, untrained):
     assert err.count("\n") == 1
 
 
+def test_data_that_cannot_be_had_is_said_before_the_source_is_trained(main, tmp_path, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    places = [f"--config.data.{name}={tmp_path}" for name in ("data_dir", "cache_dir")]
+    target = ["--config.data.name=fashion_mnist", "--config.data.side=8"]
+    status, _, err = main(
+        *HALVES, *target, *places, "--config.source.data.name=digits", "--workdir=x"
+    )
+    assert status == 2
+    assert "fashion_mnist 3.0.1 is nowhere to be had" in err
+    assert not (tmp_path / "x" / "source").exists()
+
+
 @pytest.mark.parametrize("known", [True, False])
 def test_other_shapes_are_refused_before_the_source_is_trained(
     main, tmp_path, untrained, monkeypatch, known
