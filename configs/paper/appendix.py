@@ -13,7 +13,7 @@ with `:NAME,paper` 50,000 steps and 5 replicates.
 - `redraw` (F.3): kept weights shuffled, drawn from their own distribution, or constants.
 - `noise` (F.7): 0.5σ of noise on the initial weights is harmless, 3σ still beats `reinit`.
 
-Cost: 15–60 seconds each on 2 CPU cores.
+Cost: 15–120 seconds each on 2 CPU cores.
 """
 
 from configs.lenet_mnist import get_config as lenet_mnist

@@ -7,7 +7,7 @@ masks reinitialized.
     python run.py --config=configs/paper/figure3.py
     python run.py --config=configs/paper/figure3.py:paper
 
-Cost: about 4 minutes on 2 CPU cores.
+Cost: about 3 minutes on 2 CPU cores.
 Expected: down to 21% tickets learn ever faster and end higher; at 3.6% they are back at the dense
 network's curve. Reinitialized, they only get slower. The paper, about step 15,000: 98.0 / 98.2 /
 98.4 / 98.2 / 98.0 / 97.5 at 100 / 51.3 / 21.1 / 7.0 / 3.6 / 1.9%.

@@ -6,7 +6,7 @@ and ±300 iterations).
     python run.py --config=configs/paper/figure4.py            # laptop: 40% a level, 2,500 steps
     python run.py --config=configs/paper/figure4.py:paper      # 20% a level, 50,000 steps
 
-Cost: about 5 minutes on 2 CPU cores; at paper scale about a day and a half.
+Cost: about 4 minutes on 2 CPU cores; at paper scale about a day and a half.
 Expected: accuracy at early stop rises above the dense network's down to 13.5% of the weights and
 falls below it at about 2.9%; reinitialized masks fall below it from 21% on. At laptop scale
 training stops before overfitting sets in, so early stops come later, relative to the end.

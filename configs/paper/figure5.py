@@ -7,7 +7,7 @@ the level before it. `:iterative` is the same densities pruned level by level.
     python run.py --config=configs/paper/figure5.py:iterative     # iterative, laptop
     python run.py --config=configs/paper/figure5.py:paper         # one-shot, 50,000 steps
 
-Cost: about 4 minutes on 2 CPU cores.
+Cost: about 3 minutes on 2 CPU cores.
 Expected: one-shot tickets too learn faster (67.5–17.6% of the weights) and end higher (95.0–5.17%)
 than the dense network, and fall off earlier than iterative ones.
 """

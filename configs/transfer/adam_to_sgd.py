@@ -5,7 +5,7 @@ Morcos et al. (2019), §4.4, transfer tickets between optimizers.
     python run.py --config=configs/transfer/adam_to_sgd.py
     python run.py --config=configs/transfer/adam_to_sgd.py:paper
 
-Cost: about 4 minutes on 2 CPU cores.
+Cost: about 3 minutes on 2 CPU cores.
 Expected: tickets transfer between optimizers almost without loss.
 """
 

@@ -3,7 +3,7 @@
     python run.py --config=configs/transfer/fashion_mnist_to_mnist.py
     python run.py --config=configs/transfer/fashion_mnist_to_mnist.py:paper
 
-Cost: about 5 minutes on 2 CPU cores.
+Cost: about 3 minutes on 2 CPU cores.
 Expected: closer to the target's own ticket than the other way round: Fashion-MNIST uses every pixel
 that MNIST does.
 """

@@ -7,7 +7,7 @@ source's ticket of the same level.
     python run.py --config=configs/transfer/mnist_to_fashion_mnist.py
     python run.py --config=configs/transfer/mnist_to_fashion_mnist.py:paper
 
-Cost: about 5 minutes on 2 CPU cores.
+Cost: about 3 minutes on 2 CPU cores.
 Expected: the source's ticket falls behind the target's own, the more the sparser: its mask has cut
 off pixels that are always black in MNIST and matter in Fashion-MNIST.
 """
