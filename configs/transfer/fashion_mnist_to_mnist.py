@@ -4,8 +4,8 @@
     python run.py --config=configs/transfer/fashion_mnist_to_mnist.py:paper
 
 Cost: about 3 minutes on 2 CPU cores.
-Expected: closer to the target's own ticket than the other way round: Fashion-MNIST uses every pixel
-that MNIST does.
+Expected: behind MNIST's own ticket by 1.6 points at 22% of the weights, by 4.7 at 5%; half a point
+to one above its own mask with fresh weights.
 """
 
 from configs.transfer.mnist_to_fashion_mnist import get_config as mnist_to_fashion_mnist
