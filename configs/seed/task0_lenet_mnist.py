@@ -10,9 +10,9 @@ data, and two controls are trained beside every ticket.
     python -m lth_jax inspect runs/task0_lenet_mnist-…                # non-zeros, layer by layer
 
 Cost: about 6 minutes on 2 CPU cores; the report's scale about 2 hours.
-Expected: the ticket within a tenth of the dense network's 97.6% down to 6% of the weights, far above
-both controls, and a collapse below 2%: halving leaves the output layer 16 weights of 1,000 at 1.6%
-and 8 at 0.8%, for ten classes. (The report's collapse is deeper: its freezing test froze every
+Expected: the ticket within a tenth of the dense network's 97.6% down to 6% of the weights, far
+above both controls, and a collapse below 2%: halving leaves the output layer 16 weights of 1,000 at
+1.6% and 8 at 0.8%, for ten classes. (The report's collapse is deeper: its freezing test froze every
 negative weight too.)
 """
 

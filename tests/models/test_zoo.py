@@ -56,19 +56,18 @@ SMALLEST = {
     "densenet121": ({"width": 0.05}, 8),
     "vit_tiny": ({"width": 0.05, "dropout": 0.1}, 8),
 }
-# These compile for long.
-DEEP = ("alexnet", "densenet121", "resnet18", "resnet20", "vgg11", "vit_tiny")
-
 # Larger members differ from a smaller one in their number of blocks alone.
-LARGE = ("densenet121", "resnet32", "resnet44", "resnet56", "resnet110", "resnet34", "resnet50")
+LARGE = ("resnet32", "resnet44", "resnet56", "resnet110", "resnet34", "resnet50")
+# Fast to trace and to compile: the fast tests' own.
+FAST = ("mlp", "lenet5", "conv2", "resnet20")
 
 every_model = pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name for name in MODELS],
+    [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in MODELS],
 )
 every_family = pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=pytest.mark.slow) if name in DEEP else name for name in SMALLEST],
+    [name if name == "mlp" else pytest.param(name, marks=pytest.mark.slow) for name in SMALLEST],
 )
 
 
@@ -129,6 +128,7 @@ def test_with_imagenet_s_stem_and_classes_the_counts_are_the_published_ones(name
     assert counts(params)[0] == published
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in MODELS if name not in LARGE])
 def test_the_least_image_is_enough(name):
     family = MODELS[name]
@@ -219,8 +219,10 @@ def test_bfloat16_computes_in_half_and_keeps_float32(name):
     assert {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {jnp.dtype("float32")}
     x = examples.images.astype(jnp.float32) / 255
     variables = {"params": state.params, **state.model_state}
-    half, _ = program.model.apply(variables, x, False, {})
-    exact, _ = full.model.apply(variables, x, False, {})
+    half, exact = (
+        jax.jit(lambda v, x, p=p: p.model.apply(v, x, False, {})[0])(variables, x)
+        for p in (program, full)
+    )
     assert half.dtype == exact.dtype == jnp.float32
     assert bits(half) != bits(exact)
     np.testing.assert_allclose(half, exact, rtol=0.1, atol=0.1)
@@ -231,9 +233,10 @@ def test_an_image_s_logits_do_not_depend_on_its_batch_in_evaluation(name):
     program, examples, state = small(name)
     x = examples.images.astype(jnp.float32) / 255
     variables = {"params": state.params, **state.model_state}
-    logits, unchanged = program.model.apply(variables, x, False, {})
+    apply = jax.jit(lambda v, x: program.model.apply(v, x, False, {}))
+    logits, unchanged = apply(variables, x)
     assert_same_bits(unchanged, state.model_state)
-    alone, _ = program.model.apply(variables, x[3:4], False, {})
+    alone, _ = apply(variables, x[3:4])
     np.testing.assert_allclose(alone[0], logits[3], rtol=1e-4, atol=1e-5)
 
 
