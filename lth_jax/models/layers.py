@@ -20,8 +20,9 @@ INITIALIZERS = {
     "lecun_normal": nn.initializers.variance_scaling(1.0, "fan_in", "normal"),
 }
 
-# Computation types by name; parameters are float32 whatever the type.
-DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+# What layers are told to compute in, by name; parameters are float32 whatever it is. Told nothing,
+# they follow their parameters: float32, and float64 where a score is checked in it.
+DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
 
 
 class Network(nn.Module):
@@ -82,8 +83,9 @@ class Network(nn.Module):
         return nn.Dropout(rate, deterministic=not train)(x) if rate else x
 
     def output(self, x: jax.Array) -> jax.Array:
-        """The linear layer `output`, float32 [batch, classes]."""
-        return self.dense(self.classes, "output")(x).astype(jnp.float32)
+        """The linear layer `output`, [batch, classes], at least float32."""
+        logits = self.dense(self.classes, "output")(x)
+        return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
 
 
 def max_pool(x: jax.Array) -> jax.Array:
