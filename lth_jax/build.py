@@ -15,7 +15,7 @@ from lth_jax.data.pixels import Pixels, statistics
 from lth_jax.errors import SpecError, nearest
 from lth_jax.events import ParameterRow
 from lth_jax.experiment import Experiment, optimizer_of
-from lth_jax.models import DTYPES, INITIALIZERS, MODELS, STEMS, options
+from lth_jax.models import DTYPES, INITIALIZERS, MODELS, STEMS
 from lth_jax.models.base import Model
 from lth_jax.optimizers import OPTIMIZERS
 from lth_jax.pruning import schedules
@@ -74,7 +74,7 @@ def _check_model(spec: Spec) -> None:
     _known("model.init", spec.model.init, INITIALIZERS)
     _known("model.stem", spec.model.stem, STEMS)
     _known("model.dtype", spec.model.dtype, DTYPES)
-    taken = options(spec.model.name)
+    taken = MODELS[spec.model.name].options()
     for name, default in to_dict(ModelSpec()).items():
         value = getattr(spec.model, name)
         if name not in ("name", *taken) and value != default:
@@ -86,10 +86,11 @@ def _check_model(spec: Spec) -> None:
 
 def _model(spec: Spec, classes: int) -> Model:
     """The network that the spec names, for that many classes."""
-    given = {name: getattr(spec.model, name) for name in options(spec.model.name)}
+    member = MODELS[spec.model.name]
+    given = {name: getattr(spec.model, name) for name in member.options()}
     if given.get("dropout", 0) < 0:
         del given["dropout"]
-    return MODELS[spec.model.name].make(classes, **given)
+    return member.make(classes, **given)
 
 
 def check_transfers(spec: Spec, source: Spec) -> None:
@@ -196,14 +197,14 @@ def _shape(spec: Spec, shape: tuple[int, ...]) -> tuple[int, int, int]:
     """
     height, width, channels = shape
     height, width = spec.data.side or height, spec.data.side or width
-    family = MODELS[spec.model.name]
-    if min(height, width) < family.least:
+    member = MODELS[spec.model.name]
+    if min(height, width) < member.least:
         raise SpecError(
-            f"config.model.name={spec.model.name!r}: it takes images from {family.least}×"
-            f"{family.least} pixels on, and those of {spec.data.name} are {height}×{width}; "
-            f"accepted: data.side={max(family.least, family.padded)}, or another network"
+            f"config.model.name={spec.model.name!r}: it takes images from {member.least}×"
+            f"{member.least} pixels on, and those of {spec.data.name} are {height}×{width}; "
+            f"accepted: data.side={max(member.least, member.padded)}, or another network"
         )
-    padded = family.padded
+    padded = member.padded
     return max(height, padded), max(width, padded), spec.data.channels or channels
 
 

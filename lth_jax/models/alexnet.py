@@ -13,11 +13,11 @@ class AlexNet(Network):
 
     Attributes:
       width: factor of all layers but the last.
-      rate: of dropout before each hidden layer.
+      dropout: its rate before each hidden layer.
     """
 
     width: float = 1.0
-    rate: float = 0.5
+    dropout: float = 0.5
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
@@ -31,6 +31,6 @@ class AlexNet(Network):
                 x = max_pool(x)
         x = flat(x)
         for index in (1, 2):
-            x = self.dropout(self.rate, x, train)
+            x = self.dropped(self.dropout, x, train)
             x = nn.relu(self.dense(scaled(4096, self.width), f"fc{index}")(x))
         return self.output(x)

@@ -20,12 +20,12 @@ class Conv(Network):
     Attributes:
       pairs: of convolutions, with 64, 128, 256, … channels.
       width: factor of all layers but the last.
-      rate: of dropout after each pooling and hidden layer (the paper's §4 uses 0.5).
+      dropout: its rate after each pooling and hidden layer (the paper's §4 uses 0.5).
     """
 
     pairs: int = 1
     width: float = 1.0
-    rate: float = 0.0
+    dropout: float = 0.0
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
@@ -34,9 +34,9 @@ class Conv(Network):
             for index in (2 * pair + 1, 2 * pair + 2):
                 channels = scaled(64 * 2**pair, self.width)
                 x = nn.relu(self.conv(channels, 3, f"conv{index}")(x))
-            x = self.dropout(self.rate, max_pool(x), train)
+            x = self.dropped(self.dropout, max_pool(x), train)
         x = flat(x)
         for index in (1, 2):
             x = nn.relu(self.dense(scaled(256, self.width), f"fc{index}")(x))
-            x = self.dropout(self.rate, x, train)
+            x = self.dropped(self.dropout, x, train)
         return self.output(x)

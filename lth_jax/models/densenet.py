@@ -8,19 +8,17 @@ import jax.numpy as jnp
 
 from lth_jax.models.layers import Network, global_mean, scaled, stem_pool
 
-BLOCKS = {121: (6, 12, 24, 16)}
-
 
 class DenseNet(Network):
     """Blocks whose every layer sees all that came before it, halved in between (DenseNet-BC).
 
     Attributes:
-      depth: one of `BLOCKS`.
+      blocks: layers in each block.
       width: factor of the growth rate, 32.
       stem: `small` (a 3×3 convolution) or `imagenet` (7×7 with stride 2, then pooling).
     """
 
-    depth: int = 121
+    blocks: tuple[int, ...] = (6, 12, 24, 16)
     width: float = 1.0
     stem: str = "small"
 
@@ -35,8 +33,7 @@ class DenseNet(Network):
         if large:
             x = nn.relu(self.norm(train, "norm")(x))
             x = stem_pool(x)
-        blocks = BLOCKS[self.depth]
-        for block, layers in enumerate(blocks, start=1):
+        for block, layers in enumerate(self.blocks, start=1):
             for layer in range(1, layers + 1):
                 name = f"block{block}_layer{layer}"
                 y = nn.relu(self.norm(train, f"{name}_norm1")(x))
@@ -44,7 +41,7 @@ class DenseNet(Network):
                 y = nn.relu(self.norm(train, f"{name}_norm2")(y))
                 y = self.conv(growth, 3, f"{name}_conv2", bias=False)(y)
                 x = jnp.concatenate([x, y], -1)
-            if block < len(blocks):
+            if block < len(self.blocks):
                 x = nn.relu(self.norm(train, f"transition{block}_norm")(x))
                 x = self.conv(x.shape[-1] // 2, 1, f"transition{block}_conv", bias=False)(x)
                 x = nn.avg_pool(x, (2, 2), (2, 2))

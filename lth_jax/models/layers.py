@@ -78,7 +78,7 @@ class Network(nn.Module):
             use_running_average=not train, momentum=0.9, dtype=DTYPES[self.dtype], name=name
         )
 
-    def dropout(self, rate: float, x: jax.Array, train: bool) -> jax.Array:
+    def dropped(self, rate: float, x: jax.Array, train: bool) -> jax.Array:
         """`x` with a share `rate` dropped in training."""
         return nn.Dropout(rate, deterministic=not train)(x) if rate else x
 

@@ -7,13 +7,6 @@ import jax
 
 from lth_jax.models.layers import Network, global_mean, scaled, stem_pool
 
-# Blocks in each of the four stages, and whether they are bottlenecks.
-STAGES = {
-    18: ((2, 2, 2, 2), False),
-    34: ((3, 4, 6, 3), False),
-    50: ((3, 4, 6, 3), True),
-}
-
 
 class Residual(Network):
     """Blocks and shortcuts, for both families."""
@@ -76,13 +69,15 @@ class ResNet(Residual):
     """ResNet-18, -34 and -50: four stages of 64, 128, 256 and 512 channels.
 
     Attributes:
-      depth: one of `STAGES`.
+      blocks: in each stage.
+      bottleneck: whether they are bottlenecks.
       width: factor of the channels.
       stem: `small` (a 3×3 convolution, for images such as CIFAR's) or `imagenet` (7×7 with stride
         2, then pooling).
     """
 
-    depth: int = 18
+    blocks: tuple[int, ...] = (2, 2, 2, 2)
+    bottleneck: bool = False
     width: float = 1.0
     stem: str = "small"
 
@@ -96,11 +91,10 @@ class ResNet(Residual):
         x = nn.relu(self.norm(train, "norm")(x))
         if large:
             x = stem_pool(x)
-        blocks, bottleneck = STAGES[self.depth]
-        for stage, count in enumerate(blocks):
+        for stage, count in enumerate(self.blocks):
             channels = scaled(64 * 2**stage, self.width)
             for block in range(count):
                 stride = 2 if stage and not block else 1
                 name = f"stage{stage + 1}_block{block + 1}"
-                x = self.block(x, train, name, channels, stride, bottleneck)
+                x = self.block(x, train, name, channels, stride, self.bottleneck)
         return self.output(global_mean(x))

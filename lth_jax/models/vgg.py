@@ -10,31 +10,23 @@ import jax
 
 from lth_jax.models.layers import Network, global_mean, max_pool, scaled
 
-# 3×3 convolutions in each of the five blocks.
-BLOCKS = {
-    11: (1, 1, 2, 2, 2),
-    13: (2, 2, 2, 2, 2),
-    16: (2, 2, 3, 3, 3),
-    19: (2, 2, 4, 4, 4),
-}
-
 
 class VGG(Network):
     """Blocks of convolutions with batch norm, pooled in between, and pooled to 1×1 at the end.
 
     Attributes:
-      depth: one of `BLOCKS`.
+      blocks: 3×3 convolutions in each block.
       width: factor of the channels.
     """
 
-    depth: int = 19
+    blocks: tuple[int, ...] = (2, 2, 4, 4, 4)
     width: float = 1.0
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         """Logits [batch, classes] of images [batch, height, width, channels], 16×16 or larger."""
         index = 0
-        for block, convolutions in enumerate(BLOCKS[self.depth]):
+        for block, convolutions in enumerate(self.blocks):
             if block:
                 x = max_pool(x)
             for _ in range(convolutions):

@@ -19,7 +19,7 @@ class ViT(Network):
       features: of a token.
       heads: of attention.
       patch: its side in pixels.
-      rate: of dropout after attention and within the feed-forward layers.
+      dropout: its rate after attention and within the feed-forward layers.
     """
 
     depth: int = 12
@@ -27,7 +27,7 @@ class ViT(Network):
     heads: int = 3
     patch: int = 4
     width: float = 1.0
-    rate: float = 0.0
+    dropout: float = 0.0
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
@@ -43,7 +43,7 @@ class ViT(Network):
         for block in range(1, self.depth + 1):
             x = x + self._attention(self._norm(x, f"block{block}_norm1"), f"block{block}", train)
             y = self.dense(4 * features, f"block{block}_fc1")(self._norm(x, f"block{block}_norm2"))
-            y = self.dropout(self.rate, nn.gelu(y), train)
+            y = self.dropped(self.dropout, nn.gelu(y), train)
             x = x + self.dense(features, f"block{block}_fc2")(y)
         return self.output(self._norm(x, "norm").mean(1))
 
@@ -59,4 +59,4 @@ class ViT(Network):
 
         y = nn.dot_product_attention(split("query"), split("key"), split("value"))
         y = self.dense(features, f"{name}_projection")(y.reshape(*y.shape[:2], -1))
-        return self.dropout(self.rate, y, train)
+        return self.dropped(self.dropout, y, train)

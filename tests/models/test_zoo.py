@@ -11,7 +11,7 @@ import pytest
 from small_networks import assert_same_bits, bits, random_mask
 
 from lth_jax.data.pixels import Pixels
-from lth_jax.models import DTYPES, MODELS, options
+from lth_jax.models import DTYPES, MODELS
 from lth_jax.models.resnet import Residual
 from lth_jax.pruning.masks import prunable
 from lth_jax.states import Examples, Inputs, TrainState, new_run, new_state, rewind, stack_runs
@@ -44,17 +44,17 @@ GOLDEN_COUNTS = {
     "vit_tiny": (5_362_378, 5_319_552),
 }
 
-# The smallest of each family, made smaller still, and the side of its images.
+# One of each family, as narrow and shallow as it can be, and the side of its images.
 SMALLEST = {
     "mlp": ({"hidden": (6,)}, 4),
     "lenet5": ({}, 32),
     "conv2": ({"width": 0.05, "dropout": 0.5}, 6),
     "alexnet": ({"width": 0.01}, 32),
-    "vgg11": ({"width": 0.03}, 16),
-    "resnet20": ({"width": 0.2}, 8),
-    "resnet18": ({"width": 0.05}, 8),
-    "densenet121": ({"width": 0.05}, 8),
-    "vit_tiny": ({"width": 0.05, "dropout": 0.1}, 8),
+    "vgg11": ({"width": 0.05, "blocks": (1, 1, 1)}, 8),
+    "resnet20": ({"width": 0.2, "depth": 8}, 8),
+    "resnet18": ({"width": 0.05, "blocks": (1, 1), "bottleneck": True}, 8),
+    "densenet121": ({"width": 0.1, "blocks": (2, 2)}, 8),
+    "vit_tiny": ({"width": 0.05, "dropout": 0.1, "depth": 2}, 8),
 }
 # Larger members differ from a smaller one in their number of blocks alone.
 LARGE = ("resnet32", "resnet44", "resnet56", "resnet110", "resnet34", "resnet50")
@@ -93,11 +93,7 @@ def test_every_model_has_golden_counts():
 
 
 def test_every_family_has_a_member_that_is_trained():
-    def family(name):
-        make = MODELS[name].make
-        return getattr(make, "func", make)
-
-    assert {family(name) for name in SMALLEST} == {family(name) for name in MODELS}
+    assert {MODELS[name].module for name in SMALLEST} == {row.module for row in MODELS.values()}
 
 
 @every_model
@@ -145,7 +141,7 @@ def test_resnet20_s_shortcuts_are_the_papers():
 
 
 def test_a_factor_of_width_narrows_every_layer_but_the_last():
-    assert options("resnet20") == {
+    assert MODELS["resnet20"].options() == {
         "width": 1.0, "init": "glorot_normal", "dtype": "float32",
     }  # fmt: skip
     wide, narrow = (
