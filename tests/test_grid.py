@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 
+import jax
 import numpy as np
 import pytest
 from tiny import (
@@ -22,6 +23,7 @@ from tiny import (
 
 from lth_jax import flights
 from lth_jax.branches import BRANCHES
+from lth_jax.build import build
 from lth_jax.errors import Interrupted
 from lth_jax.pruning.criteria import CRITERIA
 from lth_jax.pruning.schedules import fractions_of, targets
@@ -405,3 +407,22 @@ def test_a_convolutional_network_is_pruned_rewound_and_pruned_again(tmp_path):
     grasp = ONE | conv | {"branches": ()}
     train(tmp_path / "y", tiny_spec(**grasp, pruning__criterion="grasp"))
     assert results(tmp_path / "y")[0] == results(tmp_path / "x")[0]
+
+
+@pytest.mark.parametrize(("schedule", "shared"), [("constant", True), ("cosine", False)])
+def test_a_branch_of_other_steps_has_its_own_program_where_the_rate_knows_the_end(schedule, shared):
+    whole = build(tiny_spec(train__schedule=schedule))
+    half = whole.variant(dataclasses.replace(whole.spec.train, steps="6"))
+    assert (half.program(1) is whole.program(1)) is shared
+    assert half.steps == 6
+
+
+@pytest.mark.parametrize("standardize", [False, True])
+def test_criteria_see_the_pixels_that_training_sees(standardize):
+    built = build(tiny_spec(data__standardize=standardize, data__flip=True))
+    key = jax.random.key(0)
+    images = np.asarray(built.probe(key, {}).images)
+    chosen = jax.random.permutation(key, 100)
+    np.testing.assert_array_equal(images, built.pixels.prepared(built.train.images[chosen]))
+    assert (images.min() < 0) is standardize
+    assert images.max() <= (4 if standardize else 1)
