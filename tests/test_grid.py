@@ -424,5 +424,5 @@ def test_criteria_see_the_pixels_that_training_sees(standardize):
     images = np.asarray(built.probe(key, {}).images)
     chosen = jax.random.permutation(key, 100)
     np.testing.assert_array_equal(images, built.pixels.prepared(built.train.images[chosen]))
-    assert (images.min() < 0) is standardize
+    assert bool(images.min() < 0) is standardize
     assert images.max() <= (4 if standardize else 1)
