@@ -9,35 +9,39 @@ import jax
 import jax.numpy as jnp
 from problem import Problem
 
-from lth_jax.data.pixels import Pixels
-from lth_jax.optimizers import OPTIMIZERS
 from lth_jax.pruning.masks import ones_mask
 from lth_jax.states import Examples, Inputs, TrainState, in_batches, new_run, stack_runs
 from lth_jax.training import Program
 
 
 class Ours:
-    """`lth_jax.training.Program` as `levels.py` drives it: one run, a mask, chunks of `eval.every`.
+    """`lth_jax.training.Program` as `levels.py` drives it: masks, chunks of `eval.every`.
 
     A level-0 mask is all True, and costs what any other costs: masks are arguments of the program.
+    Times are per run.
+
+    Args:
+      problem: the data and the starting point.
+      runs: how many are `vmap`ped in one program.
     """
 
-    def __init__(self, problem: Problem):
+    def __init__(self, problem: Problem, runs: int = 1):
         spec, splits = problem.spec, problem.splits
-        optimizer = OPTIMIZERS[spec.train.optimizer](
-            learning_rate=spec.train.learning_rate,
-            weight_decay=spec.train.weight_decay,
-            momentum=spec.train.momentum,
-        )
         self.program = Program(
-            problem.model, optimizer, batch_size=spec.train.batch_size, pixels=Pixels(problem.scale)
+            problem.model,
+            problem.optimizer,
+            batch_size=spec.train.batch_size,
+            pixels=problem.pixels,
+            label_smoothing=spec.train.label_smoothing,
+            group_size=runs,
         )
-        params = jax.tree.map(jnp.asarray, problem.params)
-        state = TrainState(params, {}, optimizer.init(params))
+        params, model_state = jax.tree.map(jnp.asarray, (problem.params, problem.model_state))
+        state = TrainState(params, model_state, problem.optimizer.init(params))
         self.examples = Examples(jnp.asarray(splits.train.images), jnp.asarray(splits.train.labels))
         self.validation = in_batches(*splits.validation, spec.eval.batch_size)
-        self.run = stack_runs([new_run(state, len(splits.train.labels))])
-        self.inputs = stack_runs([Inputs(ones_mask(params), problem.key)])
+        self.run = stack_runs([new_run(state, len(splits.train.labels))] * runs)
+        self.inputs = stack_runs([Inputs(ones_mask(params), problem.key)] * runs)
+        self.runs = runs
         self.every, self.step, self.evaluated = int(spec.eval.every), 0, 0
         self.evaluating = 0.0  # seconds, in the last call of `train`
 
@@ -55,7 +59,7 @@ class Ours:
             self.step = end
             evaluation, loss = self.evaluate()
             self.evaluating += evaluation
-        return seconds, loss
+        return seconds / self.runs, loss
 
     def evaluate(self) -> tuple[float, float]:
         """(seconds of an evaluation, mean training loss since the one before)."""

@@ -1,18 +1,23 @@
-"""What all contenders work on: the experiment of `configs/lenet_mnist.py`, at its level 0."""
+"""What all contenders of a benchmark work on: the experiment of a config, at its level 0."""
 
 from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+import optax
+
 from lth_jax import data
+from lth_jax.build import model_of, pixels_of
 from lth_jax.commands.configs import load_config
+from lth_jax.data.pixels import Pixels
 from lth_jax.errors import DataError
-from lth_jax.models import MODELS
+from lth_jax.experiment import optimizer_of
 from lth_jax.models.base import Model
 from lth_jax.rng import derive
 from lth_jax.spec import Spec, from_config
@@ -25,20 +30,24 @@ class Problem:
 
     Attributes:
       spec: batch size, learning rate, evaluation and so on.
-      splits: images uint8 [n, 28, 28, 1], labels int32 [n].
-      scale: what images are multiplied with.
+      splits: images uint8 [n, height, width, channels], labels int32 [n].
+      pixels: how they become what the network sees.
       source: where the data comes from, for people.
-      model: our network.
-      params: its initial parameters, NumPy, by layer and then `kernel` [in, out] or `bias`.
+      model, optimizer: ours.
+      params: its initial parameters, NumPy, by layer and then `kernel` [in, out] or
+        [height, width, in, out], `bias`, and so on.
+      model_state: its other collections, such as batch statistics.
       first_order: the permutation of epoch 0, int32 [n]: equal batches, so equal losses.
     """
 
     spec: Spec
     splits: data.Splits
-    scale: float
+    pixels: Pixels
     source: str
     model: Model
+    optimizer: optax.GradientTransformation
     params: dict[str, dict[str, np.ndarray]]
+    model_state: dict[str, dict]
     first_order: np.ndarray
 
     @property
@@ -53,42 +62,63 @@ class Problem:
         return (pixels, *self.spec.model.hidden, self.params["output"]["bias"].size)
 
 
-def make_problem(kind: str, data_dir: str) -> Problem:
-    """The problem on `kind` of data: `mnist`, `synthetic`, or `auto`: MNIST where it can be had."""
-    spec = from_config(load_config("configs/lenet_mnist.py", [], ()))
-    whole = synthetic() if kind == "synthetic" else load_mnist(data_dir, kind == "auto")
+def make_problem(
+    kind: str, data_dir: str, config: str = "configs/lenet_mnist.py", overrides: Sequence[str] = ()
+) -> Problem:
+    """The problem of a config on `kind` of data.
+
+    Args:
+      kind: `real`, `synthetic`, or `auto`: the config's dataset where it can be had.
+      data_dir: of prepared datasets.
+      config: the config file.
+      overrides: of its fields, as `a.b=value`.
+    """
+    spec = from_config(load_config(config, overrides, ()))
+    name = spec.data.name
+    whole = synthetic(name) if kind == "synthetic" else load(name, data_dir, kind == "auto")
     splits = data.split(whole, validation_size=spec.data.validation_size)
-    model = MODELS[spec.model.name].make(whole.num_classes, hidden=spec.model.hidden)
+    model = model_of(spec, whole.num_classes)
     example = jnp.zeros((1, *whole.train_images.shape[1:]), jnp.float32)
-    params = model.init(derive(spec.seed, "init", 0), example)["params"]
+    state = dict(jax.device_get(model.init(derive(spec.seed, "init", 0), example)))
+    examples = len(splits.train.labels)
     problem = Problem(
-        spec, splits, whole.scale, whole.origin, model, jax.device_get(params), np.empty(0)
+        spec=spec,
+        splits=splits,
+        pixels=pixels_of(spec, whole),
+        source=whole.origin,
+        model=model,
+        optimizer=optimizer_of(spec, examples // spec.train.batch_size),
+        params=state.pop("params"),
+        model_state=state,
+        first_order=np.empty(0),
     )
-    order = epoch_order(jax.random.fold_in(problem.key, 0), jnp.int32(0), len(splits.train.labels))
+    order = epoch_order(jax.random.fold_in(problem.key, 0), jnp.int32(0), examples)
     return dataclasses.replace(problem, first_order=np.asarray(order))
 
 
-def load_mnist(data_dir: str, may_fail: bool) -> data.Dataset:
-    """MNIST, as a run would load it; in its place, if it `may_fail`, random images."""
+def load(name: str, data_dir: str, may_fail: bool) -> data.Dataset:
+    """The dataset, as a run would load it; in its place, if it `may_fail`, random images."""
     try:
-        return data.load("mnist", data_dir=data_dir)
+        return data.load(name, data_dir=data_dir)
     except DataError as error:
         if not may_fail:
             sys.exit(str(error))
-        print(f"No MNIST, so on random images: {error}\n")
-        return synthetic()
+        print(f"No {name}, so on random images: {error}\n")
+        return synthetic(name)
 
 
-def synthetic() -> data.Dataset:
-    """Random images of MNIST's shapes; the labels too are random, so nothing can be learned."""
+def synthetic(name: str) -> data.Dataset:
+    """Random images of a dataset's shape; the labels too are random, so nothing can be learned."""
     random = np.random.default_rng(0)
+    facts = data.facts(name)
+    assert facts is not None, f"nothing is known of {name}"
 
     def images(count: int) -> np.ndarray:
-        return random.integers(0, 256, (count, 28, 28, 1), np.uint8)
+        return random.integers(0, 256, (count, *facts.shape), np.uint8)
 
     def labels(count: int) -> np.ndarray:
-        return random.integers(0, 10, count, np.int32)
+        return random.integers(0, facts.classes, count, np.int32)
 
-    origin = "RANDOM uint8 images of MNIST's shape, not MNIST"
-    parts = images(60_000), labels(60_000), images(1_000), labels(1_000)
-    return data.Dataset("synthetic", *parts, num_classes=10, scale=1 / 255, origin=origin)
+    origin = f"RANDOM uint8 images of {name}'s shape, not {name}"
+    parts = images(facts.train), labels(facts.train), images(1_000), labels(1_000)
+    return data.Dataset("synthetic", *parts, facts.classes, scale=1 / 255, origin=origin)

@@ -41,12 +41,17 @@ class Loop:
 
     def __init__(self, problem: Problem, fused: bool = False):
         self.batch_size = problem.spec.train.batch_size
-        self.model = network(problem)
-        self.optimizer = torch.optim.Adam(
-            self.model.parameters(), lr=problem.spec.train.learning_rate, fused=fused or None
-        )
+        self.model = self._network(problem)
+        self.optimizer = self._optimizer(problem, fused or None)
         self.criterion = nn.CrossEntropyLoss()
         self.batches = self._endless_batches(problem)
+
+    def _network(self, problem: Problem) -> nn.Module:
+        return network(problem)
+
+    def _optimizer(self, problem: Problem, fused: bool | None) -> torch.optim.Optimizer:
+        rate = problem.spec.train.learning_rate
+        return torch.optim.Adam(self.model.parameters(), lr=rate, fused=fused)
 
     def _endless_batches(self, problem: Problem) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         raise NotImplementedError
@@ -72,7 +77,7 @@ class InMemory(Loop):
     """Float images in one tensor, batches by indexing with slices of a permutation. No masks."""
 
     def _endless_batches(self, problem: Problem) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        images = torch.tensor(problem.splits.train.images).float().flatten(1) * problem.scale
+        images = torch.tensor(problem.splits.train.images).float().flatten(1) * problem.pixels.scale
         labels = torch.tensor(problem.splits.train.labels).long()
         last = len(labels) - len(labels) % self.batch_size
         for order in orders(problem):
@@ -117,7 +122,7 @@ class WithTensorDataset(WithDataLoader):
     """The same with nothing to decode: a TensorDataset of floats. The best case of such a loop."""
 
     def _dataset(self, problem: Problem) -> Dataset:
-        images = torch.tensor(problem.splits.train.images).float() * problem.scale
+        images = torch.tensor(problem.splits.train.images).float() * problem.pixels.scale
         return TensorDataset(images, torch.tensor(problem.splits.train.labels).long())
 
 

@@ -65,7 +65,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--check-steps", type=int, default=300, help="steps on equal batches, to compare losses"
     )
-    parser.add_argument("--data", choices=("auto", "mnist", "synthetic"), default="auto")
+    parser.add_argument("--data", choices=("auto", "real", "synthetic"), default="auto")
     parser.add_argument("--data-dir", default="", help="prepared datasets; else $TFDS_DATA_DIR")
     options = parser.parse_args(arguments)
     options.what = [name for name in options.what.split(",") if name]

@@ -84,7 +84,7 @@ def _check_model(spec: Spec) -> None:
             )
 
 
-def _model(spec: Spec, classes: int) -> Model:
+def model_of(spec: Spec, classes: int) -> Model:
     """The network that the spec names, for that many classes."""
     member = MODELS[spec.model.name]
     given = {name: getattr(spec.model, name) for name in member.options()}
@@ -122,7 +122,7 @@ def build(spec: Spec) -> Experiment:
     whole = data.reshaped(load(spec), side=spec.data.side, channels=spec.data.channels)
     drawn = whole.train_images.shape[1:]
     shape = _shape(spec, drawn)
-    pixels = _pixels(spec, whole)
+    pixels = pixels_of(spec, whole)
     whole = data.padded(whole, shape[:2])
     splits = data.split(
         whole,
@@ -175,7 +175,7 @@ def load(spec: Spec) -> data.Dataset:
     )
 
 
-def _pixels(spec: Spec, whole: data.Dataset) -> Pixels:
+def pixels_of(spec: Spec, whole: data.Dataset) -> Pixels:
     """How the network sees the images of the whole dataset."""
     standard = ((), ())
     if spec.data.standardize:
@@ -246,7 +246,7 @@ def _check_shapes(
 ) -> tuple[Model, optax.GradientTransformation, PyTree]:
     """Model, optimizer and parameter shapes, provided that the spec fits data of that shape."""
     _check_training(spec, spec.train, examples)
-    model = _model(spec, classes)
+    model = model_of(spec, classes)
     optimizer = optimizer_of(spec, examples // spec.train.batch_size)
     example = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     params = jax.eval_shape(model.init, jax.random.key(0), example)["params"]

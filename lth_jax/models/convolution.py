@@ -63,6 +63,8 @@ def _conv(x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: Pa
 
 
 def _forward(x, kernel, strides, padding):
+    # Held in memory: else XLA computes the layers before it again wherever the images are read.
+    x = lax.optimization_barrier(x)
     # Not by `_conv`: the gradient must itself have directional derivatives, for Hessians.
     out = lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=_LAYOUT)
     return out, (x, kernel)
@@ -70,6 +72,7 @@ def _forward(x, kernel, strides, padding):
 
 def _backward(strides, padding, saved, gradient):
     x, kernel = saved
+    gradient = lax.optimization_barrier(gradient)
     return (
         _input_gradient(x.shape, kernel, gradient, strides, padding),
         _kernel_gradient(x, kernel.shape, gradient, strides, padding),

@@ -1,0 +1,140 @@
+"""Milliseconds per training step of convolutional networks: ours and PyTorch's, side by side.
+
+    python benchmarks/conv.py                          # Conv-2, -4, -6 and ResNet-20 on CIFAR-10
+    python benchmarks/conv.py --nets=conv2 --rounds=9
+    python benchmarks/conv.py --groups=1,3             # runs `vmap`ped in one program, as on a GPU
+
+Ours is the real training loop, on uint8 data, with masks. PyTorch is eager, on float tensors in
+memory, with masks on its gradients and a fused optimizer, in both of its memory formats; the better
+of a round counts. Crops and flips are left out of both. Contenders take turns in every round, and
+ratios are taken within rounds. Nothing here fails for being slow.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import jax
+import numpy as np
+from ours import Ours, SideBySide
+from problem import Problem, make_problem
+from steps import SETTLE_SECONDS, cpu_seconds, load, spread, versions
+
+NETS = ("conv2", "conv4", "conv6", "resnet20")
+# How many times PyTorch's time ours should take at most, on Python 3.12.
+TARGETS = {"conv2": 1.25, "conv4": 1.25, "conv6": 1.25, "resnet20": 2.2}
+# Without crops and flips; a small validation split, since an evaluation follows every turn, untimed.
+OVERRIDES = ("data.crop=0", "data.flip=False", "data.validation_size=100", "eval.batch_size=100")
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").split("\n\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--nets", default=",".join(NETS), help="any of these, by commas")
+    parser.add_argument("--rounds", type=int, default=5, help="how often each has its turn")
+    parser.add_argument("--steps", type=int, default=8, help="training steps in a turn")
+    parser.add_argument("--warmup", type=int, default=2, help="untimed steps before a turn")
+    parser.add_argument("--groups", default="1", help="runs `vmap`ped in one program, by commas")
+    parser.add_argument("--data", choices=("auto", "real", "synthetic"), default="auto")
+    parser.add_argument("--data-dir", default="", help="prepared datasets; else $TFDS_DATA_DIR")
+    options = parser.parse_args(arguments)
+    options.nets = [name for name in options.nets.split(",") if name]
+    if unknown := set(options.nets) - set(NETS):
+        parser.error(f"--nets: {', '.join(sorted(unknown))}; accepted: {', '.join(NETS)}")
+    options.groups = [int(size) for size in options.groups.split(",")]
+    if min(options.rounds, options.steps, *options.groups) < 1:
+        parser.error("--rounds, --steps and --groups: accepted: 1 or more")
+    return options
+
+
+def make_contenders(problem: Problem, groups: Sequence[int]) -> dict[str, Any]:
+    """Everyone who can run here, by name."""
+    contenders: dict[str, Any] = {
+        "lth_jax, one run alone" if size == 1 else f"lth_jax, {size} runs vmapped": Ours(
+            problem, size
+        )
+        for size in groups
+    }
+    if jax.default_backend() == "cpu":
+        contenders["lth_jax, a run for each core at once"] = SideBySide(
+            problem, len(os.sched_getaffinity(0))
+        )
+    if importlib.util.find_spec("torch"):
+        from pytorch_nets import FORMATS, ConvLoop
+
+        contenders |= {f"PyTorch eager, {name}": ConvLoop(problem, name) for name in FORMATS}
+    else:
+        print("PyTorch is not installed: its rows are left out.\n")
+    return contenders
+
+
+def play_round(contenders: dict[str, Any], steps: int, warmup: int) -> dict[str, float]:
+    """Milliseconds per step and run of everyone, one after another."""
+    times = {}
+    for name, contender in contenders.items():
+        time.sleep(SETTLE_SECONDS)
+        if warmup:
+            contender.train(warmup)
+        times[name] = contender.train(steps)[0] / steps * 1e3
+    return times
+
+
+def report(net: str, rounds: Sequence[dict[str, float]]) -> list[str]:
+    """A line for each contender; ours with the ratio to the better of PyTorch's."""
+    lines = []
+    for name in rounds[0]:
+        line = f"{net:<10}{name:<38}{spread([r[name] for r in rounds], '{:.1f}')}"
+        theirs = [min([v for k, v in r.items() if "PyTorch" in k], default=np.nan) for r in rounds]
+        if "lth_jax" in name and np.all(np.isfinite(theirs)):
+            ratios = [r[name] / other for r, other in zip(rounds, theirs, strict=True)]
+            line += f"{spread(ratios, '{:.2f}')}× PyTorch  ≤ {TARGETS[net]}×"
+        lines.append(line)
+    return lines
+
+
+def main(arguments: Sequence[str] | None = None) -> dict[str, list[dict[str, float]]]:
+    options = parse(arguments)
+    print(f"{versions()}; {os.cpu_count()} cores ({jax.default_backend()}); load average {load()}")
+    found = {}
+    for net in options.nets:
+        problem = make_problem(
+            options.data, options.data_dir, f"configs/{net}_cifar10.py", OVERRIDES
+        )
+        if not found:
+            print(f"{len(problem.splits.train.labels)} images: {problem.source}\n")
+            print(f"{'net':<10}{'':<38}{'ms a step':>8}  {'min–max':<14}{'ratio':>8}")
+        contenders = make_contenders(problem, options.groups)
+        losses = {name: contender.train(4)[1] for name, contender in contenders.items()}
+        before, start = cpu_seconds(), time.perf_counter()
+        found[net] = [
+            play_round(contenders, options.steps, options.warmup) for _ in range(options.rounds)
+        ]
+        seconds, after = time.perf_counter() - start, cpu_seconds()
+        others = (after[1] - before[1] - (after[0] - before[0])) / seconds
+        print("\n".join(report(net, found[net])))
+        print(
+            f"{'':<10}batch {problem.spec.train.batch_size}, {problem.spec.train.optimizer}; mean "
+            "training loss of the first 4 steps, on equal batches: "
+            + ", ".join(f"{loss:.4f}" for loss in losses.values())
+            + f"; other processes kept {others:.1f} cores busy\n",
+            flush=True,
+        )
+    return found
+
+
+if __name__ == "__main__":
+    # Makes NumPy's BLAS choose kernels of another processor, and is read when NumPy is imported.
+    if os.environ.pop("OPENBLAS_CORETYPE", None):
+        os.execv(sys.executable, sys.orig_argv)
+    main()

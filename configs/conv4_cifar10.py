@@ -1,0 +1,24 @@
+"""Conv-4 on CIFAR-10 (Frankle & Carbin 2019, §3 and Figure 5).
+
+As `conv2_cifar10.py`, with Adam 3e-4 and 25,000 steps.
+
+    python run.py --config=configs/conv4_cifar10.py
+    python run.py --config=configs/conv4_cifar10.py:paper
+    python run.py --config=configs/conv4_cifar10.py:dropout
+"""
+
+from configs.conv2_cifar10 import protocol, published
+
+ACCURACY = (0.738, 0.759, 0.765, 0.767, 0.768, 0.763, 0.754, 0.730)
+STEP = (2700, 2100, 1300, 800, 950, 1400, 3000, 6600)
+
+
+def get_config(scale: str = "laptop"):
+    """Tickets with `reinit` at `laptop` or `paper` scale, or with `dropout`."""
+    config = protocol(scale, steps=25_000, learning_rate=3e-4, dropout_learning_rate=2e-4)
+    config.model.name = "conv4"
+    published(config, ACCURACY, STEP)
+    if scale == "laptop":
+        config.train.steps = "1000"
+        config.levels = 4
+    return config
