@@ -11,6 +11,7 @@ import pytest
 
 from lth_jax.data import DATASETS, check_name, embedded, facts_of, load, network, prepared
 from lth_jax.data.archives import content_digest
+from lth_jax.data.pixels import statistics
 from lth_jax.data.sources import SOURCES
 from lth_jax.errors import DataError
 
@@ -47,6 +48,13 @@ GOLDEN = {
     ),
 }
 
+# Mean and deviation of each channel, as everybody writes them down.
+STATISTICS = {
+    "mnist": ((0.1307,), (0.3081,)),
+    "fashion_mnist": ((0.2860,), (0.3530,)),
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+}
+
 
 def assert_golden(dataset):
     counts, shape, digest, mean, deviation = GOLDEN[dataset.name]
@@ -61,6 +69,8 @@ def assert_golden(dataset):
     pixels = np.arange(256) * dataset.scale
     assert round(share @ pixels, 5) == mean
     assert round(np.sqrt(share @ (pixels - share @ pixels) ** 2), 5) == deviation
+    if dataset.name in STATISTICS:
+        assert statistics(dataset.train_images, dataset.scale) == STATISTICS[dataset.name]
     assert content_digest(dataset) == digest
     assert dataset.origin
 
