@@ -7,7 +7,6 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from lth_jax.data.dataset import Dataset, checked
@@ -114,6 +113,8 @@ def _array(name: str, field: str, value: Any) -> np.ndarray:
 
 def _images(name: str, field: str, value: Any) -> np.ndarray:
     """uint8 or float32 `[n, height, width, channels]`; features are `[n, 1, features, 1]`."""
+    import jax.numpy as jnp
+
     array = _array(name, field, value)
     accepted = (
         "accepted: uint8 or floats of [n, height, width, channels], [n, height, width] or "

@@ -54,6 +54,13 @@ def examples(count, *, classes=3, first=0, shape=(5, 5), seed=0):
     ]
 
 
+def multiset(images, labels):
+    """The examples in an order of their own, to compare."""
+    return sorted(
+        (int(label), image.tobytes()) for image, label in zip(images, labels, strict=True)
+    )
+
+
 def random_images(name, count, seed=0):
     """uint8 images of the shape of the dataset `name`, and labels of as many of its classes."""
     facts = SOURCES[name].facts

@@ -6,19 +6,12 @@ import struct
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from fake_data import examples, prepare
-from PIL import Image
+from fake_data import examples, multiset, prepare
 
 from lth_jax.data import load, prepared
 from lth_jax.data.dataset import check_labels
 from lth_jax.data.sources import SOURCES
 from lth_jax.errors import DataError
-
-
-def multiset(images, labels):
-    return sorted(
-        (int(label), image.tobytes()) for image, label in zip(images, labels, strict=True)
-    )
 
 
 def expected(records):
@@ -267,42 +260,3 @@ def test_images_of_another_shape_than_those_of_mnist_are_refused(tmp_path):
         "mnist has images of 5×5×1 in 10 classes; accepted: 28×28×1 in 10 classes "
         f"(this is prepared TFDS data in {tmp_path / 'mnist' / '3.0.1'})"
     )
-
-
-# --- EMNIST ---------------------------------------------------------------------------------
-
-
-def emnist(folder, *, labels, classes):
-    features = {
-        "image": tfds.features.Image(shape=(28, 28, 1)),
-        "label": tfds.features.ClassLabel(num_classes=classes),
-    }
-    train = [
-        {**example, "label": label}
-        for example, label in zip(examples(len(labels), shape=(28, 28)), labels, strict=True)
-    ]
-    prepare(folder, train=train, test=train, features=features, name="emnist/letters")
-    return train, {"data_dir": str(folder), "cache_dir": str(folder / "cache")}
-
-
-def test_emnist_stands_upright_and_counts_from_zero_whether_cached_or_not(tmp_path):
-    train, places = emnist(tmp_path, labels=range(1, 27), classes=37)
-    upright = [
-        (label - 1, image.transpose(Image.Transpose.TRANSPOSE))
-        for label, image in ((example["label"], example["image"]) for example in train)
-    ]
-    wanted = sorted((label, image.tobytes()) for label, image in upright)
-    for origin in ("prepared", "cache", "cache"):
-        dataset = load("emnist/letters", **places)
-        assert dataset.origin.startswith(origin)
-        assert dataset.origin.endswith(", images turned upright")
-        assert multiset(dataset.train_images, dataset.train_labels) == wanted
-        assert multiset(dataset.test_images, dataset.test_labels) == wanted
-        assert dataset.num_classes == 26
-        assert dataset.train_images.flags.c_contiguous
-
-
-def test_a_part_of_emnist_that_lacks_a_letter_is_refused(tmp_path):
-    _, places = emnist(tmp_path, labels=range(2, 27), classes=37)
-    with pytest.raises(DataError, match="of 28×28×1 in 25 classes; accepted: 28×28×1 in 26"):
-        load("emnist/letters", **places)
