@@ -65,6 +65,7 @@ def check(spec: Spec) -> None:
             test_size=spec.data.test_size,
         )
         data.check_classes(spec.data.name, facts.classes, spec.data.classes)
+        _check_images(spec, facts.shape)
         examples = spec.data.train_size or facts.train - spec.data.validation_size
         _check_shapes(spec, _shape(spec, facts.shape), _classes(spec, facts.classes), examples)
 
@@ -119,7 +120,9 @@ def build(spec: Spec) -> Experiment:
       DataError: the data cannot be had, or the split sizes do not fit it.
     """
     check(spec)
-    whole = data.reshaped(load(spec), side=spec.data.side, channels=spec.data.channels)
+    whole = load(spec)
+    _check_images(spec, whole.train_images.shape[1:])
+    whole = data.reshaped(whole, side=spec.data.side, channels=spec.data.channels)
     drawn = whole.train_images.shape[1:]
     shape = _shape(spec, drawn)
     pixels = pixels_of(spec, whole)
@@ -173,6 +176,12 @@ def load(spec: Spec) -> data.Dataset:
         manual_dir=spec.data.manual_dir,
         cache_dir=spec.data.cache_dir,
     )
+
+
+def _check_images(spec: Spec, shape: tuple[int, ...]) -> None:
+    """Whether images of that shape can be scaled, moved and mirrored as the spec asks."""
+    d = spec.data
+    data.check_images(d.name, shape, side=d.side, channels=d.channels, crop=d.crop, flip=d.flip)
 
 
 def pixels_of(spec: Spec, whole: data.Dataset) -> Pixels:

@@ -107,7 +107,8 @@ def _candidates(cache_dir: Path, name: str, version: str, source: str) -> list[P
 
 
 def _encode(key: Key, dataset: Dataset, content: str) -> tuple[bytes, list[np.ndarray]]:
-    arrays = [np.ascontiguousarray(getattr(dataset, a), dtype=_DTYPES[a]) for a in _ARRAYS]
+    given = [getattr(dataset, field).astype(_DTYPES[field], casting="safe") for field in _ARRAYS]
+    arrays = [np.ascontiguousarray(array) for array in given]
     header: dict[str, Any] = dict(key._asdict(), content=content, scale=dataset.scale)
     header |= {"num_classes": dataset.num_classes, "shapes": [a.shape for a in arrays]}
     line = json.dumps(header).encode()

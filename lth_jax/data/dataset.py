@@ -18,12 +18,12 @@ class Dataset(NamedTuple):
 
     Attributes:
       name: as in the config, such as `mnist`.
-      train_images: uint8 `[n, height, width, channels]`.
+      train_images: uint8 or float32 `[n, height, width, channels]`.
       train_labels: int32 `[n]`, in `0 .. num_classes - 1`.
-      test_images: uint8 `[m, height, width, channels]`.
+      test_images: the same of `[m, height, width, channels]`.
       test_labels: int32 `[m]`.
       num_classes: how many classes there are.
-      scale: `pixel * scale` lies in [0, 1].
+      scale: `pixel * scale` lies in [0, 1]; 1 for float images, which are taken as they are.
       origin: where the data came from, one phrase for the header of a run.
     """
 
@@ -63,8 +63,62 @@ def facts_of(dataset: Dataset) -> Facts:
     )
 
 
+def checked(dataset: Dataset, facts: Facts | None = None) -> Dataset:
+    """The dataset, provided that it is one, and that of the `facts` (its sizes may be others).
+
+    Raises:
+      DataError: it is not; names what is wrong.
+    """
+    name, train, test = dataset.name, dataset.train_images, dataset.test_images
+    _check_arrays(name, "train", train, dataset.train_labels)
+    _check_arrays(name, "test", test, dataset.test_labels)
+    if (train.shape[1:], train.dtype) != (test.shape[1:], test.dtype):
+        what = " and ".join(f"{i.dtype} of {_times(i.shape[1:])}" for i in (train, test))
+        raise DataError(f"{name} has {what} to train and to test on; accepted: images alike")
+    check_labels(name, dataset.num_classes, dataset.train_labels, dataset.test_labels)
+    found = facts_of(dataset)
+    if facts and (found.shape, found.classes) != (facts.shape, facts.classes):
+        what = [f"{_times(f.shape)} in {f.classes} classes" for f in (found, facts)]
+        raise DataError(
+            f"{name} has images of {what[0]}; accepted: {what[1]} (this is {dataset.origin})"
+        )
+    return dataset
+
+
+def _check_arrays(name: str, split: str, images: np.ndarray, labels: np.ndarray) -> None:
+    if images.dtype not in (np.uint8, np.float32) or images.ndim != 4:
+        raise DataError(
+            f"{name}: {split}_images is {images.dtype} of shape {images.shape}; accepted: uint8 or "
+            "float32 of [n, height, width, channels]"
+        )
+    if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
+        what = f"{labels.dtype} of shape {labels.shape}, for {len(images)} images"
+        raise DataError(f"{name}: {split}_labels is {what}; accepted: an integer for each")
+    if not images.size:
+        raise DataError(f"{name}: {split}_images is empty, of shape {images.shape}")
+    if images.dtype == np.float32 and not np.isfinite(images).all():
+        raise DataError(f"{name}: {split}_images has values that are NaN or infinite")
+
+
+def check_labels(name: str, classes: int, *labels: np.ndarray) -> tuple[int, int]:
+    """The least and the greatest of all `labels`.
+
+    Raises:
+      DataError: one is none of `classes` classes.
+    """
+    least = min(int(part.min(initial=classes)) for part in labels)
+    most = max(int(part.max(initial=-1)) for part in labels)
+    if least < 0 or most >= classes:
+        raise DataError(f"{name} has labels from {least} to {most}; accepted: 0 to {classes - 1}")
+    return least, most
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return "×".join(map(str, shape))
+
+
 class Split(NamedTuple):
-    """Images uint8 `[n, height, width, channels]` and their labels int32 `[n]`."""
+    """Images uint8 or float32 `[n, height, width, channels]`, and their labels int32 `[n]`."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -178,66 +232,6 @@ def check_classes(name: str, count: int, classes: Sequence[int]) -> None:
             f"config.data.classes={tuple(classes)}: {name} has {count} classes; "
             f"accepted: different numbers from 0 to {count - 1}"
         )
-
-
-def reshaped(dataset: Dataset, *, side: int = 0, channels: int = 0) -> Dataset:
-    """The dataset with square images of `side` pixels and `channels` channels; 0 keeps either.
-
-    Bilinear scaling of the pixels (brought to 0–255 first); grey is repeated to make colour.
-
-    Raises:
-      DataError: colour would have to become grey, or another number of channels.
-    """
-    height, width, depth = dataset.train_images.shape[1:]
-    if channels not in (0, depth) and depth != 1:
-        raise DataError(
-            f"config.data.channels={channels}: {dataset.name} has {depth} channels; "
-            f"accepted: 0 or {depth}"
-        )
-    if side and (height, width) != (side, side):
-        factor = 255 * dataset.scale
-        dataset = dataset._replace(
-            train_images=_scaled(dataset.train_images, factor, side),
-            test_images=_scaled(dataset.test_images, factor, side),
-            scale=1 / 255,
-        )
-    if channels > depth:
-        dataset = dataset._replace(
-            train_images=np.repeat(dataset.train_images, channels, axis=-1),
-            test_images=np.repeat(dataset.test_images, channels, axis=-1),
-        )
-    return dataset
-
-
-def padded(dataset: Dataset, sides: tuple[int, int]) -> Dataset:
-    """The dataset with black pixels around its images, up to (height, width) `sides`."""
-    height, width = dataset.train_images.shape[1:3]
-    if (height, width) == sides:
-        return dataset
-    above, left = (sides[0] - height) // 2, (sides[1] - width) // 2
-    border = (
-        (0, 0),
-        (above, sides[0] - height - above),
-        (left, sides[1] - width - left),
-        (0, 0),
-    )
-    return dataset._replace(
-        train_images=np.pad(dataset.train_images, border),
-        test_images=np.pad(dataset.test_images, border),
-    )
-
-
-def _scaled(images: np.ndarray, factor: float, side: int) -> np.ndarray:
-    from PIL import Image
-
-    bytes_ = np.round(images * factor).astype(np.uint8)
-    out = np.empty((len(images), side, side, images.shape[-1]), np.uint8)
-    for index, image in enumerate(bytes_):
-        for channel in range(images.shape[-1]):
-            plane = Image.fromarray(image[..., channel])
-            resized = plane.resize((side, side), Image.Resampling.BILINEAR)
-            out[index, ..., channel] = np.asarray(resized)
-    return out
 
 
 def check_sizes(

@@ -56,17 +56,26 @@ class Pixels(NamedTuple):
 
 
 def statistics(images: np.ndarray, scale: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """(mean, deviation) of each channel of uint8 images times `scale`, to four decimals.
+    """(mean, deviation) of each channel of images times `scale`; those of uint8 to four decimals.
 
     For MNIST and CIFAR-10 these are the constants that everybody writes down: 0.1307 and 0.3081;
-    0.4914, 0.4822, 0.4465 and 0.2470, 0.2435, 0.2616.
+    0.4914, 0.4822, 0.4465 and 0.2470, 0.2435, 0.2616. The deviation of a channel that is the same
+    everywhere is given as 1, for it divides.
     """
+    moments = _of_bytes if images.dtype == np.uint8 else _of_floats
+    found = [moments(images[..., channel], scale) for channel in range(images.shape[-1])]
+    return tuple(mean for mean, _ in found), tuple(deviation or 1.0 for _, deviation in found)
+
+
+def _of_bytes(plane: np.ndarray, scale: float) -> tuple[float, float]:
+    """Exact, and without a float copy of the dataset."""
     values = np.arange(256) * scale
-    mean, deviation = [], []
-    for channel in range(images.shape[-1]):
-        # Exact, and without a float copy of the dataset.
-        counts = np.bincount(images[..., channel].ravel(), minlength=256) / images[..., 0].size
-        center = float(counts @ values)
-        mean.append(round(center, 4))
-        deviation.append(round(float(np.sqrt(counts @ (values - center) ** 2)), 4))
-    return tuple(mean), tuple(deviation)
+    counts = np.bincount(plane.ravel(), minlength=256) / plane.size
+    mean = float(counts @ values)
+    return round(mean, 4), round(float(np.sqrt(counts @ (values - mean) ** 2)), 4)
+
+
+def _of_floats(plane: np.ndarray, scale: float) -> tuple[float, float]:
+    """As they are: the numbers of a channel may be of any size, so that decimals say nothing."""
+    doubles = plane.astype(np.float64) * scale
+    return float(doubles.mean()), float(doubles.std())

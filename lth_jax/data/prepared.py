@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lth_jax.data.dataset import Dataset
+from lth_jax.data.dataset import Dataset, check_labels
 from lth_jax.errors import DataError
 
 _VERSION = re.compile(r"(\d+)\.(\d+)\.(\d+)")
@@ -74,11 +74,18 @@ def fingerprint(folder: Path) -> str:
     return hashlib.sha256(json.dumps(splits, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def read(name: str, folder: Path) -> Dataset:
+def read(name: str, folder: Path, classes: int = 0) -> Dataset:
     """Decodes a prepared dataset: its splits `train` and `test`, in their order on disk.
 
+    Args:
+      name: the dataset.
+      folder: where it lies, up to its version.
+      classes: how many it is known to have. If 0, they count from the first label that occurs to
+        the last: EMNIST's letters are 1 to 26, in a label feature of 37 classes.
+
     Raises:
-      DataError: no image classification dataset of one image shape, or one that cannot be read.
+      DataError: no image classification dataset of one image shape, one with labels outside of its
+        classes, or one that cannot be read.
     """
     import tensorflow_datasets as tfds
 
@@ -95,7 +102,14 @@ def read(name: str, folder: Path) -> Dataset:
             raise DataError(f"{name} has the splits {having}; accepted: datasets with train, test")
         arrays[split] = _read_split(builder, split, layout, folder)
     (train_images, train_labels), (test_images, test_labels) = arrays["train"], arrays["test"]
-    first, num_classes = _occurring_classes(name, layout.num_classes, train_labels, test_labels)
+    allowed = classes or layout.num_classes
+    least, most = check_labels(name, allowed, train_labels, test_labels)
+    first, num_classes = (0, classes) if classes else (least, most - least + 1)
+    if num_classes < allowed:
+        _log.warning(
+            "%s: of %d classes only %d to %d occur; they are counted from 0",
+            name, allowed, least, most,
+        )  # fmt: skip
     return Dataset(
         name=name,
         train_images=train_images,
@@ -209,25 +223,6 @@ def _decode(record: bytes, layout: Layout) -> tuple[np.ndarray, int]:
     if image.shape not in (layout.shape, layout.shape[:2] if layout.shape[2] == 1 else None):
         raise ValueError(f"an image of shape {image.shape} where {layout.shape} was promised")
     return image.reshape(layout.shape), feature[layout.label].int64_list.value[0]
-
-
-def _occurring_classes(
-    name: str, num_classes: int, train_labels: np.ndarray, test_labels: np.ndarray
-) -> tuple[int, int]:
-    """The first class that occurs, and how many there are from it to the last that does."""
-    least = int(min(train_labels.min(), test_labels.min()))
-    most = int(max(train_labels.max(), test_labels.max()))
-    if least < 0 or most >= num_classes:
-        raise DataError(
-            f"{name} has labels from {least} to {most}; accepted: 0 to {num_classes - 1}"
-        )
-    if (least, most) != (0, num_classes - 1):
-        # EMNIST's letters count from 1, in a label feature of 37 classes.
-        _log.warning(
-            "%s: of %d classes only %d to %d occur; they are counted from 0",
-            name, num_classes, least, most,
-        )  # fmt: skip
-    return least, most - least + 1
 
 
 def _damaged(folder: Path, error: object) -> DataError:

@@ -25,6 +25,7 @@ class Recipe(NamedTuple):
 
     Attributes:
       version: the version to take; empty for the highest there is.
+      classes: how many there are; 0 to count those that occur.
       content: what `check` returns of the true dataset; empty if nobody knows.
       check: of what was decoded, and the folder it was in: a digest of the examples (or raises a
         DataError).
@@ -33,6 +34,7 @@ class Recipe(NamedTuple):
     """
 
     version: str
+    classes: int
     content: str
     check: Callable[[Dataset, Path], str]
     obtain: Callable[[str, Places], Callable[[Path], None]]
@@ -61,7 +63,7 @@ def load(name: str, places: Places, recipe: Recipe) -> Dataset:
             target = stack.enter_context(_writable(places))
             prepare(target)
             folder = _just_prepared(name, target, recipe.version)
-        dataset = prepared.read(name, folder)
+        dataset = prepared.read(name, folder, recipe.classes)
         content = recipe.check(dataset, folder)
         key = cache.Key(name, folder.name, prepared.fingerprint(folder))
     cache.store(places.cache_dir, key, dataset, content)

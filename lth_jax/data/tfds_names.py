@@ -1,4 +1,4 @@
-"""Any image classification dataset of TFDS by its name, such as `cifar10` or `emnist/letters`."""
+"""Any image classification dataset of TFDS by its name, such as `stl10` or `cmaterdb/bangla`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def check(name: str, known: Iterable[str]) -> None:
         raise DataError(
             f"config.data.name={name}: no such dataset; {hint}"
             f"accepted: {', '.join(sorted(known))}, and "
-            "the image classification datasets of TFDS, such as cifar10 or emnist/balanced"
+            "the image classification datasets of TFDS, such as stl10 or cmaterdb/bangla"
         )
     configs = [c.name for c in tfds.builder_cls(dataset).BUILDER_CONFIGS]
     if config not in (configs or [""]):
@@ -53,9 +53,8 @@ def load(name: str, places: Places, known: Iterable[str] = ()) -> Dataset:
     """
     if not _NAME.fullmatch(name):  # a path, perhaps
         check(name, known)
-    recipe = preparing.Recipe(
-        version="", content="", check=_unchecked, obtain=partial(_obtain, known=tuple(known))
-    )
+    obtain = partial(_obtain, known=tuple(known))
+    recipe = preparing.Recipe(version="", classes=0, content="", check=_unchecked, obtain=obtain)
     return preparing.load(name, places, recipe)
 
 

@@ -88,6 +88,13 @@ def test_a_damaged_file_is_replaced_by_the_next_store(tmp_path, tiny):
     assert_same(cache.load(tmp_path, "tiny"), tiny)
 
 
+def test_what_is_not_uint8_is_not_stored(tmp_path, tiny):
+    floats = tiny._replace(train_images=tiny.train_images.astype(np.float32))
+    with pytest.raises(TypeError, match="safe"):
+        cache.store(tmp_path, KEY, floats)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_folder_that_cannot_be_written_is_warned_of_and_no_more(tmp_path, tiny, caplog):
     blocked = tmp_path / "file"
     blocked.write_text("")
@@ -156,11 +163,12 @@ assert not heavy, heavy
 
 
 def test_a_warm_start_needs_no_data_and_does_not_import_tfds(tmp_path, tiny):
-    from lth_jax.data.idx import SOURCES
+    from lth_jax.data.sources import SOURCES
 
-    cache.store(
-        tmp_path, KEY._replace(name="mnist", version="3.0.1"), tiny, SOURCES["mnist"].content
-    )
+    images = np.zeros((6, 28, 28, 1), np.uint8)
+    like_mnist = tiny._replace(train_images=images, test_images=images[:4], num_classes=10)
+    key = KEY._replace(name="mnist", version="3.0.1")
+    cache.store(tmp_path, key, like_mnist, SOURCES["mnist"].content)
     command = [sys.executable, "-c", WARM_START, str(tmp_path / "nothing"), str(tmp_path)]
     subprocess.run(command, check=True)
 

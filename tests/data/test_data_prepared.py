@@ -6,56 +6,12 @@ import struct
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from PIL import Image
+from fake_data import examples, multiset, prepare
 
 from lth_jax.data import load, prepared
+from lth_jax.data.dataset import check_labels
+from lth_jax.data.sources import SOURCES
 from lth_jax.errors import DataError
-
-
-def prepare(folder, *, train, test, features=None, version="1.0.0", name="tiny", supervised=True):
-    """Writes the examples as a TFDS dataset with a throw-away builder, and returns its folder."""
-    features = features or {
-        "image": tfds.features.Image(shape=(5, 5, 1)),
-        "label": tfds.features.ClassLabel(num_classes=3),
-    }
-    named = name
-
-    class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-        name = named
-        VERSION = tfds.core.Version(version)
-
-        def _info(self):
-            return tfds.core.DatasetInfo(
-                builder=self,
-                features=tfds.features.FeaturesDict(features),
-                supervised_keys=("image", "label") if supervised else None,
-            )
-
-        def _split_generators(self, dl_manager):
-            splits = {"train": train, "test": test}
-            return {k: enumerate(v) for k, v in splits.items() if v is not None}
-
-        def _generate_examples(self):
-            raise NotImplementedError
-
-    builder = Builder(data_dir=folder)
-    builder.download_and_prepare(file_format="array_record")
-    return folder / named / version
-
-
-def examples(count, *, classes=3, first=0, shape=(5, 5), seed=0):
-    random = np.random.default_rng(seed)
-    images = random.integers(0, 256, (count, *shape), np.uint8)
-    return [
-        {"image": Image.fromarray(image), "label": first + index % classes}
-        for index, image in enumerate(images)
-    ]
-
-
-def multiset(images, labels):
-    return sorted(
-        (int(label), image.tobytes()) for image, label in zip(images, labels, strict=True)
-    )
 
 
 def expected(records):
@@ -140,9 +96,26 @@ def test_labels_that_count_from_one_are_counted_from_zero_and_reported(tmp_path,
 
 @pytest.mark.parametrize("labels", [[0, 3], [-1, 2]])
 def test_labels_outside_the_classes_are_refused(labels):
-    labels = np.array(labels, np.int32)
-    with pytest.raises(DataError, match=r"has labels from .* accepted: 0 to 2"):
-        prepared._occurring_classes("tiny", 3, labels, labels)
+    good, bad = np.array([0, 2], np.int32), np.array(labels, np.int32)
+    assert check_labels("tiny", 3, good, good) == (0, 2)
+    for parts in ((good, bad), (bad, good)):
+        with pytest.raises(DataError, match=r"^tiny has labels from .* accepted: 0 to 2$"):
+            check_labels("tiny", 3, *parts)
+
+
+def test_where_the_classes_are_known_a_missing_one_shifts_no_label(tmp_path, caplog):
+    features = {
+        "image": tfds.features.Image(shape=(5, 5, 1)),
+        "label": tfds.features.ClassLabel(num_classes=7),
+    }
+    train = examples(9, first=1)
+    folder = prepare(tmp_path, train=train, test=examples(4, first=1), features=features)
+    dataset = prepared.read("tiny", folder, classes=5)
+    assert dataset.num_classes == 5
+    assert multiset(dataset.train_images, dataset.train_labels) == expected(train)
+    assert not caplog.records
+    with pytest.raises(DataError, match="tiny has labels from 1 to 3; accepted: 0 to 2"):
+        prepared.read("tiny", folder, classes=3)
 
 
 def test_images_of_any_size_are_refused(tmp_path):
@@ -202,9 +175,9 @@ def test_a_cached_dataset_is_not_taken_for_the_other_one_in_data_dir(tmp_path):
         data_dir = tmp_path / str(number % 3)
         if number < 3:
             prepare(
-                data_dir, train=examples(count), test=examples(3), version=version, name="cifar10"
+                data_dir, train=examples(count), test=examples(3), version=version, name="stl10"
             )
-        dataset = load("cifar10", data_dir=str(data_dir), cache_dir=cache_dir)
+        dataset = load("stl10", data_dir=str(data_dir), cache_dir=cache_dir)
         assert len(dataset.train_labels) == count
         found.append(dataset.origin.split()[0])
     assert found == ["prepared"] * 3 + ["cache"] * 3
@@ -217,41 +190,73 @@ def test_a_name_does_not_lead_out_of_data_dir(tmp_path):
 
 
 def test_a_damaged_cache_is_rebuilt_from_the_prepared_data(tmp_path, caplog):
-    prepare(tmp_path, train=examples(5), test=examples(3), name="cifar10")
+    prepare(tmp_path, train=examples(5), test=examples(3), name="stl10")
     places = {"data_dir": str(tmp_path), "cache_dir": str(tmp_path / "cache")}
-    first = load("cifar10", **places)
+    first = load("stl10", **places)
     (path,) = (tmp_path / "cache").iterdir()
     blob = bytearray(path.read_bytes())
     blob[-1] ^= 255
     path.write_bytes(blob)
-    second = load("cifar10", **places)
+    second = load("stl10", **places)
     assert "damaged" in caplog.text
     assert second.origin.startswith("prepared")
     np.testing.assert_array_equal(second.test_images, first.test_images)
-    assert load("cifar10", **places).origin == f"cache {path}"
+    assert load("stl10", **places).origin == f"cache {path}"
 
 
 def test_a_cache_that_cannot_be_written_does_not_keep_data_from_being_read(tmp_path, caplog):
-    prepare(tmp_path, train=examples(5), test=examples(3), name="cifar10")
+    prepare(tmp_path, train=examples(5), test=examples(3), name="stl10")
     (tmp_path / "file").write_text("")
-    dataset = load("cifar10", data_dir=str(tmp_path), cache_dir=str(tmp_path / "file"))
+    dataset = load("stl10", data_dir=str(tmp_path), cache_dir=str(tmp_path / "file"))
     assert len(dataset.train_labels) == 5
     assert "data.cache_dir" in caplog.text
 
 
-def test_other_examples_than_those_of_mnist_are_not_taken_for_mnist(tmp_path, monkeypatch):
-    from lth_jax.data import idx
+def of_mnist(folder, count, test_count, shape=(28, 28), classes=10):
+    features = {
+        "image": tfds.features.Image(shape=(*shape, 1)),
+        "label": tfds.features.ClassLabel(num_classes=classes),
+    }
+    train, test = examples(count, shape=shape), examples(test_count, shape=shape)
+    prepare(folder, train=train, test=test, features=features, name="mnist", version="3.0.1")
+    return {"data_dir": str(folder), "cache_dir": str(folder / "cache")}
 
-    prepare(tmp_path, train=examples(5), test=examples(3), name="mnist", version="3.0.1")
-    places = {"data_dir": str(tmp_path), "cache_dir": str(tmp_path / "cache")}
-    monkeypatch.setattr(idx, "_EXAMPLES", (5, 3))
+
+def test_other_examples_than_those_of_mnist_are_not_taken_for_mnist(tmp_path, monkeypatch):
+    places = of_mnist(tmp_path, 5, 3)
+    facts = SOURCES["mnist"].facts._replace(train=5, test=3)
+    monkeypatch.setitem(SOURCES, "mnist", SOURCES["mnist"]._replace(facts=facts))
     with pytest.raises(DataError, match="is not mnist: its examples are others"):
         load("mnist", **places)
     assert not (tmp_path / "cache").exists()
 
 
+def test_examples_of_another_dataset_are_found_out_where_its_own_are_not_known(
+    tmp_path, monkeypatch
+):
+    from lth_jax.data.archives import content_digest
+
+    places = of_mnist(tmp_path, 5, 3)
+    (tmp_path / "kmnist").mkdir()
+    (tmp_path / "mnist" / "3.0.1").rename(tmp_path / "kmnist" / "3.0.1")
+    assert len(load("kmnist", **places).train_labels) == 5
+    mixed = SOURCES["mnist"]._replace(content=content_digest(load("kmnist", **places)))
+    monkeypatch.setitem(SOURCES, "mnist", mixed)
+    with pytest.raises(DataError, match="is not kmnist: its examples are others"):
+        load("kmnist", data_dir=str(tmp_path), cache_dir=str(tmp_path / "other"))
+
+
 def test_a_part_of_mnist_is_read_with_a_warning(tmp_path, caplog):
-    prepare(tmp_path, train=examples(5), test=examples(3), name="mnist", version="3.0.1")
-    dataset = load("mnist", data_dir=str(tmp_path), cache_dir=str(tmp_path / "cache"))
+    dataset = load("mnist", **of_mnist(tmp_path, 5, 3))
     assert len(dataset.train_labels) == 5
+    assert dataset.num_classes == 10  # although three occur
     assert "has 5 training and 3 test examples, where the dataset has 60000" in caplog.text
+
+
+def test_images_of_another_shape_than_those_of_mnist_are_refused(tmp_path):
+    with pytest.raises(DataError) as error:
+        load("mnist", **of_mnist(tmp_path, 5, 3, shape=(5, 5)))
+    assert str(error.value) == (
+        "mnist has images of 5×5×1 in 10 classes; accepted: 28×28×1 in 10 classes "
+        f"(this is prepared TFDS data in {tmp_path / 'mnist' / '3.0.1'})"
+    )

@@ -1,11 +1,12 @@
 """Class subsets, parts, sides and channels: which examples are where, and how they look."""
 
 import itertools
+import re
 
 import numpy as np
 import pytest
 
-from lth_jax.data import Dataset, check_classes, load, padded, reshaped, split
+from lth_jax.data import Dataset, check_classes, check_images, load, padded, reshaped, split
 from lth_jax.errors import DataError
 
 CLASSES = 5
@@ -178,6 +179,21 @@ def test_a_constant_image_stays_constant():
     np.testing.assert_allclose(large.train_images * large.scale, 8 * digits.scale, atol=1 / 255)
 
 
+def test_float_images_are_scaled_in_the_range_they_have():
+    digits = load("digits")
+    factor = np.float32(-1e4)
+    floats = digits._replace(
+        train_images=digits.train_images.astype(np.float32) * factor,
+        test_images=digits.test_images.astype(np.float32) * factor,
+        scale=1.0,
+    )
+    bytes_, found = reshaped(digits, side=5), reshaped(floats, side=5)
+    assert found.scale == 1
+    assert found.test_images.dtype == np.float32
+    for one, other in ((bytes_[1], found[1]), (bytes_[3], found[3])):  # the images of both splits
+        np.testing.assert_allclose(other / factor / 16, one * bytes_.scale, atol=1.5 / 255)
+
+
 def test_grey_is_repeated_to_colour():
     digits = load("digits")
     colour = reshaped(digits, channels=3)
@@ -206,3 +222,42 @@ def test_padding_puts_black_around_every_image(tiny):
     np.testing.assert_array_equal(found.train_images[:, 1:6, 1:6], tiny.train_images)
     assert found.train_images.sum() == tiny.train_images.sum()
     assert padded(tiny, (5, 5)) is tiny
+
+
+def test_padding_puts_zeros_around_floats(tiny):
+    floats = tiny._replace(train_images=tiny.train_images * np.float32(-0.1))
+    found = padded(floats, (8, 7)).train_images
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found[:, 1:6, 1:6], floats.train_images)
+    assert (found != 0).sum() == (floats.train_images != 0).sum()
+
+
+# --- What can be done to images -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("shape", "options", "message"),
+    [
+        ((8, 6, 1), {"crop": 6}, "crop=6: x has images of 8×6; accepted: 0 to 5"),
+        ((8, 6, 1), {"crop": 4, "side": 4}, "crop=4: x has images of 8×6, scaled to 4×4; accepted"),
+        ((8, 6, 3), {"channels": 1}, "channels=1: x has 3 channels; accepted: 0 or 3"),
+        ((1, 6, 1), {"flip": True}, "flip=True: x has images of 1×6, features; accepted: False"),
+        ((6, 1, 1), {"side": 6}, "side=6: x has images of 6×1, features; accepted: 0"),
+        ((1, 6, 1), {"crop": 1}, "crop=1: x has images of 1×6, features; accepted: 0"),
+    ],
+)
+def test_what_cannot_be_done_to_images_is_refused(shape, options, message):
+    with pytest.raises(DataError, match=f"config.data.{re.escape(message)}"):
+        check_images("x", shape, **options)
+
+
+@pytest.mark.parametrize(
+    ("shape", "options"),
+    [
+        ((8, 6, 1), {"crop": 5, "flip": True, "channels": 3}),
+        ((8, 6, 3), {"crop": 8, "side": 9, "channels": 3}),
+        ((1, 6, 1), {"channels": 3}),
+    ],
+)
+def test_what_can_be_done_to_images_is_not(shape, options):
+    check_images("x", shape, **options)

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lth_jax.data import load
 from lth_jax.data.pixels import Pixels, statistics
 
 IMAGES = np.random.default_rng(0).integers(1, 256, (40, 6, 5, 3), np.uint8)
@@ -75,7 +74,29 @@ def test_statistics_are_those_of_the_pixels():
     np.testing.assert_allclose(deviation, floats.std((0, 1, 2)), atol=1e-4)
 
 
-@pytest.mark.slow
-def test_statistics_of_mnist_are_the_constants_of_the_literature(real_data_dir):
-    mnist = load("mnist", data_dir=str(real_data_dir))
-    assert statistics(mnist.train_images, mnist.scale) == ((0.1307,), (0.3081,))
+@pytest.mark.parametrize(("factor", "offset"), [(1, 0), (1e-6, 0), (1e3, -1e5)])
+def test_floats_of_any_range_are_standardized(factor, offset):
+    floats = (IMAGES * factor + offset).astype(np.float32)
+    mean, deviation = statistics(floats, 1.0)
+    found = np.asarray(Pixels(1.0, mean, deviation).prepared(jnp.asarray(floats)))
+    np.testing.assert_allclose(found.mean((0, 1, 2)), 0, atol=1e-3)
+    np.testing.assert_allclose(found.std((0, 1, 2)), 1, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_a_channel_that_is_the_same_everywhere_becomes_zero(dtype):
+    images = IMAGES.astype(dtype)
+    images[..., 1] = 255
+    mean, deviation = statistics(images, 1 / 255)
+    assert (mean[1], deviation[1]) == (1, 1)
+    found = np.asarray(Pixels(1 / 255, mean, deviation).prepared(jnp.asarray(images)))
+    np.testing.assert_allclose(found[..., 1], 0, atol=1e-6)
+    assert np.isfinite(found).all()
+
+
+@pytest.mark.parametrize("options", [{}, {"flip": True}, {"crop": 2}])
+def test_floats_are_augmented_like_bytes(options):
+    pixels, key = Pixels(1.0, **options), jax.random.key(0)
+    floats = np.asarray(pixels.augmented(jnp.asarray(IMAGES, jnp.float32), key))
+    assert floats.dtype == np.float32
+    np.testing.assert_array_equal(floats, pixels.augmented(jnp.asarray(IMAGES), key))

@@ -1,0 +1,101 @@
+"""Images before they reach a network: their side, channels and border, and what they allow."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lth_jax.data.dataset import Dataset
+from lth_jax.errors import DataError
+
+
+def reshaped(dataset: Dataset, *, side: int = 0, channels: int = 0) -> Dataset:
+    """The dataset with square images of `side` pixels and `channels` channels; 0 keeps either.
+
+    Bilinear scaling of the pixels (uint8 are brought to 0–255 first); grey is repeated to make
+    colour.
+
+    Raises:
+      DataError: colour would have to become grey, or another number of channels.
+    """
+    height, width, depth = dataset.train_images.shape[1:]
+    _check_channels(dataset.name, depth, channels)
+    if side and (height, width) != (side, side):
+        dataset = dataset._replace(
+            train_images=_scaled(dataset.train_images, dataset.scale, side),
+            test_images=_scaled(dataset.test_images, dataset.scale, side),
+            scale=1 / 255 if dataset.train_images.dtype == np.uint8 else dataset.scale,
+        )
+    if channels > depth:
+        dataset = dataset._replace(
+            train_images=np.repeat(dataset.train_images, channels, axis=-1),
+            test_images=np.repeat(dataset.test_images, channels, axis=-1),
+        )
+    return dataset
+
+
+def padded(dataset: Dataset, sides: tuple[int, int]) -> Dataset:
+    """The dataset with black pixels around its images, up to (height, width) `sides`."""
+    height, width = dataset.train_images.shape[1:3]
+    if (height, width) == sides:
+        return dataset
+    above, left = (sides[0] - height) // 2, (sides[1] - width) // 2
+    border = (
+        (0, 0),
+        (above, sides[0] - height - above),
+        (left, sides[1] - width - left),
+        (0, 0),
+    )
+    return dataset._replace(
+        train_images=np.pad(dataset.train_images, border),
+        test_images=np.pad(dataset.test_images, border),
+    )
+
+
+def check_images(
+    name: str,
+    shape: tuple[int, ...],
+    *,
+    side: int = 0,
+    channels: int = 0,
+    crop: int = 0,
+    flip: bool = False,
+) -> None:
+    """Whether images (height, width, channels) `shape` can be scaled, moved and mirrored so.
+
+    Raises:
+      DataError: they cannot; names the field, its value and what is accepted.
+    """
+    height, width, depth = shape
+    _check_channels(name, depth, channels)
+    having = f"{name} has images of {height}×{width}"
+    for field, value in (("side", side), ("crop", crop), ("flip", flip)):
+        if min(height, width) == 1 and value:
+            raise DataError(
+                f"config.data.{field}={value}: {having}, features; accepted: {type(value)(0)}"
+            )
+    least = side or min(height, width)
+    if crop >= least:
+        after = f", scaled to {side}×{side}" if side else ""
+        raise DataError(f"config.data.crop={crop}: {having}{after}; accepted: 0 to {least - 1}")
+
+
+def _check_channels(name: str, depth: int, channels: int) -> None:
+    if channels not in (0, depth) and depth != 1:
+        raise DataError(
+            f"config.data.channels={channels}: {name} has {depth} channels; accepted: 0 or {depth}"
+        )
+
+
+def _scaled(images: np.ndarray, scale: float, side: int) -> np.ndarray:
+    """Images [n, side, side, channels]: uint8 in 0–255, or float32 in the range they had."""
+    from PIL import Image
+
+    out = np.empty((len(images), side, side, images.shape[-1]), images.dtype)
+    for index, image in enumerate(images):
+        if image.dtype == np.uint8:
+            image = np.round(image * (255 * scale)).astype(np.uint8)
+        for channel in range(images.shape[-1]):
+            plane = Image.fromarray(image[..., channel])
+            resized = plane.resize((side, side), Image.Resampling.BILINEAR)
+            out[index, ..., channel] = np.asarray(resized)
+    return out

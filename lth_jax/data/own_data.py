@@ -1,0 +1,155 @@
+"""A user's own dataset: a function that gives arrays, which are checked and never cached."""
+
+from __future__ import annotations
+
+import inspect
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from lth_jax.data.dataset import Dataset, checked
+from lth_jax.data.places import Places
+from lth_jax.errors import DataError, nearest
+
+_PAIRS = (("train_images", "train_labels"), ("test_images", "test_labels"))
+_ARRAYS = tuple(field for pair in _PAIRS for field in pair)
+_ACCEPTED = (
+    "accepted: ((train_images, train_labels), (test_images, test_labels)), or a mapping of "
+    f"{', '.join(_ARRAYS)} and perhaps num_classes"
+)
+
+
+def check_function(name: str, function: Any) -> None:
+    """Whether `function` can be called without arguments; it is not called.
+
+    Raises:
+      DataError: it cannot.
+    """
+    if not callable(function):
+        raise DataError(f"{name} is {function!r}; accepted: a function without arguments")
+    try:
+        inspect.signature(function).bind()
+    except TypeError as error:
+        raise DataError(f"{name}: {error}; accepted: a function without arguments") from None
+    except ValueError:
+        pass  # some callables written in C do not say what they take
+
+
+def load(function: Callable[[], Any], name: str, places: Places) -> Dataset:
+    """The dataset `name` that `function` gives.
+
+    Raises:
+      DataError: the function fails, or what it gives is no dataset; one line.
+    """
+    del places  # the function knows where its data are
+    given = _named(name, _called(name, function))
+    images = {field: _images(name, field, given[field]) for field, _ in _PAIRS}
+    labels = {field: _labels(name, field, given[field]) for _, field in _PAIRS}
+    scale = 1 / 255 if images["train_images"].dtype == np.uint8 else 1.0
+    dataset = Dataset(
+        name=name,
+        num_classes=_classes(name, given.get("num_classes"), labels),
+        scale=scale,
+        origin=f"the function {_called_as(function)}",
+        **images,
+        **labels,
+    )
+    return checked(dataset)
+
+
+def _called(name: str, function: Callable[[], Any]) -> Any:
+    try:
+        return function()
+    except (Exception, SystemExit) as error:  # whatever a user's code raises
+        frames = traceback.extract_tb(error.__traceback__)[1:]
+        own = [frame for frame in frames if frame.filename == frames[0].filename]
+        place = f" in line {own[-1].lineno} of {own[-1].filename}" if own else ""
+        line = " ".join(str(error).split())[:300]
+        raise DataError(
+            f"{name}: the function {_called_as(function)} raised {type(error).__name__}{place}: "
+            f"{line}"
+        ) from error
+
+
+def _called_as(function: Callable[[], Any]) -> str:
+    return getattr(function, "__qualname__", type(function).__qualname__)
+
+
+def _named(name: str, given: Any) -> dict[str, Any]:
+    """What a function gave, by the names of a mapping."""
+    if isinstance(given, Mapping):
+        known = {*_ARRAYS, "num_classes"}
+        for field in given:
+            if field not in known:
+                raise DataError(f"{name} gives {field!r}; {nearest(str(field), known)}")
+        missing = [field for field in _ARRAYS if field not in given]
+        if missing:
+            raise DataError(f"{name} does not give {', '.join(missing)}; {_ACCEPTED}")
+        return dict(given)
+    if not _is_pair(given) or not all(map(_is_pair, given)):
+        raise DataError(f"{name} gives {_described(given)}; {_ACCEPTED}")
+    return dict(zip(_ARRAYS, (*given[0], *given[1]), strict=True))
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, tuple | list) and len(value) == 2
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, tuple | list):
+        return f"a {type(value).__name__} of {len(value)}"
+    return f"a {type(value).__name__}"
+
+
+def _array(name: str, field: str, value: Any) -> np.ndarray:
+    try:
+        return np.asarray(value)
+    except Exception as error:  # ragged lists, and whatever an array-like object raises
+        line = " ".join(str(error).split())[:200]
+        raise DataError(f"{name}: {field} is no array ({line})") from error
+
+
+def _images(name: str, field: str, value: Any) -> np.ndarray:
+    """uint8 or float32 `[n, height, width, channels]`; features are `[n, 1, features, 1]`."""
+    import jax.numpy as jnp
+
+    array = _array(name, field, value)
+    accepted = (
+        "accepted: uint8 or floats of [n, height, width, channels], [n, height, width] or "
+        "[n, features]"
+    )
+    # JAX's notion: bfloat16 is a float to it, not to NumPy.
+    floats = jnp.issubdtype(array.dtype, jnp.floating)
+    if not (floats or array.dtype == np.uint8) or array.ndim not in (2, 3, 4):
+        raise DataError(f"{name}: {field} is {array.dtype.name} of shape {array.shape}; {accepted}")
+    if array.ndim == 3:
+        array = array[..., None]
+    elif array.ndim == 2:
+        array = array[:, None, :, None]
+    with np.errstate(over="ignore"):  # what becomes infinite is refused with its like
+        return np.ascontiguousarray(array, dtype=np.float32 if floats else np.uint8)
+
+
+def _labels(name: str, field: str, value: Any) -> np.ndarray:
+    array = _array(name, field, value)
+    if not np.issubdtype(array.dtype, np.integer) or array.ndim != 1:
+        raise DataError(
+            f"{name}: {field} is {array.dtype.name} of shape {array.shape}; accepted: integers [n]"
+        )
+    largest = np.iinfo(np.int32).max - 1
+    if array.size and not 0 <= int(array.min()) <= int(array.max()) <= largest:
+        raise DataError(
+            f"{name}: {field} has labels from {array.min()} to {array.max()}; accepted: 0 and more"
+        )
+    return array.astype(np.int32)
+
+
+def _classes(name: str, given: Any, labels: Mapping[str, np.ndarray]) -> int:
+    """The number of classes: that which was given, else one more than the greatest label."""
+    if given is None:
+        return 1 + max(int(part.max(initial=0)) for part in labels.values())
+    if isinstance(given, bool) or not isinstance(given, int | np.integer) or given < 1:
+        raise DataError(f"{name}: num_classes is {given!r}; accepted: an integer from 1 on")
+    return int(given)

@@ -1,0 +1,122 @@
+"""Tiny datasets in the formats of the real ones: prepared by TFDS, and as original archives."""
+
+import gzip
+import io
+import tarfile
+
+import numpy as np
+from PIL import Image
+
+from lth_jax.data import archives, builders, cifar, idx
+from lth_jax.data.sources import SOURCES
+
+
+def prepare(folder, *, train, test, features=None, version="1.0.0", name="tiny", supervised=True):
+    """Writes the examples as a TFDS dataset with a throw-away builder, and returns its folder."""
+    import tensorflow_datasets as tfds
+
+    features = features or {
+        "image": tfds.features.Image(shape=(5, 5, 1)),
+        "label": tfds.features.ClassLabel(num_classes=3),
+    }
+    named, _, config = name.partition("/")
+
+    class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        name = named
+        VERSION = tfds.core.Version(version)
+        BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=config)] if config else []
+
+        def _info(self):
+            return tfds.core.DatasetInfo(
+                builder=self,
+                features=tfds.features.FeaturesDict(features),
+                supervised_keys=("image", "label") if supervised else None,
+            )
+
+        def _split_generators(self, dl_manager):
+            splits = {"train": train, "test": test}
+            return {k: enumerate(v) for k, v in splits.items() if v is not None}
+
+        def _generate_examples(self):
+            raise NotImplementedError
+
+    builder = Builder(data_dir=folder, config=config or None)
+    builder.download_and_prepare(file_format="array_record")
+    return folder / name / version
+
+
+def examples(count, *, classes=3, first=0, shape=(5, 5), seed=0):
+    random = np.random.default_rng(seed)
+    images = random.integers(0, 256, (count, *shape), np.uint8)
+    return [
+        {"image": Image.fromarray(image), "label": first + index % classes}
+        for index, image in enumerate(images)
+    ]
+
+
+def multiset(images, labels):
+    """The examples in an order of their own, to compare."""
+    return sorted(
+        (int(label), image.tobytes()) for image, label in zip(images, labels, strict=True)
+    )
+
+
+def random_images(name, count, seed=0):
+    """uint8 images of the shape of the dataset `name`, and labels of as many of its classes."""
+    facts = SOURCES[name].facts
+    images = np.random.default_rng(seed).integers(0, 256, (count, *facts.shape), np.uint8)
+    return images, (np.arange(count) % facts.classes).astype(np.uint8)
+
+
+def write_archives(folder, name, train, test):
+    """Writes (images, labels) `train` and `test` as the original archives of `name`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if name in cifar.LAYOUTS:
+        write_tar(folder / SOURCES[name].archives[0], cifar_files(name, train, test))
+        return
+    for files, (images, labels) in zip(idx.SPLITS.values(), (train, test), strict=True):
+        for file, array in zip(files, (images[..., 0], labels), strict=True):
+            head = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">i4").tobytes()
+            (folder / file).write_bytes(gzip.compress(head + array.tobytes(), 1))
+
+
+def cifar_files(name, train, test, label_names=None):
+    """What is in the archive of `name`: file name -> bytes."""
+    layout, classes = cifar.LAYOUTS[name], SOURCES[name].facts.classes
+    names = {"label": label_names or [f"class{n}" for n in range(classes)]}
+    names["coarse_label"] = [f"group{n}" for n in range(20)]
+    files = {file: "\n".join([*names[key], "", ""]) for key, file in layout.labels.items()}
+    contents = {f"{layout.folder}/{file}": text.encode() for file, text in files.items()}
+    for split, (images, labels) in (("train", train), ("test", test)):
+        # The coarse label that we write is the last digit of the fine one.
+        by_key = {"label": labels, "coarse_label": labels % 10}
+        columns = np.stack([by_key[key] for key in layout.labels], axis=1)
+        planes = images.transpose(0, 3, 1, 2).reshape(len(images), -1)
+        records = np.concatenate([columns, planes], axis=1)
+        parts = layout.splits[split]
+        for file, part in zip(parts, np.array_split(records, len(parts)), strict=True):
+            contents[f"{layout.folder}/{file}"] = part.tobytes()
+    return contents
+
+
+def write_tar(path, contents):
+    with tarfile.open(path, "w:gz", compresslevel=1) as archive:
+        for name, data in contents.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+
+
+def trust(monkeypatch, name, folder, **facts):
+    """Has the archives in `folder` taken for those of `name`, of which the `facts` are others."""
+    from tensorflow_datasets.core.download import checksums
+
+    source = SOURCES[name]
+    infos = {file: checksums.compute_url_info(folder / file) for file in source.archives}
+    by_url = {source.url + file: info for file, info in infos.items()}
+    monkeypatch.setattr(builders.BUILDERS[name], "url_infos", by_url)
+    hashes = {file: info.checksum for file, info in infos.items()}
+    monkeypatch.setattr(archives, "_checksums", lambda _: hashes)
+    if facts:
+        changed = source._replace(facts=source.facts._replace(**facts))
+        monkeypatch.setitem(SOURCES, name, changed)
