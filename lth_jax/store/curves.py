@@ -52,5 +52,5 @@ def from_csv(text: str) -> list[CurvePoint]:
 def _point(line: int, row: Sequence[str]) -> CurvePoint:
     if len(row) < len(CurvePoint._fields):
         raise ValueError(f"line {line} is cut short")
-    kinds = (int, int, int, float, float, float)
-    return CurvePoint(*(kind(text) for kind, text in zip(kinds, row, strict=False)))
+    replicate, draw, step = map(int, row[:3])
+    return CurvePoint(replicate, draw, step, *map(float, row[3:6]))
