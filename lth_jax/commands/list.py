@@ -24,14 +24,14 @@ def _list(arguments: Sequence[str]) -> None:
     parser = Parser(prog="python -m lth_jax list", description=DESCRIPTION)
     add = parser.add_argument
     add("folder", type=Path, nargs="?", default=Path("runs"), metavar="DIR", help="runs, if none")
-    add("--verify", action="store_true", help="read every checkpoint and compare its checksums")
+    add("--quick", action="store_true", help="do not read checkpoints to compare their checksums")
     add("--json", action="store_true", help="one JSON object instead of a table")
     options = parser.parse_args(list(arguments))
     from lth_jax.commands.inspection import listing
 
     if not options.folder.is_dir():
         raise StoreError(f"{options.folder}: no such folder; accepted: a folder with runs in it")
-    entries = [listing.entry(path, options.verify) for path in find_runs(options.folder)]
+    entries = [listing.entry(path, verify=not options.quick) for path in find_runs(options.folder)]
     if options.json:
         from lth_jax.commands.inspection.as_json import dumps
 

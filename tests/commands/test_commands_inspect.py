@@ -366,6 +366,13 @@ def test_a_spec_of_another_version_is_looked_at(copy, found, shown):
     assert "sparkle 1" in shown(copy)
 
 
+def test_a_spec_that_is_not_its_identitys_is_named(copy, found):
+    file = copy / "spec.json"
+    file.write_text(file.read_text().replace('"learning_rate": 0.01', '"learning_rate": 0.07', 1))
+    (problem,) = found(copy)["problems"]
+    assert problem.startswith("spec.json was changed: its spec has the identity ")
+
+
 @pytest.mark.parametrize(("number", "age"), [(99, "a newer"), (0, "another"), ("x", "another")])
 def test_a_run_of_another_format_is_refused(copy, number, age, capsys):
     file = copy / "spec.json"

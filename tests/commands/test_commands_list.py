@@ -126,13 +126,13 @@ def test_damaged_runs_and_runs_of_other_formats_are_shown_as_such(copy, listed, 
     assert listed(copy)["done"]["problems"][0] == "spec.json is missing"
 
 
-def test_every_byte_is_looked_at_where_that_is_asked_for(copy, listed):
+def test_every_byte_is_looked_at_unless_it_has_to_be_quick(copy, listed):
     level = copy / "done" / "checkpoints" / "replicate_0" / "level_01"
     flip_byte(data_file(level))
-    assert listed(copy)["done"]["status"] == "finished"
-    assert listed(copy, "--verify")["done"]["status"] == "damaged"
+    assert listed(copy)["done"]["status"] == "damaged"
+    assert listed(copy, "--quick")["done"]["status"] == "finished"
     data_file(level).unlink()
-    (problem,) = listed(copy)["done"]["problems"]
+    (problem,) = listed(copy, "--quick")["done"]["problems"]
     assert "level_01: its file arrays/" in problem
     assert "is missing" in problem
 

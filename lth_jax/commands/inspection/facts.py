@@ -173,10 +173,16 @@ def _record(path: Path, problems: list[str]) -> tuple[Mapping[str, Any], specs.S
         problems.append(_within(path, error))
         return {}, None
     try:
-        return record, spec_of(path, record)
+        spec = spec_of(path, record)
     except StoreError as error:
         problems.append(_within(path, error))
         return record, None
+    if specs.identity(spec) != record["identity"]:
+        problems.append(
+            f"spec.json was changed: its spec has the identity {specs.identity(spec)}, "
+            f"and what is here {record['identity']}"
+        )
+    return record, spec
 
 
 def _rows(path: Path, problems: list[str]) -> list[ResultRow]:

@@ -22,7 +22,7 @@ STYLES = {"running": "cyan", "finished": "green", "damaged": "bold red", "unread
 DISPENSABLE = ("name", "replicates")
 
 
-def entry(path: Path, verify: bool) -> Entry:
+def entry(path: Path, *, verify: bool) -> Entry:
     """What there is to say of a run, as plain data.
 
     A run that cannot be read at all, such as one of a newer format, is `unreadable`.
