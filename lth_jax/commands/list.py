@@ -23,7 +23,7 @@ def main(arguments: Sequence[str]) -> int:
 def _list(arguments: Sequence[str]) -> None:
     parser = Parser(prog="python -m lth_jax list", description=DESCRIPTION)
     add = parser.add_argument
-    add("folder", type=Path, nargs="?", default=Path("runs"), metavar="DIR", help="runs, if none")
+    add("folder", type=Path, nargs="?", default=Path("runs"), metavar="DIR", help="where (runs)")
     add("--quick", action="store_true", help="do not read checkpoints to compare their checksums")
     add("--json", action="store_true", help="one JSON object instead of a table")
     options = parser.parse_args(list(arguments))

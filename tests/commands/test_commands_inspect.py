@@ -14,8 +14,11 @@ from tiny import StopAt, data_file, flip_byte, tiny_spec, train
 
 from lth_jax.commands import inspect, main
 from lth_jax.commands.inspection import kept
-from lth_jax.commands.inspection.select import spans
+from lth_jax.commands.inspection.facts import gather
+from lth_jax.commands.inspection.select import Selection, spans
+from lth_jax.commands.inspection.show import print_run
 from lth_jax.errors import Interrupted
+from lth_jax.report.terminal import make_console
 from lth_jax.store import checkpoints
 from lth_jax.store.lock import Lock
 
@@ -172,7 +175,7 @@ def test_units_that_nothing_reaches_or_leaves_are_counted_in_kernels_of_any_rank
     checkpoints.save(tmp_path / "initial", {"params": before})
 
     def look(name):
-        return kept.Kept(name, tmp_path / name, {}, {})
+        return kept.Kept(name, tmp_path / name, {}, {}, 0.0)
 
     conv, fc = layers_of(look("level_01"), look("initial"), ["conv/kernel", "fc/kernel"])
     assert (conv.inputs, conv.outputs, conv.dead_in, conv.dead_out) == (4, 5, 2, 1)
@@ -241,7 +244,7 @@ def test_a_run_that_lacks_branches_is_not_finished(tmp_path, capsys):
     assert "status: stopped, 1 of 2 runs\nnext: level 1\n" in capsys.readouterr().out
 
 
-def test_a_stopped_run_says_where_and_a_running_one_who(tmp_path, shown, found):
+def test_a_stopped_run_says_where_and_a_running_one_who(tmp_path, shown, found, capsys):
     with pytest.raises(Interrupted):
         train(tmp_path, tiny_spec(levels=1, replicates=1), stop_signal=StopAt(12))
     words = shown(tmp_path)
@@ -260,6 +263,13 @@ def test_a_stopped_run_says_where_and_a_running_one_who(tmp_path, shown, found):
         assert "level 1 is under way" in shown(tmp_path)
     finally:
         lock.release()
+    facts = gather(tmp_path)
+    for folder in (tmp_path / "checkpoints").glob("progress_*"):
+        shutil.rmtree(folder)  # as its next save does
+    assert 0 <= facts.age() < 600
+    print_run(make_console(), facts, Selection(), None)
+    capsys.readouterr()
+    assert found(tmp_path)["progress"]["under_way"] == []
 
 
 def test_a_checkpoint_that_goes_while_it_is_looked_at_is_no_damage(copy, found, monkeypatch):

@@ -100,9 +100,9 @@ class Facts:
 
     def age(self) -> float:
         """Seconds since anything of it was last written."""
-        files = [self.path / "spec.json", self.path / "results.csv"]
-        files += [kept.path for kept in self.checkpoints.values()]
+        files = (self.path / "spec.json", self.path / "results.csv")
         times = [file.stat().st_mtime for file in files if file.exists()]
+        times += [kept.saved_at for kept in self.checkpoints.values()]
         return max(0.0, time.time() - max(times, default=0.0))
 
 

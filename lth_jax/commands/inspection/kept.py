@@ -29,6 +29,7 @@ class Kept:
       path: its folder.
       arrays: name -> (shape, dtype's name).
       meta: the writer's own JSON object.
+      saved_at: when it was written, in seconds since the epoch.
       damage: what is wrong with it, or an empty string.
     """
 
@@ -36,6 +37,7 @@ class Kept:
     path: Path
     arrays: Mapping[str, tuple[tuple[int, ...], str]]
     meta: Mapping[str, Any]
+    saved_at: float
     damage: str = ""
 
     def sizes(self) -> dict[str, int]:
@@ -72,8 +74,12 @@ def _look(folder: Path, *, root: Path, verify: bool, patience: float) -> Kept | 
     name = folder.relative_to(root).as_posix()
     check = verify_checkpoint if verify else _present
     try:
+        saved_at = folder.stat().st_mtime
+    except FileNotFoundError:
+        return None
+    try:
         manifest = check(folder)
-        return Kept(name, folder, manifest.arrays, manifest.meta)
+        return Kept(name, folder, manifest.arrays, manifest.meta, saved_at)
     except StoreError as error:
         if patience:
             time.sleep(patience)
@@ -81,7 +87,7 @@ def _look(folder: Path, *, root: Path, verify: bool, patience: float) -> Kept | 
         if not folder.exists():
             return None
         what = str(error).replace(f"checkpoint {folder}", "").removeprefix(":").strip()
-        return Kept(name, folder, *_manifest_of_damaged(folder), damage=what)
+        return Kept(name, folder, *_manifest_of_damaged(folder), saved_at, damage=what)
 
 
 def _present(folder: Path) -> Manifest:

@@ -89,7 +89,7 @@ def _under_way(facts: Facts, pending: Sequence[RunId], branch: str | None) -> st
     at = f"step {steps[0]:,}" if len(steps) == 1 else f"steps {steps[0]:,} to {steps[-1]:,}"
     runs = "1 run" if len(saved) == 1 else f"{len(saved)} runs"
     is_was = "is" if facts.holder else "was"
-    newest = max(k.path.stat().st_mtime for n, k in facts.checkpoints.items() if "progress_" in n)
+    newest = max(k.saved_at for name, k in facts.checkpoints.items() if "progress_" in name)
     when = ago(time.time() - newest)
     of = _total_steps(facts, [id for id, _ in saved])
     return f"level {saved[0][0].level} {is_was} under way: {runs} saved at {at}{of}, {when} ago"
