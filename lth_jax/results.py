@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 TRUNK = "ticket"
@@ -91,14 +91,41 @@ def from_csv(text: str) -> list[ResultRow]:
     Raises:
       ValueError: a contract column is missing or a value does not parse; names line and column.
     """
-    rows = []
     reader = csv.DictReader(io.StringIO(text))
-    missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
-    if missing:
-        raise ValueError(f"results.csv lacks the columns {', '.join(missing)}")
-    for number, record in enumerate(reader, start=2):
+    try:
+        missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
+        if missing:
+            raise ValueError(f"results.csv lacks the columns {', '.join(missing)}")
+        return [_row(number, record) for number, record in enumerate(reader, start=2)]
+    except csv.Error as error:
+        raise ValueError(f"results.csv line {reader.line_num}: {error}") from None
+
+
+def _row(line: int, record: Mapping[str, str | None]) -> ResultRow:
+    try:
+        cut = [name for name in COLUMNS if record[name] is None]
+        if cut:
+            raise ValueError(f"it is cut short before {cut[0]}")
+        return ResultRow(**{name: _TYPES[name](record[name]) for name in COLUMNS})
+    except ValueError as error:
+        raise ValueError(f"results.csv line {line}: {error}") from None
+
+
+def salvage(text: str) -> tuple[list[ResultRow], list[str]]:
+    """(the rows of a damaged `results.csv` that can still be read, what is wrong with the rest)."""
+    header, *lines = io.StringIO(text).readlines() or [""]
+    try:
+        from_csv(header)
+    except ValueError as error:
+        return [], [str(error)]
+    rows: list[ResultRow] = []
+    problems: list[str] = []
+    for number, line in enumerate(lines, start=2):
         try:
-            rows.append(ResultRow(**{name: _TYPES[name](record[name]) for name in COLUMNS}))
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"results.csv line {number}: {error}") from None
-    return rows
+            if not line.endswith("\n"):  # its last number may lack digits
+                raise ValueError("results.csv: it is cut short")
+            rows += from_csv(header + line)
+        except ValueError as error:
+            what = str(error).partition(": ")[2]
+            problems.append(f"results.csv line {number}: {what}")
+    return rows, problems

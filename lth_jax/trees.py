@@ -1,4 +1,7 @@
-"""Named leaves of parameter pytrees, patterns over their names, and exact counts."""
+"""Named leaves of parameter pytrees, patterns over their names, and exact counts.
+
+JAX is imported where it is used: run directories are looked at without waiting for it.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,6 @@ import fnmatch
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 PyTree = Any
@@ -15,6 +16,8 @@ PyTree = Any
 
 def path_name(path: Sequence[Any]) -> str:
     """A JAX key path as one `/`-joined name: `fc1/kernel`, `0/1`, `layers/0/w`."""
+    import jax
+
     return jax.tree_util.keystr(tuple(path), simple=True, separator="/")
 
 
@@ -23,11 +26,15 @@ def named_leaves(tree: PyTree) -> dict[str, Any]:
 
     The order is part of the contract: it decides ties between equal scores.
     """
+    import jax
+
     return {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def map_named(function: Callable[..., Any], tree: PyTree, *rest: PyTree) -> PyTree:
     """`jax.tree.map` whose function also gets the leaf's name first."""
+    import jax
+
     return jax.tree_util.tree_map_with_path(
         lambda path, *leaves: function(path_name(path), *leaves), tree, *rest
     )
@@ -58,9 +65,14 @@ def count_true(mask_leaf: Any) -> int:
 
 def nbytes(tree: PyTree) -> int:
     """The bytes that the arrays of `tree` hold."""
+    import jax
+
     return sum(size(leaf) * np.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(tree))
 
 
 def to_device(tree: PyTree) -> PyTree:
     """`tree` with its arrays on the default device."""
+    import jax
+    import jax.numpy as jnp
+
     return jax.tree.map(jnp.asarray, tree)

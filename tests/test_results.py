@@ -7,7 +7,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from lth_jax.results import COLUMNS, ResultRow, RunId, from_csv, sort_rows, to_csv
+from lth_jax.results import COLUMNS, ResultRow, RunId, from_csv, salvage, sort_rows, to_csv
 
 FLOATS = st.floats(allow_nan=False)
 NAMES = st.text("abcXYZ019_-+.", min_size=1)
@@ -98,3 +98,32 @@ def test_branches_that_the_spec_forgot_come_last_by_name():
 def test_a_run_is_said_in_words():
     assert str(RunId("reinit", 3, 0, 1)) == "reinit, level 3, replicate 0, draw 1"
     assert str(row(draw=0).run_id) == "ticket, level 1, replicate 1"
+
+
+TEXT = to_csv([row(level=0), row(level=1), row(level=2)])
+
+
+@pytest.mark.parametrize(
+    ("text", "levels", "said"),
+    [
+        (TEXT, [0, 1, 2], []),
+        (TEXT[:-1], [0, 1], ["results.csv line 4: it is cut short"]),  # a digit may be missing
+        (TEXT[:-20], [0, 1], ["results.csv line 4: it is cut short"]),
+        (TEXT.replace("ticket,1,", "ticket,?,"), [0, 2], ["results.csv line 3: invalid literal"]),
+        (TEXT.replace("ticket,1,", "tick\ret,1,"), [0, 2], ["results.csv line 3: new-line"]),
+        (TEXT.replace("ticket,1,", "ticket,1\n1,"), [0, 2], ["line 3: it is cut", "line 4: "]),
+        (TEXT[20:], [], ["results.csv lacks the columns branch"]),
+        ("", [], ["results.csv lacks the columns branch"]),
+    ],
+)
+def test_of_a_damaged_file_every_whole_row_is_read_and_the_rest_named(text, levels, said):
+    rows, problems = salvage(text)
+    assert [r.level for r in rows] == levels
+    assert len(problems) == len(said)
+    assert all(part in problem for part, problem in zip(said, problems, strict=True))
+
+
+@pytest.mark.parametrize("text", [TEXT[:-20], TEXT.replace("ticket,1,", "tick\ret,1,")])
+def test_a_damaged_file_is_refused_in_one_line(text):
+    with pytest.raises(ValueError, match=r"^results.csv line \d: [^\n]*$"):
+        from_csv(text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 
@@ -40,10 +40,17 @@ def from_csv(text: str) -> list[CurvePoint]:
     """The points that `to_csv` wrote.
 
     Raises:
-      ValueError: a value does not parse.
+      ValueError: a value is missing or does not parse.
     """
-    rows = list(csv.reader(io.StringIO(text)))[1:]
-    return [
-        CurvePoint(int(row[0]), int(row[1]), int(row[2]), *(float(value) for value in row[3:6]))
-        for row in rows
-    ]
+    try:
+        rows = list(csv.reader(io.StringIO(text)))[1:]
+    except csv.Error as error:
+        raise ValueError(str(error)) from None
+    return [_point(number, row) for number, row in enumerate(rows, start=2)]
+
+
+def _point(line: int, row: Sequence[str]) -> CurvePoint:
+    if len(row) < len(CurvePoint._fields):
+        raise ValueError(f"line {line} is cut short")
+    replicate, draw, step = map(int, row[:3])
+    return CurvePoint(replicate, draw, step, *map(float, row[3:6]))

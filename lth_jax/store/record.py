@@ -19,11 +19,15 @@ RECORD = {
 VERSIONED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint")
 
 
+class OtherFormat(StoreError):
+    """A run directory of a newer or older format than this version reads."""
+
+
 def read_record(path: Path) -> dict[str, Any]:
     """The content of `path`'s `spec.json`.
 
     Raises:
-      StoreError: it is missing, damaged, or of another format.
+      StoreError: it is missing, damaged, or (`OtherFormat`) of another format.
     """
     file = path / "spec.json"
     try:
@@ -34,7 +38,12 @@ def read_record(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{file} is damaged: {error}") from error
     if found != FORMAT:
-        raise StoreError(f"{path} has format {found}; this version reads {FORMAT}")
+        newer = isinstance(found, int) and found > FORMAT
+        writer = "a newer" if newer else "another"
+        raise OtherFormat(
+            f"{path} has format {found}; this version reads {FORMAT} "
+            f"(it was written by {writer} lth_jax than {__version__})"
+        )
     wrong = [name for name, kind in RECORD.items() if not isinstance(record.get(name), kind)]
     if wrong or not all({"identity", "science"} <= {*b} for b in record["branches"].values()):
         raise StoreError(f"{file} is damaged: wrong {', '.join(wrong or ['branches'])}")

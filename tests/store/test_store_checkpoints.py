@@ -13,6 +13,7 @@ import optax
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny import data_file, flip_byte
 
 from lth_jax.errors import StoreError
 from lth_jax.store import checkpoints
@@ -124,6 +125,21 @@ def test_a_flipped_byte_in_any_file_is_noticed(copy):
             assert "\n" not in str(error.value)
         file.write_bytes(content)
     assert bits(checkpoints.load(copy)[0]) == bits(named_leaves(example_tree()))
+
+
+def test_some_arrays_are_read_as_all_are_to_the_bit(copy):
+    names = list(named_leaves(example_tree()))[::-1]
+    assert bits(checkpoints.read_arrays(copy, names)) == bits(
+        {name: checkpoints.load(copy)[0][name] for name in names}
+    )
+    odd = copy.rename(copy.with_name("50% of a#b?c"))  # none of this is part of an address
+    assert checkpoints.read_arrays(odd, names).keys() == dict.fromkeys(names).keys()
+    odd.rename(copy)
+    with pytest.raises(StoreError, match="lacks nothing/like/it"):
+        checkpoints.read_arrays(copy, ["nothing/like/it"])
+    flip_byte(data_file(copy))
+    with pytest.raises(checkpoints.Damaged):
+        checkpoints.read_arrays(copy, names)
 
 
 def test_every_file_that_is_missing_or_cut_short_is_noticed(copy):

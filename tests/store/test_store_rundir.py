@@ -258,6 +258,11 @@ def test_a_damaged_curve_is_reported_and_not_used(path):
     (path / "metrics" / "ticket" / "level_00.csv").write_text("replicate\n0,0\n")
     assert run.curve("ticket", 0) == []
     assert "level_00.csv is damaged" in run.problems[0]
+    for text in ("replicate,draw\n0,0,5,0.5\n", "replicate\n0,0,5,0.5,0.2\r5,nan\n"):
+        run.problems.clear()
+        (path / "metrics" / "ticket" / "level_00.csv").write_text(text, newline="")
+        assert run.curve("ticket", 0) == []
+        assert "level_00.csv is damaged" in run.problems[0]
     run.close()
 
 
