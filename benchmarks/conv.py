@@ -32,7 +32,7 @@ from steps import SETTLE_SECONDS, cpu_seconds, load, spread, versions
 NETS = ("conv2", "conv4", "conv6", "resnet20")
 # How many times PyTorch's time ours should take at most, on Python 3.12.
 TARGETS = {"conv2": 1.25, "conv4": 1.25, "conv6": 1.25, "resnet20": 2.2}
-# Without crops and flips; a small validation split, since an evaluation follows every turn, untimed.
+# Without crops and flips; few validation images: an evaluation follows every turn, untimed.
 OVERRIDES = ("data.crop=0", "data.flip=False", "data.validation_size=100", "eval.batch_size=100")
 
 

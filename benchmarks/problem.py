@@ -9,7 +9,6 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-
 import optax
 
 from lth_jax import data

@@ -28,6 +28,7 @@ class ConvNet(nn.Module):
         self.layers.update({name: linear(params[name]) for name in ("fc2", "output")})
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits of images [batch, channels, height, width]."""
         for pair in self.pairs:
             for name in pair:
                 x = functional.relu(self.layers[name](x))
@@ -53,6 +54,7 @@ class ResNet20(nn.Module):
                 self.layers[name] = convolution(layer, 2 if strided else 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits of images [batch, channels, height, width]."""
         x = self._conv_norm(x, "conv", "norm").relu_()
         for block in (f"stage{i}_block{j}" for i in (1, 2, 3) for j in (1, 2, 3)):
             y = self._conv_norm(x, f"{block}_conv1", f"{block}_norm1").relu_()

@@ -3,8 +3,8 @@
 The paper's network, Gaussian Glorot initialization, Adam 2e-4, batch 60; a level prunes 10% of each
 convolution, 20% of each hidden layer and 10% of the output layer; 5,000 validation examples,
 evaluation every 100 steps. The figures show the paper's own points beside ours (read off its
-figures, ±0.3 points and ±200 iterations). The paper does not say how pixels are scaled: here they are
-standardized.
+figures, ±0.3 points and ±200 iterations). The paper does not say how pixels are scaled: here they
+are standardized.
 
     python run.py --config=configs/conv2_cifar10.py           # laptop: see LAPTOP below
     python run.py --config=configs/conv2_cifar10.py:paper     # 20,000 steps a level, 5 replicates

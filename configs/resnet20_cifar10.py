@@ -1,8 +1,9 @@
 """ResNet-20 on CIFAR-10 (Frankle & Carbin 2019, §4 and Figure 8, who call it ResNet-18).
 
-The paper's protocol: SGD with momentum 0.9, batch 128, 30,000 steps, the learning rate divided by ten
-at steps 20,000 and 25,000, weight decay 1e-4, crops and flips; a level prunes 20% of all convolutions
-together, never a shortcut or the output layer. Its three learning rates, and one that it does not have:
+The paper's protocol: SGD with momentum 0.9, batch 128, 30,000 steps, the learning rate divided by
+ten at steps 20,000 and 25,000, weight decay 1e-4, crops and flips; a level prunes 20% of all
+convolutions together, never a shortcut or the output layer. Its three learning rates, and one that
+it does not have:
 
     low       0.01 (the default): tickets are found
     high      0.1: none are

@@ -1,7 +1,7 @@
 """VGG-19 on CIFAR-10 (Frankle & Carbin 2019, §4 and Figure 7).
 
-The paper's protocol: SGD with momentum 0.9, batch 64, 112,000 steps, the learning rate divided by ten
-at epochs 80 and 120, weight decay 1e-4, crops and flips; a level prunes 20% of all convolutions
+The paper's protocol: SGD with momentum 0.9, batch 64, 112,000 steps, the learning rate divided by
+ten at epochs 80 and 120, weight decay 1e-4, crops and flips; a level prunes 20% of all convolutions
 together, never the output layer. Its learning rates, and one that it does not have:
 
     low       0.01 (the default): tickets are found

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from lth_jax._version import __version__
 
 if TYPE_CHECKING:
+    from lth_jax.models.base import Model, from_linen
+    from lth_jax.models.nnx import from_nnx
     from lth_jax.pruning.masks import apply_mask, density, ones_mask, prunable
     from lth_jax.pruning.selection import prune
     from lth_jax.pruning.steps import mask_optimizer_state, masked_step
@@ -18,9 +20,12 @@ if TYPE_CHECKING:
     from lth_jax.tickets import load_ticket
 
 _HOMES = {
+    "Model": "lth_jax.models.base",
     "apply_mask": "lth_jax.pruning.masks",
     "default_config": "lth_jax.spec",
     "density": "lth_jax.pruning.masks",
+    "from_linen": "lth_jax.models.base",
+    "from_nnx": "lth_jax.models.nnx",
     "load_ticket": "lth_jax.tickets",
     "mask_optimizer_state": "lth_jax.pruning.steps",
     "masked_step": "lth_jax.pruning.steps",
@@ -30,10 +35,13 @@ _HOMES = {
 }
 
 __all__ = [
+    "Model",
     "__version__",
     "apply_mask",
     "default_config",
     "density",
+    "from_linen",
+    "from_nnx",
     "load_ticket",
     "mask_optimizer_state",
     "masked_step",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +17,7 @@ from lth_jax.data.pixels import Pixels, statistics
 from lth_jax.errors import SpecError, nearest
 from lth_jax.events import ParameterRow
 from lth_jax.experiment import Experiment, optimizer_of
-from lth_jax.models import DTYPES, INITIALIZERS, MODELS, STEMS
+from lth_jax.models import DTYPES, INITIALIZERS, MODELS, STEMS, ZOO
 from lth_jax.models.base import Model
 from lth_jax.optimizers import OPTIMIZERS
 from lth_jax.pruning import schedules
@@ -86,12 +88,34 @@ def _check_model(spec: Spec) -> None:
 
 
 def model_of(spec: Spec, classes: int) -> Model:
-    """The network that the spec names, for that many classes."""
-    member = MODELS[spec.model.name]
-    given = {name: getattr(spec.model, name) for name in member.options()}
+    """The network that the spec names, for that many classes.
+
+    Raises:
+      SpecError: a user's own network cannot be made.
+    """
+    member, defaults = MODELS[spec.model.name], ModelSpec()
+    given = {
+        name: value
+        for name in member.options()
+        if (value := getattr(spec.model, name)) != getattr(defaults, name)
+    }
     if given.get("dropout", 0) < 0:
         del given["dropout"]
-    return member.make(classes, **given)
+    with _named(spec):
+        return member.make(classes, **given)
+
+
+@contextlib.contextmanager
+def _named(spec: Spec) -> Iterator[None]:
+    """What a network raises, as one line that names it."""
+    try:
+        yield
+    except Exception as error:  # a user's own code raises of every kind
+        if isinstance(error, SpecError):
+            line = str(error)
+        else:
+            line = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        raise SpecError(f"config.model.name={spec.model.name!r}: {line}") from error
 
 
 def check_transfers(spec: Spec, source: Spec) -> None:
@@ -257,8 +281,7 @@ def _check_shapes(
     _check_training(spec, spec.train, examples)
     model = model_of(spec, classes)
     optimizer = optimizer_of(spec, examples // spec.train.batch_size)
-    example = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-    params = jax.eval_shape(model.init, jax.random.key(0), example)["params"]
+    params = _parameters(spec, model, shape, classes)
     try:
         rates = prunable(params, spec.pruning.layer_rates)
     except ValueError as error:
@@ -267,6 +290,29 @@ def _check_shapes(
     for name in spec.branches:
         _check_training(spec, spec.branch_spec(name).train_spec(spec.train), examples, name)
     return model, optimizer, params
+
+
+def _parameters(spec: Spec, model: Model, shape: tuple[int, ...], classes: int) -> PyTree:
+    """The parameters' shapes, provided that the network takes such images and gives logits."""
+    images = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+
+    def run(key: jax.Array, images: jax.Array) -> tuple[Any, Any]:
+        variables = model.init(key, images)
+        return variables, model.apply(variables, images, False, {})
+
+    with _named(spec):
+        if spec.model.name in ZOO:
+            return jax.eval_shape(model.init, jax.random.key(0), images)["params"]
+        variables, answer = jax.eval_shape(run, jax.random.key(0), images)
+        if not isinstance(answer, tuple) or len(answer) != 2:
+            raise SpecError("apply gave no pair; accepted: (logits, new_state)")
+        if getattr(answer[0], "shape", None) != (1, classes):
+            given = jax.tree.map(lambda leaf: leaf.shape, answer[0])
+            raise SpecError(
+                f"for one image of {'×'.join(map(str, shape))} it gives logits of shape {given}; "
+                f"accepted: (1, {classes}), one for each class"
+            )
+        return variables["params"]
 
 
 def _check_training(spec: Spec, train: TrainSpec, examples: int, branch: str = "") -> None:

@@ -170,7 +170,16 @@ def test_a_transfer_between_other_shapes_is_refused_before_anything_is_loaded(un
 # --- What the configs build -----------------------------------------------------------------
 
 SCALES = ("", "laptop", "paper")
+CONV_SCALES = ("", "laptop", "paper", "dropout")
+RATES = ("", "laptop", "paper", *(f"{rate}{scale}" for rate in ("low", "high", "warmup", "rewind")
+         for scale in ("", ",paper")))  # fmt: skip
 VARIANTS = {
+    "configs/conv2_cifar10.py": CONV_SCALES,
+    "configs/conv4_cifar10.py": CONV_SCALES,
+    "configs/conv6_cifar10.py": CONV_SCALES,
+    "configs/resnet20_cifar10.py": RATES,
+    "configs/vgg16_cifar10.py": RATES,
+    "configs/vgg19_cifar10.py": RATES,
     "configs/lenet_digits.py": ("",),
     "configs/lenet_mnist.py": SCALES,
     "configs/paper/appendix.py": ("", *APPENDIX, *(f"{name},paper" for name in APPENDIX)),

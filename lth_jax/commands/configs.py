@@ -19,6 +19,8 @@ from lth_jax.errors import SpecError, nearest
 ROOT = Path(__file__).resolve().parents[2]
 DEFAULT = "configs/lenet_digits.py"
 PREFIX = "--config."
+# Registries that a config file may add rows to, by a dict of that name in it.
+OWN_ROWS = frozenset({"MODELS", "DATASETS", "CRITERIA"})
 
 
 def split_arguments(arguments: Sequence[str]) -> tuple[str, list[str], list[str]]:
@@ -114,6 +116,10 @@ def _config_of_file(name: str) -> Any:
     sys.path[:0] = folders
     try:
         module_spec.loader.exec_module(module)
+        if OWN_ROWS & vars(module).keys():
+            from lth_jax.commands.own_rows import register  # which imports JAX
+
+            register(vars(module), path)
         get_config = getattr(module, "get_config", None)
         if get_config is None:
             raise SpecError(f"--config={name}: the file has no function get_config()")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import flax.linen as nn
+
+from lth_jax.errors import SpecError
 from lth_jax.models.alexnet import AlexNet
 from lth_jax.models.base import Model, from_linen
 from lth_jax.models.conv import Conv
@@ -16,7 +20,17 @@ from lth_jax.models.resnet import CifarResNet, ResNet
 from lth_jax.models.vgg import VGG
 from lth_jax.models.vit import ViT
 
-__all__ = ["DTYPES", "INITIALIZERS", "MODELS", "STEMS", "Member", "Model", "from_linen"]
+__all__ = [
+    "DTYPES",
+    "INITIALIZERS",
+    "MODELS",
+    "STEMS",
+    "ZOO",
+    "Member",
+    "Model",
+    "from_linen",
+    "own",
+]
 
 STEMS = ("small", "imagenet")
 
@@ -32,38 +46,82 @@ _OPTIONS = {
 
 
 class Member(NamedTuple):
-    """One network of a family, and which images it takes.
+    """One network, and which images it takes.
 
     Attributes:
-      module: the family.
+      module: the family; for a user's own, any function of the number of classes, see `own`.
       sizes: the attributes that make it this member.
       least: the smallest side of an image in pixels.
       padded: images smaller than this are padded to it with black pixels; 0 for none.
     """
 
-    module: type[Network]
+    module: Callable[..., Any]
     sizes: Mapping[str, Any] = {}
     least: int = 1
     padded: int = 0
 
     def options(self) -> dict[str, Any]:
         """The options of `config.model` that it takes, with its own defaults."""
-        fields = self.module.__dataclass_fields__
+        parameters = inspect.signature(self.module).parameters
+        ours = isinstance(self.module, type) and issubclass(self.module, Network)
         return {
-            option: fields[attribute].default
+            option: parameters[attribute].default
             for option, attribute in _OPTIONS.items()
-            if attribute in fields
+            # Where others have a `kernel_init`, it is a function, and no name.
+            if attribute in parameters and (ours or option != "init")
         }
 
     def make(self, classes: int, **options: Any) -> Model:
-        """The network for that many classes."""
+        """The network for that many classes.
+
+        Raises:
+          SpecError: a user's own is nothing that can be trained.
+        """
         given = {_OPTIONS.get(option, option): value for option, value in options.items()}
-        return from_linen(self.module(classes, **{**self.sizes, **given}))
+        return _as_model(self.module(classes, **{**self.sizes, **given}))
+
+
+def own(name: str, make: Any) -> Member:
+    """The row of a user's own network: `MODELS["mine"] = own("mine", MyNet)`.
+
+    Args:
+      name: of the network, for error messages.
+      make: of the number of classes, gives a Flax Linen module whose `__call__` takes `(x, train)`,
+        a `Model`, or a pair of functions `(init, apply)` such as a `Model` has; `from_nnx` makes
+        one of an NNX module. A Linen module's class is such a function. Parameters that are called
+        as options of `config.model` (`hidden`, `width`, `dropout`, `stem`, `dtype`) are given
+        these where a config sets them. A `Member` stays as it is.
+
+    Raises:
+      SpecError: it is no such function.
+    """
+    if isinstance(make, Member):
+        return make
+    try:
+        inspect.signature(make).bind(10)
+    except (TypeError, ValueError) as error:
+        raise SpecError(
+            f"MODELS['{name}']={make!r}: accepted: a function of the number of classes ({error})"
+        ) from None
+    return Member(make)
+
+
+def _as_model(made: Any) -> Model:
+    if isinstance(made, nn.Module):
+        return from_linen(made)
+    if isinstance(made, tuple | list) and len(made) == 2 and all(map(callable, made)):
+        return Model(*made)
+    raise SpecError(
+        f"a model's function gave {type(made).__name__}; accepted: a Linen module, a pair of "
+        "functions (init, apply), or for an NNX module lth_jax.from_nnx(lambda rngs: ...)"
+    )
 
 
 MODELS: dict[str, Member] = {
     "mlp": Member(MLP),
     "lenet5": Member(LeNet5, least=28, padded=32),
+    # The student report's repository has Conv-2 for MNIST, and calls it LeNet-5.
+    "lenet5_wide": Member(Conv, {"pairs": 1}, least=2),
     "conv2": Member(Conv, {"pairs": 1}, least=2),
     "conv4": Member(Conv, {"pairs": 2}, least=4),
     "conv6": Member(Conv, {"pairs": 3}, least=8),
@@ -83,3 +141,5 @@ MODELS: dict[str, Member] = {
     "densenet121": Member(DenseNet, {"blocks": (6, 12, 24, 16)}, least=8),
     "vit_tiny": Member(ViT, {"depth": 12, "features": 192, "heads": 3}, least=4),
 }
+# The package's own, whatever a user adds.
+ZOO = frozenset(MODELS)

@@ -1,4 +1,8 @@
-"""LeNet-5 (LeCun et al. 1998) with ReLUs and max pooling, and a wider network of that name."""
+"""LeNet-5 (LeCun et al. 1998) with ReLUs and max pooling.
+
+`lenet5_wide`, what the student report's repository trains under this name, has 64 channels of 3×3
+in both convolutions and layers of 256: it is Conv-2 (`models/conv.py`).
+"""
 
 from __future__ import annotations
 
