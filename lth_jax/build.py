@@ -66,7 +66,7 @@ def check(spec: Spec) -> None:
         )
         data.check_classes(spec.data.name, facts.classes, spec.data.classes)
         examples = spec.data.train_size or facts.train - spec.data.validation_size
-        _check_shapes(spec, _shape(spec, facts.shape), _classes(spec, facts.classes), examples)
+        _check_shapes(spec, shape_of(spec, facts.shape), classes_of(spec, facts.classes), examples)
 
 
 def _check_model(spec: Spec) -> None:
@@ -84,7 +84,7 @@ def _check_model(spec: Spec) -> None:
             )
 
 
-def _model(spec: Spec, classes: int) -> Model:
+def model_of(spec: Spec, classes: int) -> Model:
     """The network that the spec names, for that many classes."""
     member = MODELS[spec.model.name]
     given = {name: getattr(spec.model, name) for name in member.options()}
@@ -103,7 +103,7 @@ def check_transfers(spec: Spec, source: Spec) -> None:
     shapes = []
     for one in (source, spec):
         facts = data.facts(one.data.name) or data.facts_of(load(one))
-        shape, classes = _shape(one, facts.shape), _classes(one, facts.classes)
+        shape, classes = shape_of(one, facts.shape), classes_of(one, facts.classes)
         shapes.append(_check_shapes(one, shape, classes, facts.train)[2])
     try:
         new_heads(*shapes)
@@ -121,8 +121,8 @@ def build(spec: Spec) -> Experiment:
     check(spec)
     whole = data.reshaped(load(spec), side=spec.data.side, channels=spec.data.channels)
     drawn = whole.train_images.shape[1:]
-    shape = _shape(spec, drawn)
-    pixels = _pixels(spec, whole)
+    shape = shape_of(spec, drawn)
+    pixels = pixels_of(spec, whole)
     whole = data.padded(whole, shape[:2])
     splits = data.split(
         whole,
@@ -134,7 +134,7 @@ def build(spec: Spec) -> Experiment:
         part=spec.data.part,
     )
     examples = len(splits.train.labels)
-    classes = _classes(spec, whole.num_classes)
+    classes = classes_of(spec, whole.num_classes)
     model, optimizer, params = _check_shapes(spec, shape, classes, examples)
     rates = prunable(params, spec.pruning.layer_rates)
     steps_per_epoch = examples // spec.train.batch_size
@@ -175,7 +175,7 @@ def load(spec: Spec) -> data.Dataset:
     )
 
 
-def _pixels(spec: Spec, whole: data.Dataset) -> Pixels:
+def pixels_of(spec: Spec, whole: data.Dataset) -> Pixels:
     """How the network sees the images of the whole dataset."""
     standard = ((), ())
     if spec.data.standardize:
@@ -183,13 +183,13 @@ def _pixels(spec: Spec, whole: data.Dataset) -> Pixels:
     return Pixels(whole.scale, *standard, crop=spec.data.crop, flip=spec.data.flip)
 
 
-def _classes(spec: Spec, count: int) -> int:
+def classes_of(spec: Spec, count: int) -> int:
     """The number of logits for a dataset of `count` classes."""
     remapped = spec.data.classes and spec.data.labels == "remapped"
     return len(spec.data.classes) if remapped else count
 
 
-def _shape(spec: Spec, shape: tuple[int, ...]) -> tuple[int, int, int]:
+def shape_of(spec: Spec, shape: tuple[int, ...]) -> tuple[int, int, int]:
     """The shape of an image after `data.side` and `data.channels`, as the network takes it.
 
     Raises:
@@ -246,7 +246,7 @@ def _check_shapes(
 ) -> tuple[Model, optax.GradientTransformation, PyTree]:
     """Model, optimizer and parameter shapes, provided that the spec fits data of that shape."""
     _check_training(spec, spec.train, examples)
-    model = _model(spec, classes)
+    model = model_of(spec, classes)
     optimizer = optimizer_of(spec, examples // spec.train.batch_size)
     example = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     params = jax.eval_shape(model.init, jax.random.key(0), example)["params"]
