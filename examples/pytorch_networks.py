@@ -3,13 +3,14 @@
     python -m lth_jax export RUN --level=15 --what=trained --format=torch --out=ticket.pt
     python examples/pytorch_networks.py ticket.pt
 
-A file of `--format=torch` is a `state_dict` in safetensors. Modules are named as the layers of Flax
-are, so that any module of your own with those names loads it as well. Batch norms have PyTorch's own
+A file of `--format=torch` is a `state_dict` in safetensors. Modules are named as Flax's layers are,
+so that any module of your own with those names loads it as well. Batch norms have PyTorch's own
 eps, 1e-5; layer norms have Flax's, 1e-6. Images come as channels, height, width.
 """
 
 import json
 import sys
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +25,7 @@ class MLP(nn.Module):
     def __init__(self, inputs, hidden, classes):
         super().__init__()
         self.widths = [inputs, *hidden]
-        for index, sizes in enumerate(zip(self.widths, hidden), start=1):  # noqa: B905
+        for index, sizes in enumerate(pairwise(self.widths), start=1):
             setattr(self, f"fc{index}", nn.Linear(*sizes))
         self.output = nn.Linear(self.widths[-1], classes)
 
@@ -41,7 +42,7 @@ class Convolutions(MLP):
     def __init__(self, channels, pooled, inputs, hidden, classes, width=3, padding=1, stride=1):
         super().__init__(inputs, hidden, classes)
         self.pooled = pooled
-        for index, sizes in enumerate(zip(channels, channels[1:]), start=1):  # noqa: B905
+        for index, sizes in enumerate(pairwise(channels), start=1):
             step = stride if index == 1 else 1
             conv = nn.Conv2d(*sizes, width, padding=padding, stride=step)
             setattr(self, f"conv{index}", conv)
@@ -59,7 +60,7 @@ class VGG(nn.Module):
 
     def __init__(self, channels, blocks, classes):
         super().__init__()
-        for index, sizes in enumerate(zip(channels, channels[1:]), start=1):  # noqa: B905
+        for index, sizes in enumerate(pairwise(channels), start=1):
             setattr(self, f"conv{index}", nn.Conv2d(*sizes, 3, padding=1, bias=False))
             setattr(self, f"norm{index}", nn.BatchNorm2d(sizes[1]))
         self.blocks = blocks
@@ -127,9 +128,7 @@ class DenseNet(nn.Module):
             name = name.removesuffix(".weight")
             if name != "output":
                 width, stride = shape[2], 2 if name == "conv" and large else 1
-                conv = nn.Conv2d(
-                    shape[1], shape[0], width, stride, padding=width // 2, bias=False
-                )
+                conv = nn.Conv2d(shape[1], shape[0], width, stride, padding=width // 2, bias=False)
                 setattr(self, name, conv)
                 if name != "conv":
                     setattr(self, name.replace("conv", "norm"), nn.BatchNorm2d(shape[1]))
@@ -198,7 +197,7 @@ BLOCKS = {
 
 
 def network(name, tensors, stem="small", depth=12, heads=3, blocks=()):
-    """The module that a `state_dict` fits, masks in place, all zeros and ones still to be loaded."""
+    """The module that a `state_dict` fits, its masks in place, its values still to be loaded."""
     shapes = {
         key.replace("_orig", ""): tuple(tensor.shape)
         for key, tensor in tensors.items()

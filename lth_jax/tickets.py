@@ -23,9 +23,7 @@ from lth_jax.store.checkpoints import fill, read_manifest, subtree
 from lth_jax.trees import PyTree, to_device
 
 
-def load_ticket(
-    run: str | Path, level: int | None = None, replicate: int | None = None
-) -> Ticket:
+def load_ticket(run: str | Path, level: int | None = None, replicate: int | None = None) -> Ticket:
     """The ticket of a level: its mask and the rewound state, as the trunk trained it.
 
     Args:

@@ -1,4 +1,4 @@
-"""What a run's networks look at: the model of its spec, its test images, and the way to its pixels."""
+"""What a run's networks look at: its test images, and how their pixels are seen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A compact network in a file: shrunk, each array in its smallest form, ready to run without Flax."""
+"""A compact network in a file: shrunk, each array in its smallest form, run without Flax."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lth_jax.errors import StoreError
 from lth_jax.export import containers, sequential, sparse
 from lth_jax.export.sequential import Layer
 from lth_jax.export.shrinking import INPUTS, Shrunk
-from lth_jax.export.whole import Origin
+from lth_jax.export.whole import Origin, objects
 from lth_jax.trees import PyTree, named_leaves
 
 KIND = "lth_jax compact network"
@@ -29,7 +29,8 @@ class CompactNetwork(NamedTuple):
       params: layer -> leaf -> float32, pruned weights at zero.
       mask: bool, the same structure.
       statistics: of batch norms, and which inputs are looked at.
-      units: layer -> which of the original layer's units are left, bool.
+      units: layer -> which of the original layer's units are left, bool; `inputs` of what the first
+        layer took.
       layers: what is computed.
       pixels: how stored images become what the network sees; shape: of an image.
       about: where it comes from: `spec`, `level`, `replicate`, `metrics`, `what`, …
@@ -64,8 +65,7 @@ def pack(
         for part, array in sparse.encode(leaf, masks[name]).items():
             arrays[f"{name}.{part}"] = array
     for name, leaf in named_leaves(shrunk.statistics).items():
-        small = name.startswith(INPUTS) and (leaf < 2**16).all()
-        arrays[f"statistics/{name}"] = leaf.astype(np.uint16) if small else leaf
+        arrays[f"statistics/{name}"] = leaf
     for name, units in shrunk.units.items():
         if not units.all():
             arrays[f"units/{name}"] = np.packbits(units)
@@ -92,7 +92,9 @@ def save(
       StoreError: it cannot be written.
     """
     about = {n: v for n, v in origin.metadata(KIND).items() if n not in ("command", "versions")}
-    return containers.write(path, packed[0], {**about, **packed[1], "what": what})
+    spec = {n: v for n, v in origin.record["spec"].items() if n != "reference"}
+    about |= {**packed[1], "spec": json.dumps(spec), "what": json.dumps(what)}
+    return containers.write(path, packed[0], about)
 
 
 def load_compact(path: str | Path) -> CompactNetwork:
@@ -109,8 +111,7 @@ def load_compact(path: str | Path) -> CompactNetwork:
 
 def unpack(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> CompactNetwork:
     """The network that `pack` was given."""
-    texts = ("kind", "name", "identity", "version", "sha256", "what")
-    facts = {n: v if n in texts else json.loads(v) for n, v in metadata.items()}
+    facts = objects(metadata)
     params: dict[str, dict[str, jax.Array]] = {}
     masks: dict[str, dict[str, jax.Array]] = {}
     for name, shape in facts["shapes"].items():
@@ -123,24 +124,24 @@ def unpack(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> Com
     statistics: dict[str, dict[str, jax.Array]] = {}
     for name in (name for name in arrays if name.startswith("statistics/")):
         _, layer, leaf = name.split("/")
-        found = arrays[name].astype(np.int32) if layer == INPUTS else arrays[name]
-        statistics.setdefault(layer, {})[leaf] = jnp.asarray(found)
+        statistics.setdefault(layer, {})[leaf] = jnp.asarray(arrays[name])
     units = {
         name: np.unpackbits(arrays[f"units/{name}"], count=count).astype(bool)
         if f"units/{name}" in arrays
         else np.ones(count, bool)
         for name, count in facts["units"].items()
     }
-    pixels = {n: tuple(v) if isinstance(v, list) else v for n, v in facts["pixels"].items()}
+    if INPUTS in units:
+        statistics[INPUTS] = {"indices": jnp.asarray(np.flatnonzero(units[INPUTS]))}
+    scale, mean, deviation = (facts["pixels"][name] for name in ("scale", "mean", "deviation"))
+    height, width, channels = facts["image_shape"]
     return CompactNetwork(
         params=params,
         mask=masks,
         statistics=statistics,
         units=units,
         layers=tuple(Layer(*values) for values in facts["layers_in_order"]),
-        pixels=Pixels(**pixels),
-        shape=tuple(facts["image_shape"]),
+        pixels=Pixels(scale, tuple(mean), tuple(deviation)),
+        shape=(height, width, channels),
         about={n: v for n, v in facts.items() if n not in ("shapes", "units", "layers_in_order")},
     )
-
-

@@ -21,6 +21,7 @@ from lth_jax.store.files import write_bytes
 
 FORMATS = ("safetensors", "npz")
 VERSION = "1"
+TEXTS = ("kind", "version", "sha256")  # metadata that are no JSON, whoever writes the others
 _ZIP = b"PK"
 _METADATA = "metadata"  # the npz's own member, JSON in UTF-8
 

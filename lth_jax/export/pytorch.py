@@ -8,6 +8,7 @@ linear layer that follows are put in PyTorch's order.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -103,12 +104,14 @@ def check_layouts(model: Model, variables: Mapping[str, PyTree], shape: tuple[in
     for name in named_leaves(variables["params"]):
         if name.rpartition("/")[0] not in known:
             accepted = ", ".join(layer.__name__ for layer in LAYERS)
-            raise ValueError(f"{name} has a layout that is not known; accepted: leaves of {accepted}")
+            raise ValueError(
+                f"{name} has a layout that is not known; accepted: leaves of {accepted}"
+            )
     for before, after in _reshapes(jaxpr.jaxpr):
         if len(before) == 4 and len(after) == 2 and before[1] * before[2] > 1 and before[3] > 1:
             raise ValueError(
-                f"it flattens images of {'×'.join(map(str, before[1:]))}, and which layer sees that "
-                "is not known; accepted: one channel, one pixel, or a mean over pixels"
+                f"it flattens images of {'×'.join(map(str, before[1:]))}, and which layer sees "
+                "that is not known; accepted: one channel, one pixel, or a mean over pixels"
             )
 
 
@@ -133,7 +136,7 @@ def save(path: Path, origin: Origin, what: str, arrays: Mapping[str, np.ndarray]
     Raises:
       StoreError: it cannot be written.
     """
-    return containers.write(path, arrays, origin.metadata(KIND) | {"what": what})
+    return containers.write(path, arrays, origin.metadata(KIND) | {"what": json.dumps(what)})
 
 
 def _split(name: str) -> tuple[str, str]:

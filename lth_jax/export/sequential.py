@@ -117,9 +117,7 @@ SEQUENCES: dict[str, Callable[[Sequence[str], Mapping[str, Any]], Iterator[Layer
 }
 
 
-def apply(
-    layers: Sequence[Layer], params: PyTree, statistics: PyTree, x: jax.Array
-) -> jax.Array:
+def apply(layers: Sequence[Layer], params: PyTree, statistics: PyTree, x: jax.Array) -> jax.Array:
     """Logits float32 [batch, classes] of images [batch, height, width, channels].
 
     Args:

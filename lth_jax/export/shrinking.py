@@ -26,8 +26,9 @@ class Shrunk(NamedTuple):
     Attributes:
       layers: the sequence; a `select` stands before the first weighted layer if inputs went.
       params: layer -> leaf -> float32; mask: bool, the same.
-      statistics: norm -> its mean and var; `inputs` -> the indices that `select` picks.
-      units: weighted layer -> which of its units are left, bool.
+      statistics: norm -> its mean and var.
+      units: weighted layer -> which of its units are left, bool; `inputs` -> which inputs `select`
+        picks.
     """
 
     layers: tuple[Layer, ...]
@@ -97,9 +98,10 @@ def _needed(
 ) -> list[np.ndarray]:
     """Which units before a layer, and after the last, must stay: bool [units] each."""
     first = _first(layers)
-    needed = [np.ones(counts[-1], bool)]
+    needed: list[np.ndarray] = [np.ones(counts[-1], bool)]
     for index in range(len(layers) - 1, -1, -1):
-        layer, constant, units = layers[index], before[index], needed[0]
+        layer, constant = layers[index], before[index]
+        units = np.asarray(needed[0])
         if index < first:
             units = np.ones(len(constant), bool)  # inputs are picked just before the first
         elif layer.kind in WEIGHTED:
@@ -132,7 +134,7 @@ def _rebuilt(
     if not needed[first].all():
         selected = (*layers[:first], Layer("select", INPUTS), *layers[first:])
         found = found._replace(layers=selected)
-        found.statistics[INPUTS] = {"indices": np.flatnonzero(needed[first]).astype(np.int32)}
+        found.units[INPUTS] = needed[first]
     for index, layer in enumerate(layers):
         inside, outside = needed[index], needed[index + 1]
         name = layer.name

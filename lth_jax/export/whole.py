@@ -43,7 +43,7 @@ class Origin(NamedTuple):
     layers: Mapping[str, tuple[int, int]]
 
     def metadata(self, kind: str) -> dict[str, str]:
-        """It as strings; all but the name, the identity and the kind of file are JSON."""
+        """It as strings of JSON, and the kind of file as it is."""
         record = {n: v for n, v in self.record.items() if n not in ("format", "branches")}
         values = record | {
             "level": self.level,
@@ -51,8 +51,7 @@ class Origin(NamedTuple):
             "metrics": dataclasses.asdict(self.row) if self.row else {},
             "layers": self.layers,
         }
-        texts = {n: v if isinstance(v, str) else json.dumps(v) for n, v in values.items()}
-        return texts | {"kind": kind}
+        return {name: json.dumps(value) for name, value in values.items()} | {"kind": kind}
 
 
 def save(
@@ -105,8 +104,12 @@ def load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         shape = arrays[name.replace("mask/", "rewound/params/", 1)].shape
         size = int(np.prod(shape))
         arrays[name] = np.unpackbits(arrays[name], count=size).astype(bool).reshape(shape)
-    texts = ("kind", "name", "identity", "version", "sha256")
-    return arrays, {n: v if n in texts else json.loads(v) for n, v in metadata.items()}
+    return arrays, objects(metadata)
+
+
+def objects(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """Metadata as they were before they were strings."""
+    return {n: v if n in containers.TEXTS else json.loads(v) for n, v in metadata.items()}
 
 
 def spec_of(path: Path, metadata: Mapping[str, Any]) -> specs.Spec:

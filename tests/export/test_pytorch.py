@@ -44,7 +44,7 @@ def torch_networks(monkeypatch):
 
 
 def random_variables(model, images):
-    """Variables with none of the neutral norms, statistics and biases that they would start with."""
+    """Variables with none of the neutral norms, statistics and biases that they start with."""
     random = np.random.default_rng(0)
     shapes = jax.eval_shape(model.init, jax.random.key(0), images)
 
