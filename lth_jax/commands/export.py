@@ -100,8 +100,8 @@ def _write_whole(source: Source, format: str, path: Path) -> None:
     size = whole.save(
         path, format, source.origin, mask=mask, state=state, step=step, trained=source.trained
     )
-    start = f"the state of step {step}, optimizer and all" if step else "the initial weights"
-    _say(source, path, size, f"mask, {start} and the trained weights")
+    start = f"state of step {step} with the optimizer's" if step else "initial weights"
+    _say(source, path, size, f"mask, {start}, trained weights")
     print(f"to load it: lth_jax.load_ticket({str(path)!r})")
 
 

@@ -110,7 +110,7 @@ def _needed(
             if not units.any():
                 units[0] = True  # no layer can be empty: one idle unit stays
         elif layer.kind == "flatten":
-            units = units.reshape(-1, len(constant)).any(0)
+            units = np.asarray(units.reshape(-1, len(constant)).any(0))
             needed[0] = np.tile(units, counts[index + 1] // len(units))  # at all of their pixels
         needed.insert(0, units)
     return needed
