@@ -15,6 +15,7 @@ from lth_jax.errors import DataError, SpecError, StoreError
 if TYPE_CHECKING:
     import numpy as np
 
+    from lth_jax.data.pictures import Look
     from lth_jax.report.prediction import Prediction
     from lth_jax.trees import PyTree
     from lth_jax.views import View
@@ -113,21 +114,30 @@ def _files(paths: Sequence[Path], seen: View) -> list[Found]:
         return []
     import numpy as np
 
-    from lth_jax.data.pictures import look_of, read
+    from lth_jax.data.pictures import read
 
-    scale = seen.pixels.scale
-    edges = [(have - drawn) // 2 for have, drawn in zip(seen.shape, seen.drawn, strict=True)]
-    top, left = edges[:2]
-    inner = seen.images[:1000, top : top + seen.drawn[0], left : left + seen.drawn[1]]
-    look = look_of(inner.astype(np.float32) * scale)
+    look, (top, left) = _look_and_edges(seen)
     found = []
     for path in paths:
         picture = read(path, look)
-        stored = np.zeros(seen.shape, inner.dtype)
-        pixels = np.round(picture.image / scale).astype(inner.dtype)
+        stored = np.zeros(seen.shape, seen.images.dtype)
+        pixels = np.round(picture.image / seen.pixels.scale).astype(stored.dtype)
         stored[top : top + seen.drawn[0], left : left + seen.drawn[1]] = pixels
         found.append((path.name, stored, None, picture.notes))
     return found
+
+
+def _look_and_edges(seen: View) -> tuple[Look, tuple[int, int]]:
+    """How the dataset's images look, and the black rows above and columns left of them."""
+    import numpy as np
+
+    from lth_jax.data.pictures import look_of
+
+    top, left = (
+        (have - drawn) // 2 for have, drawn in zip(seen.shape[:2], seen.drawn, strict=False)
+    )
+    inner = seen.images[:1000, top : top + seen.drawn[0], left : left + seen.drawn[1]]
+    return look_of(inner.astype(np.float32) * np.float32(seen.pixels.scale)), (top, left)
 
 
 def _examples(indices: Sequence[int], seen: View) -> list[Found]:

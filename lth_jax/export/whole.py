@@ -99,7 +99,7 @@ def load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     arrays, metadata = containers.read(path)
     if metadata["kind"] != KIND:
         reader = READERS.get(metadata["kind"], "another program")
-        raise StoreError(f"{path} is an {metadata['kind']}; accepted here: a {KIND}; see {reader}")
+        raise StoreError(f"{path} is an {metadata['kind']}; accepted here: an {KIND}; see {reader}")
     for name in [name for name in arrays if name.startswith("mask/")]:
         shape = arrays[name.replace("mask/", "rewound/params/", 1)].shape
         size = int(np.prod(shape))
