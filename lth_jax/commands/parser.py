@@ -36,4 +36,7 @@ def exit_status(command: Callable[[], None]) -> int:
     except BrokenPipeError:  # as `| head` leaves it; Python would try, and complain, again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
+    except OSError as error:  # what may not be read
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        return UserError.exit_status
     return 0

@@ -70,12 +70,12 @@ def _predict(options: argparse.Namespace) -> None:
     seen = view(store.spec())
     predictions = _predictions(options, seen, trained)
     title = _title(store, options)
+    written = _draw(options, predictions, title)  # first: whoever reads the text may stop reading
     console = make_console()
     console.print(title, soft_wrap=True)
     console.print()
     for prediction in predictions:
         print_prediction(console, prediction)
-    written = _draw(options, predictions, title)
     if written:
         console.print(f"picture {written}", soft_wrap=True)
 
