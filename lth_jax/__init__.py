@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 from lth_jax._version import __version__
 
 if TYPE_CHECKING:
+    from lth_jax.export.compact import load_compact
     from lth_jax.models.base import Model, from_linen
     from lth_jax.models.nnx import from_nnx
     from lth_jax.pruning.masks import apply_mask, density, ones_mask, prunable
     from lth_jax.pruning.selection import prune
     from lth_jax.pruning.steps import mask_optimizer_state, masked_step
     from lth_jax.spec import default_config
-    from lth_jax.tickets import load_ticket
+    from lth_jax.tickets import load_ticket, load_trained
 
 _HOMES = {
     "Model": "lth_jax.models.base",
@@ -26,7 +27,9 @@ _HOMES = {
     "density": "lth_jax.pruning.masks",
     "from_linen": "lth_jax.models.base",
     "from_nnx": "lth_jax.models.nnx",
+    "load_compact": "lth_jax.export.compact",
     "load_ticket": "lth_jax.tickets",
+    "load_trained": "lth_jax.tickets",
     "mask_optimizer_state": "lth_jax.pruning.steps",
     "masked_step": "lth_jax.pruning.steps",
     "ones_mask": "lth_jax.pruning.masks",
@@ -42,7 +45,9 @@ __all__ = [
     "density",
     "from_linen",
     "from_nnx",
+    "load_compact",
     "load_ticket",
+    "load_trained",
     "mask_optimizer_state",
     "masked_step",
     "ones_mask",

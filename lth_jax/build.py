@@ -69,7 +69,7 @@ def check(spec: Spec) -> None:
         data.check_classes(spec.data.name, facts.classes, spec.data.classes)
         _check_images(spec, facts.shape)
         examples = spec.data.train_size or facts.train - spec.data.validation_size
-        _check_shapes(spec, _shape(spec, facts.shape), _classes(spec, facts.classes), examples)
+        _check_shapes(spec, shape_of(spec, facts.shape), classes_of(spec, facts.classes), examples)
 
 
 def _check_model(spec: Spec) -> None:
@@ -128,7 +128,7 @@ def check_transfers(spec: Spec, source: Spec) -> None:
     shapes = []
     for one in (source, spec):
         facts = data.facts(one.data.name) or data.facts_of(load(one))
-        shape, classes = _shape(one, facts.shape), _classes(one, facts.classes)
+        shape, classes = shape_of(one, facts.shape), classes_of(one, facts.classes)
         shapes.append(_check_shapes(one, shape, classes, facts.train)[2])
     try:
         new_heads(*shapes)
@@ -148,7 +148,7 @@ def build(spec: Spec) -> Experiment:
     _check_images(spec, whole.train_images.shape[1:])
     whole = data.reshaped(whole, side=spec.data.side, channels=spec.data.channels)
     drawn = whole.train_images.shape[1:]
-    shape = _shape(spec, drawn)
+    shape = shape_of(spec, drawn)
     pixels = pixels_of(spec, whole)
     whole = data.padded(whole, shape[:2])
     splits = data.split(
@@ -161,7 +161,7 @@ def build(spec: Spec) -> Experiment:
         part=spec.data.part,
     )
     examples = len(splits.train.labels)
-    classes = _classes(spec, whole.num_classes)
+    classes = classes_of(spec, whole.num_classes)
     model, optimizer, params = _check_shapes(spec, shape, classes, examples)
     rates = prunable(params, spec.pruning.layer_rates)
     steps_per_epoch = examples // spec.train.batch_size
@@ -216,13 +216,13 @@ def pixels_of(spec: Spec, whole: data.Dataset) -> Pixels:
     return Pixels(whole.scale, *standard, crop=spec.data.crop, flip=spec.data.flip)
 
 
-def _classes(spec: Spec, count: int) -> int:
+def classes_of(spec: Spec, count: int) -> int:
     """The number of logits for a dataset of `count` classes."""
     remapped = spec.data.classes and spec.data.labels == "remapped"
     return len(spec.data.classes) if remapped else count
 
 
-def _shape(spec: Spec, shape: tuple[int, ...]) -> tuple[int, int, int]:
+def shape_of(spec: Spec, shape: tuple[int, ...]) -> tuple[int, int, int]:
     """The shape of an image after `data.side` and `data.channels`, as the network takes it.
 
     Raises:

@@ -13,6 +13,8 @@ COMMANDS = {
     "run": ("lth_jax.commands.run", "run an experiment, or go on with it"),
     "inspect": ("lth_jax.commands.inspect", "look into a run directory"),
     "list": ("lth_jax.commands.list", "all runs under a directory"),
+    "export": ("lth_jax.commands.export", "carry a ticket away, into a file for other tools"),
+    "predict": ("lth_jax.commands.predict", "what a trained network says of images"),
 }
 
 

@@ -15,14 +15,19 @@ from lth_jax.errors import StoreError
 
 def write_text(path: Path, text: str) -> None:
     """Replaces `path` by `text`, through a temporary file beside it."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replaces `path` by `content`, through a temporary file beside it."""
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(
             prefix=f".{path.name}.", suffix=".tmp", dir=path.parent
         )
         try:
-            with os.fdopen(handle, "w", encoding="utf-8", newline="") as out:
-                out.write(text)
+            with os.fdopen(handle, "wb") as out:
+                out.write(content)
                 out.flush()
                 os.fsync(out.fileno())
             os.chmod(temporary, 0o666 & ~_umask())

@@ -1,0 +1,147 @@
+"""A compact network in a file: shrunk, each array in its smallest form, run without Flax."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lth_jax.data.pixels import Pixels
+from lth_jax.errors import StoreError
+from lth_jax.export import containers, sequential, sparse
+from lth_jax.export.sequential import Layer
+from lth_jax.export.shrinking import INPUTS, Shrunk
+from lth_jax.export.whole import Origin, objects
+from lth_jax.trees import PyTree, named_leaves
+
+KIND = "lth_jax compact network"
+
+
+class CompactNetwork(NamedTuple):
+    """A network from a compact file.
+
+    Attributes:
+      params: layer -> leaf -> float32, pruned weights at zero.
+      mask: bool, the same structure.
+      statistics: of batch norms, and which inputs are looked at.
+      units: layer -> which of the original layer's units are left, bool; `inputs` of what the first
+        layer took.
+      layers: what is computed.
+      pixels: how stored images become what the network sees; shape: of an image.
+      about: where it comes from: `spec`, `level`, `replicate`, `metrics`, `what`, …
+    """
+
+    params: dict[str, dict[str, jax.Array]]
+    mask: dict[str, dict[str, jax.Array]]
+    statistics: dict[str, dict[str, jax.Array]]
+    units: dict[str, np.ndarray]
+    layers: tuple[Layer, ...]
+    pixels: Pixels
+    shape: tuple[int, int, int]
+    about: Mapping[str, Any]
+
+    def apply(self, params: PyTree, x: jax.Array) -> jax.Array:
+        """Logits float32 [batch, classes] of `x`, float [batch, *shape]: a pure function."""
+        return sequential.apply(self.layers, params, self.statistics, x)
+
+    def logits(self, images: Any) -> jax.Array:
+        """Logits float32 [batch, classes] of images as stored, uint8 [batch, *shape]."""
+        return self.apply(self.params, self.pixels.prepared(jnp.asarray(images)))
+
+
+def pack(
+    shrunk: Shrunk, pixels: Pixels, shape: tuple[int, ...]
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The arrays of a compact file and what its metadata say of them."""
+    arrays, shapes = {}, {}
+    masks = named_leaves(shrunk.mask)
+    for name, leaf in named_leaves(shrunk.params).items():
+        shapes[name] = leaf.shape
+        for part, array in sparse.encode(leaf, masks[name]).items():
+            arrays[f"{name}.{part}"] = array
+    for name, leaf in named_leaves(shrunk.statistics).items():
+        arrays[f"statistics/{name}"] = leaf
+    for name, units in shrunk.units.items():
+        if not units.all():
+            arrays[f"units/{name}"] = np.packbits(units)
+    counts = {name: len(units) for name, units in shrunk.units.items()}
+    facts = {
+        "shapes": shapes,
+        "units": counts,
+        "layers_in_order": shrunk.layers,
+        "pixels": {"scale": pixels.scale, "mean": pixels.mean, "deviation": pixels.deviation},
+        "image_shape": shape,
+    }
+    return arrays, {name: json.dumps(value) for name, value in facts.items()}
+
+
+def save(
+    path: Path,
+    origin: Origin,
+    what: str,
+    packed: tuple[Mapping[str, np.ndarray], Mapping[str, str]],
+) -> int:
+    """Writes what `pack` gave to exactly `path`; gives the file's bytes.
+
+    Raises:
+      StoreError: it cannot be written.
+    """
+    about = {n: v for n, v in origin.metadata(KIND).items() if n not in ("command", "versions")}
+    spec = {n: v for n, v in origin.record["spec"].items() if n != "reference"}
+    about |= {**packed[1], "spec": json.dumps(spec), "what": json.dumps(what)}
+    return containers.write(path, packed[0], about)
+
+
+def load_compact(path: str | Path) -> CompactNetwork:
+    """The network of a file that `python -m lth_jax export --format=compact` wrote.
+
+    Raises:
+      StoreError: the file is missing, damaged, of another kind or of another version.
+    """
+    arrays, metadata = containers.read(Path(path))
+    if metadata["kind"] != KIND:
+        raise StoreError(f"{path} is an {metadata['kind']}; accepted here: an {KIND}")
+    return unpack(arrays, metadata)
+
+
+def unpack(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> CompactNetwork:
+    """The network that `pack` was given."""
+    facts = objects(metadata)
+    params: dict[str, dict[str, jax.Array]] = {}
+    masks: dict[str, dict[str, jax.Array]] = {}
+    for name, shape in facts["shapes"].items():
+        layer, leaf = name.split("/")
+        start = f"{name}."
+        parts = {n.removeprefix(start): a for n, a in arrays.items() if n.startswith(start)}
+        found, kept = sparse.decode(parts, tuple(shape))
+        params.setdefault(layer, {})[leaf] = jnp.asarray(found)
+        masks.setdefault(layer, {})[leaf] = jnp.asarray(kept)
+    statistics: dict[str, dict[str, jax.Array]] = {}
+    for name in (name for name in arrays if name.startswith("statistics/")):
+        _, layer, leaf = name.split("/")
+        statistics.setdefault(layer, {})[leaf] = jnp.asarray(arrays[name])
+    units = {
+        name: np.unpackbits(arrays[f"units/{name}"], count=count).astype(bool)
+        if f"units/{name}" in arrays
+        else np.ones(count, bool)
+        for name, count in facts["units"].items()
+    }
+    if INPUTS in units:
+        statistics[INPUTS] = {"indices": jnp.asarray(np.flatnonzero(units[INPUTS]))}
+    scale, mean, deviation = (facts["pixels"][name] for name in ("scale", "mean", "deviation"))
+    height, width, channels = facts["image_shape"]
+    return CompactNetwork(
+        params=params,
+        mask=masks,
+        statistics=statistics,
+        units=units,
+        layers=tuple(Layer(*values) for values in facts["layers_in_order"]),
+        pixels=Pixels(scale, tuple(mean), tuple(deviation)),
+        shape=(height, width, channels),
+        about={n: v for n, v in facts.items() if n not in ("shapes", "units", "layers_in_order")},
+    )

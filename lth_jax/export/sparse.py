@@ -1,0 +1,73 @@
+"""One masked array in few bytes: dense, kept values with a bitmap, or kept values with gaps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+GAP_DTYPES = (np.uint8, np.uint16)
+
+
+def encode(array: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
+    """The smallest form of an array whose pruned elements are zero, as arrays by suffix.
+
+    `dense`: the array itself, nothing pruned. `masked`: the array, its zeros being what is pruned.
+    `values` and `bits`: the kept values, and the mask, eight bits in a byte, the highest first.
+    `values` and `gaps`: the kept values, and before each the number of pruned elements since the
+    last one, in C order, as uint8 or uint16. The largest number of that dtype stands for that many
+    pruned elements and no value; it may repeat.
+
+    Args:
+      array: any shape and dtype; mask: bool, the same shape.
+    """
+    flat, kept = array.ravel(), mask.ravel()
+    values = flat[kept]
+    forms = [{"values": values, "bits": np.packbits(kept)}]
+    forms += [{"values": values, "gaps": gaps(kept, dtype)} for dtype in GAP_DTYPES]
+    if kept.all():
+        return {"dense": array}
+    if np.array_equal(flat != 0, kept):
+        forms.insert(0, {"masked": array})
+    return min(forms, key=lambda form: sum(part.nbytes for part in form.values()))
+
+
+def decode(
+    parts: Mapping[str, np.ndarray], shape: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The array and its mask that `encode` took.
+
+    Raises:
+      ValueError: the parts do not fit together, or not the shape.
+    """
+    if "dense" in parts:
+        return parts["dense"], np.ones(shape, bool)
+    if "masked" in parts:
+        return parts["masked"], parts["masked"] != 0
+    size, values = int(np.prod(shape)), parts["values"]
+    if "bits" in parts:
+        kept = np.flatnonzero(np.unpackbits(parts["bits"], count=size))
+    else:
+        kept = _places(parts["gaps"])
+    if len(kept) != len(values) or (len(kept) and kept[-1] >= size):
+        raise ValueError(f"{len(values)} values at {len(kept)} places of {size}")
+    array, mask = np.zeros(size, values.dtype), np.zeros(size, bool)
+    array[kept], mask[kept] = values, True
+    return array.reshape(shape), mask.reshape(shape)
+
+
+def gaps(kept: np.ndarray, dtype: type[np.unsignedinteger]) -> np.ndarray:
+    """The gaps before the True elements of `kept`, bool [n], as `encode` says."""
+    most = np.iinfo(dtype).max
+    places = np.flatnonzero(kept)
+    steps = np.diff(places, prepend=-1) - 1
+    fillers, rest = np.divmod(steps, most)
+    out = np.full(len(places) + fillers.sum(), most, dtype)
+    out[np.cumsum(fillers + 1) - 1] = rest
+    return out
+
+
+def _places(gaps: np.ndarray) -> np.ndarray:
+    """Where the values lie, int64, rising."""
+    ends = gaps != np.iinfo(gaps.dtype).max
+    return np.cumsum(gaps.astype(np.int64))[ends] + np.arange(ends.sum())

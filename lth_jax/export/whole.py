@@ -1,0 +1,124 @@
+"""A whole ticket in a file: mask, rewound state and trained network, with spec and metrics."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lth_jax import spec as specs
+from lth_jax.errors import SpecError, StoreError
+from lth_jax.export import containers
+from lth_jax.results import ResultRow
+from lth_jax.states import TrainState
+from lth_jax.trees import PyTree, named_leaves
+
+KIND = "lth_jax ticket"
+# What reads the other kinds of files.
+READERS = {
+    KIND: "lth_jax.load_ticket",
+    "lth_jax compact network": "lth_jax.load_compact",
+    "lth_jax network for PyTorch": "load_state_dict of PyTorch",
+}
+
+
+class Origin(NamedTuple):
+    """Where a ticket comes from.
+
+    Attributes:
+      record: the run's own, as `spec.json` has it.
+      level, replicate: which ticket.
+      row: its result; None where it has not been recorded.
+      layers: prunable leaf -> (kept, total).
+    """
+
+    record: Mapping[str, Any]
+    level: int
+    replicate: int
+    row: ResultRow | None
+    layers: Mapping[str, tuple[int, int]]
+
+    def metadata(self, kind: str) -> dict[str, str]:
+        """It as strings of JSON, and the kind of file as it is."""
+        record = {n: v for n, v in self.record.items() if n not in ("format", "branches")}
+        values = record | {
+            "level": self.level,
+            "replicate": self.replicate,
+            "metrics": dataclasses.asdict(self.row) if self.row else {},
+            "layers": self.layers,
+        }
+        return {name: json.dumps(value) for name, value in values.items()} | {"kind": kind}
+
+
+def save(
+    path: Path,
+    format: str,
+    origin: Origin,
+    *,
+    mask: PyTree,
+    state: TrainState,
+    step: int,
+    trained: tuple[PyTree, PyTree],
+) -> int:
+    """Writes a ticket to exactly `path`; gives the file's bytes.
+
+    Args:
+      path: the file.
+      format: `safetensors` or `npz`.
+      origin: where it comes from.
+      mask: bool, the parameters' structure; kept as bits, eight in a byte, the highest first.
+      state: the rewound state; the optimizer's is kept where `step` is above 0.
+      step: the updates behind `state`.
+      trained: parameters and model state of the trained network.
+
+    Raises:
+      StoreError: it cannot be written.
+    """
+    rewound = {"params": state.params, "model_state": state.model_state}
+    if step:
+        rewound["opt_state"] = state.opt_state
+    arrays = {
+        f"mask/{name}": np.packbits(np.asarray(leaf)) for name, leaf in named_leaves(mask).items()
+    }
+    arrays |= named_leaves({"rewound": rewound})
+    arrays |= named_leaves({"trained": {"params": trained[0], "model_state": trained[1]}})
+    metadata = origin.metadata(KIND) | {"step": str(step)}
+    return containers.write(path, arrays, metadata, format)
+
+
+def load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The arrays by name, masks as bools of their leaves' shapes, and the metadata as objects.
+
+    Raises:
+      StoreError: the file is missing, damaged, of another kind or of another version.
+    """
+    arrays, metadata = containers.read(path)
+    if metadata["kind"] != KIND:
+        reader = READERS.get(metadata["kind"], "another program")
+        raise StoreError(f"{path} is an {metadata['kind']}; accepted here: an {KIND}; see {reader}")
+    for name in [name for name in arrays if name.startswith("mask/")]:
+        shape = arrays[name.replace("mask/", "rewound/params/", 1)].shape
+        size = int(np.prod(shape))
+        arrays[name] = np.unpackbits(arrays[name], count=size).astype(bool).reshape(shape)
+    return arrays, objects(metadata)
+
+
+def objects(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """Metadata as they were before they were strings."""
+    return {n: v if n in containers.TEXTS else json.loads(v) for n, v in metadata.items()}
+
+
+def spec_of(path: Path, metadata: Mapping[str, Any]) -> specs.Spec:
+    """The spec of the run that a ticket comes from.
+
+    Raises:
+      StoreError: this version does not know one of its fields.
+    """
+    try:
+        return specs.from_config(metadata["spec"])
+    except (SpecError, KeyError, TypeError) as error:
+        raise StoreError(f"{path} is not of this version: {error}") from error

@@ -1,0 +1,48 @@
+"""The examples run, and prune in few lines."""
+
+import runpy
+from pathlib import Path
+
+import pytest
+from tiny import tiny_spec, train
+
+from lth_jax.commands import export
+
+pytestmark = pytest.mark.slow
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.fixture(autouse=True)
+def plain_promotion():
+    """As a user has JAX, not as these tests do."""
+    import jax
+
+    with jax.numpy_rank_promotion("allow"):
+        yield
+
+
+@pytest.mark.parametrize("name", ["prune_flax_loop", "prune_plain_loop"])
+def test_a_loop_of_ones_own_is_pruned_in_fewer_than_20_lines(name):
+    source = (EXAMPLES / f"{name}.py").read_text()
+    marked = [line for line in source.splitlines() if "# ticket" in line]
+    unmarked = [line for line in source.splitlines() if "lth_jax." in line and line not in marked]
+    assert len(marked) < 20
+    assert all("density" in line for line in unmarked)
+    found = runpy.run_path(str(EXAMPLES / f"{name}.py"))["main"](levels=3, steps=40)
+    densities, accuracies = zip(*found, strict=True)
+    assert densities[0] == 1
+    assert 0.69 < densities[1] < 0.72
+    assert 0.48 < densities[2] < 0.52
+    assert min(accuracies) > 0.3  # 40 steps; chance is 0.1
+
+
+def test_a_ticket_is_trained_on_something_else(tmp_path):
+    spec = tiny_spec(model__hidden=(20, 10), levels=1, replicates=1, branches=())
+    path = train(tmp_path / "run", spec).path
+    main = runpy.run_path(str(EXAMPLES / "train_ticket_elsewhere.py"))["main"]
+    found = main(path, level=1, steps=40)
+    assert found.keys() == {"ticket", "reinit"}
+    assert found["ticket"] > 0.6  # chance is 0.5
+    export.main([str(path), "--level=1", "--format=npz", f"--out={tmp_path / 'file'}"])
+    assert main(tmp_path / "file", steps=40) == found
