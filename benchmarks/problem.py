@@ -12,12 +12,12 @@ import numpy as np
 import optax
 
 from lth_jax import data
-from lth_jax.build import model_of, pixels_of
 from lth_jax.commands.configs import load_config
 from lth_jax.data.pixels import Pixels
 from lth_jax.errors import DataError
 from lth_jax.experiment import optimizer_of
 from lth_jax.models.base import Model
+from lth_jax.networks import model_of, pixels_of
 from lth_jax.rng import derive
 from lth_jax.spec import Spec, from_config
 from lth_jax.training import epoch_order

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from fractions import Fraction
-from typing import Any
 
-import jax
 import jax.numpy as jnp
 import optax
 
 from lth_jax import data
 from lth_jax.branches import BRANCHES, new_heads
-from lth_jax.data.pixels import Pixels, statistics
 from lth_jax.errors import SpecError, nearest
 from lth_jax.events import ParameterRow
 from lth_jax.experiment import Experiment, optimizer_of
-from lth_jax.models import DTYPES, INITIALIZERS, MODELS, STEMS, ZOO
+from lth_jax.models import MODELS
 from lth_jax.models.base import Model
+from lth_jax.networks import (
+    check_known,
+    check_model,
+    classes_of,
+    model_of,
+    parameters_of,
+    pixels_of,
+    shape_of,
+)
 from lth_jax.optimizers import OPTIMIZERS
 from lth_jax.pruning import schedules
 from lth_jax.pruning.criteria import CRITERIA
 from lth_jax.pruning.masks import exact, prunable
-from lth_jax.spec import ModelSpec, Spec, TrainSpec, duration_steps, to_dict
+from lth_jax.spec import Spec, TrainSpec, duration_steps
 from lth_jax.states import Examples, in_batches
 from lth_jax.trees import PyTree, named_leaves, size
 
@@ -35,10 +40,10 @@ def check(spec: Spec) -> None:
       SpecError: an unknown name; says which names there are.
       DataError: an unknown dataset.
     """
-    _known("model.name", spec.model.name, MODELS)
-    _check_model(spec)
-    _known("train.optimizer", spec.train.optimizer, OPTIMIZERS)
-    _known("pruning.criterion", spec.pruning.criterion, CRITERIA)
+    check_known("model.name", spec.model.name, MODELS)
+    check_model(spec)
+    check_known("train.optimizer", spec.train.optimizer, OPTIMIZERS)
+    check_known("pruning.criterion", spec.pruning.criterion, CRITERIA)
     if spec.pruning.at == "rewind" and CRITERIA[spec.pruning.criterion].needs_training:
         raise SpecError(
             f"config.pruning.at='rewind': {spec.pruning.criterion} compares trained weights with "
@@ -48,10 +53,10 @@ def check(spec: Spec) -> None:
     for name in spec.branches:
         kind = spec.branch_spec(name).kind
         field = "branches" if kind == name else f"branch.{name}.kind"
-        _known(field, kind, BRANCHES)
+        check_known(field, kind, BRANCHES)
         optimizer = spec.branch_spec(name).optimizer
         if optimizer:
-            _known(f"branch.{name}.optimizer", optimizer, OPTIMIZERS)
+            check_known(f"branch.{name}.optimizer", optimizer, OPTIMIZERS)
     for name in spec.branch:
         if name not in spec.branches and name not in BRANCHES:
             known = {*spec.branches, *BRANCHES}
@@ -70,52 +75,6 @@ def check(spec: Spec) -> None:
         _check_images(spec, facts.shape)
         examples = spec.data.train_size or facts.train - spec.data.validation_size
         _check_shapes(spec, shape_of(spec, facts.shape), classes_of(spec, facts.classes), examples)
-
-
-def _check_model(spec: Spec) -> None:
-    """Whether the model's options are known, and such as it takes."""
-    _known("model.init", spec.model.init, INITIALIZERS)
-    _known("model.stem", spec.model.stem, STEMS)
-    _known("model.dtype", spec.model.dtype, DTYPES)
-    taken = MODELS[spec.model.name].options()
-    for name, default in to_dict(ModelSpec()).items():
-        value = getattr(spec.model, name)
-        if name not in ("name", *taken) and value != default:
-            raise SpecError(
-                f"config.model.{name}={value!r}: {spec.model.name} does not take it; "
-                f"accepted: {', '.join(taken)}"
-            )
-
-
-def model_of(spec: Spec, classes: int) -> Model:
-    """The network that the spec names, for that many classes.
-
-    Raises:
-      SpecError: a user's own network cannot be made.
-    """
-    member, defaults = MODELS[spec.model.name], ModelSpec()
-    given = {
-        name: value
-        for name in member.options()
-        if (value := getattr(spec.model, name)) != getattr(defaults, name)
-    }
-    if given.get("dropout", 0) < 0:
-        del given["dropout"]
-    with _named(spec):
-        return member.make(classes, **given)
-
-
-@contextlib.contextmanager
-def _named(spec: Spec) -> Iterator[None]:
-    """What a network raises, as one line that names it."""
-    try:
-        yield
-    except Exception as error:  # a user's own code raises of every kind
-        if isinstance(error, SpecError):
-            line = str(error)
-        else:
-            line = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        raise SpecError(f"config.model.name={spec.model.name!r}: {line}") from error
 
 
 def check_transfers(spec: Spec, source: Spec) -> None:
@@ -208,39 +167,6 @@ def _check_images(spec: Spec, shape: tuple[int, ...]) -> None:
     data.check_images(d.name, shape, side=d.side, channels=d.channels, crop=d.crop, flip=d.flip)
 
 
-def pixels_of(spec: Spec, whole: data.Dataset) -> Pixels:
-    """How the network sees the images of the whole dataset."""
-    standard = ((), ())
-    if spec.data.standardize:
-        standard = statistics(whole.train_images, whole.scale)
-    return Pixels(whole.scale, *standard, crop=spec.data.crop, flip=spec.data.flip)
-
-
-def classes_of(spec: Spec, count: int) -> int:
-    """The number of logits for a dataset of `count` classes."""
-    remapped = spec.data.classes and spec.data.labels == "remapped"
-    return len(spec.data.classes) if remapped else count
-
-
-def shape_of(spec: Spec, shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """The shape of an image after `data.side` and `data.channels`, as the network takes it.
-
-    Raises:
-      SpecError: it is smaller than the network takes.
-    """
-    height, width, channels = shape
-    height, width = spec.data.side or height, spec.data.side or width
-    member = MODELS[spec.model.name]
-    if min(height, width) < member.least:
-        raise SpecError(
-            f"config.model.name={spec.model.name!r}: it takes images from {member.least}×"
-            f"{member.least} pixels on, and those of {spec.data.name} are {height}×{width}; "
-            f"accepted: data.side={max(member.least, member.padded)}, or another network"
-        )
-    padded = member.padded
-    return max(height, padded), max(width, padded), spec.data.channels or channels
-
-
 def targets_of(
     spec: Spec, params: PyTree, rates: Mapping[str, Fraction]
 ) -> tuple[schedules.Targets, ...]:
@@ -269,11 +195,6 @@ def targets_of(
     return tuple(by_level)
 
 
-def _known(field: str, name: str, registry: Iterable[str]) -> None:
-    if name not in registry:
-        raise SpecError(f"config.{field}={name!r}: no such name; {nearest(name, registry)}")
-
-
 def _check_shapes(
     spec: Spec, shape: tuple[int, ...], classes: int, examples: int
 ) -> tuple[Model, optax.GradientTransformation, PyTree]:
@@ -281,7 +202,7 @@ def _check_shapes(
     _check_training(spec, spec.train, examples)
     model = model_of(spec, classes)
     optimizer = optimizer_of(spec, examples // spec.train.batch_size)
-    params = _parameters(spec, model, shape, classes)
+    params = parameters_of(spec, model, shape, classes)
     try:
         rates = prunable(params, spec.pruning.layer_rates)
     except ValueError as error:
@@ -290,29 +211,6 @@ def _check_shapes(
     for name in spec.branches:
         _check_training(spec, spec.branch_spec(name).train_spec(spec.train), examples, name)
     return model, optimizer, params
-
-
-def _parameters(spec: Spec, model: Model, shape: tuple[int, ...], classes: int) -> PyTree:
-    """The parameters' shapes, provided that the network takes such images and gives logits."""
-    images = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-
-    def run(key: jax.Array, images: jax.Array) -> tuple[Any, Any]:
-        variables = model.init(key, images)
-        return variables, model.apply(variables, images, False, {})
-
-    with _named(spec):
-        if spec.model.name in ZOO:
-            return jax.eval_shape(model.init, jax.random.key(0), images)["params"]
-        variables, answer = jax.eval_shape(run, jax.random.key(0), images)
-        if not isinstance(answer, tuple) or len(answer) != 2:
-            raise SpecError("apply gave no pair; accepted: (logits, new_state)")
-        if getattr(answer[0], "shape", None) != (1, classes):
-            given = jax.tree.map(lambda leaf: leaf.shape, answer[0])
-            raise SpecError(
-                f"for one image of {'×'.join(map(str, shape))} it gives logits of shape {given}; "
-                f"accepted: (1, {classes}), one for each class"
-            )
-        return variables["params"]
 
 
 def _check_training(spec: Spec, train: TrainSpec, examples: int, branch: str = "") -> None:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lth_jax import build, data
+from lth_jax import build, data, networks
 from lth_jax.data.class_names import class_names
 from lth_jax.data.pixels import Pixels
 from lth_jax.models import Model
@@ -47,8 +47,8 @@ def view(spec: Spec) -> View:
     build.check(spec)
     whole = data.reshaped(build.load(spec), side=spec.data.side, channels=spec.data.channels)
     height, width, channels = whole.train_images.shape[1:]
-    shape = build.shape_of(spec, (height, width, channels))
-    pixels = build.pixels_of(spec, whole)
+    shape = networks.shape_of(spec, (height, width, channels))
+    pixels = networks.pixels_of(spec, whole)
     names = class_names(
         spec.data.name,
         whole.num_classes,
@@ -67,7 +67,7 @@ def view(spec: Spec) -> View:
         remap=spec.data.labels == "remapped",
         part=spec.data.part,
     ).test
-    model = model_of(spec, build.classes_of(spec, whole.num_classes))
+    model = model_of(spec, networks.classes_of(spec, whole.num_classes))
     drawn = height, width, channels
     return View(model, pixels, drawn, shape, test.images, test.labels, names, whole.origin)
 
@@ -75,4 +75,4 @@ def view(spec: Spec) -> View:
 def model_of(spec: Spec, classes: int) -> Model:
     """The network of a spec, computing in float32 whatever it was trained in."""
     exact = dataclasses.replace(spec, model=dataclasses.replace(spec.model, dtype="float32"))
-    return build.model_of(exact, classes)
+    return networks.model_of(exact, classes)

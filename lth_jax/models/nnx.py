@@ -29,7 +29,7 @@ def from_nnx(make: Callable[[nnx.Rngs], nnx.Module]) -> Model:
     """
 
     @functools.cache
-    def template() -> tuple[Any, Any, Any, Any]:
+    def template() -> tuple[Any, ...]:
         """(graph, shapes of parameters, of random streams, of all else)."""
         with jax.ensure_compile_time_eval():
             module = nnx.eval_shape(lambda: make(_streams(jax.random.key(0))))
