@@ -12,6 +12,7 @@ from lth_jax.errors import UserError, nearest
 COMMANDS = {
     "run": ("lth_jax.commands.run", "run an experiment, or go on with it"),
     "inspect": ("lth_jax.commands.inspect", "look into a run directory"),
+    "report": ("lth_jax.commands.report", "draw the figures and the page of one run or several"),
 }
 
 
