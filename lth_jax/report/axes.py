@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lth_jax.analysis.summary import LevelSummary, percent
 from lth_jax.results import TRUNK
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Range = tuple[float, float]
+LINE = 0.19  # inches of a legend's line
 
 
 def set_density_axis(ax: Axes, densities: Sequence[float], labels: int = 8) -> None:
@@ -81,22 +82,43 @@ def label_decades(axis: Axis) -> None:
     axis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else "")
 
 
-def add_legend(figure: Figure, ax: Axes) -> None:
-    """A legend of what `ax` shows below the figure, the ticket first, as wide as the figure."""
-    handles, labels = ax.get_legend_handles_labels()
-    order = sorted(range(len(labels)), key=lambda index: labels[index] != TRUNK)
+def add_legend(figure: Figure, ax: Axes, entries: Sequence[tuple[Any, str]] | None = None) -> None:
+    """A legend below the figure, as wide as it; what has several lines makes it taller.
+
+    Args:
+      figure: where it goes.
+      ax: what it is of: everything with a label there, the ticket first.
+      entries: (artist, label) pairs to show instead.
+    """
+    if entries is None:
+        entries = sorted(legend_entries(ax), key=lambda entry: entry[1] != TRUNK)
+    labels = [label for _, label in entries]
+    columns = _legend_columns(figure, labels)
+    rows = -(-len(labels) // max(columns, 1))
+    figure.set_figheight(figure.get_figheight() + LINE * max(rows - 1, 0))
+    handles = [handle for handle, _ in entries]
     figure.legend(
-        [handles[index] for index in order],
-        [labels[index] for index in order],
-        loc="outside lower center",
-        ncols=legend_columns(figure, labels),
-        columnspacing=1.4,
+        handles, labels, loc="outside lower center", ncols=columns or 1, columnspacing=1.4
     )
 
 
-def legend_columns(figure: Figure, labels: Sequence[str]) -> int:
+def _legend_columns(figure: Figure, labels: Sequence[str]) -> int:
     """How many columns of `labels` fit below a figure: the longest may need a line to itself."""
     inches = 0.6 + 0.075 * max(map(len, labels), default=0)
     fitting = max(1, min(int(figure.get_figwidth() / inches), len(labels)))
     rows = -(-len(labels) // fitting) or 1
     return -(-len(labels) // rows)  # as even as can be
+
+
+def legend_entries(ax: Axes) -> list[tuple[Any, str]]:
+    """What has a label in `ax`, as entries of a legend."""
+    return list(zip(*ax.get_legend_handles_labels(), strict=True))
+
+
+def legend_entry(colour: str, marker: str, dashes: Any, label: str) -> tuple[Any, str]:
+    """An entry of a legend that stands for several lines."""
+    from matplotlib.lines import Line2D
+
+    line = Line2D([], [], color=colour, marker=marker, linestyle=dashes, linewidth=1.6)
+    line.set_markersize(4.5)
+    return line, label

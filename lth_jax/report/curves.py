@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from lth_jax.analysis.summary import percent
-from lth_jax.report.axes import legend_columns, thousands
+from lth_jax.report.axes import add_legend, legend_entries, thousands
 from lth_jax.report.hover import note_points
 from lth_jax.report.style import blank_figure, grid_of, house_style, level_colours
 from lth_jax.results import TRUNK
@@ -78,15 +78,17 @@ def run_curves_figure(
     """The same of the tickets of several runs, name -> (curves, densities): a panel for each."""
     shown = list(runs.items())[:PANELS]
     panels = {name: (TRUNK, curves, densities) for name, (curves, densities) in shown}
-    return _figure(panels, _range([curves for _, (curves, _) in shown]), title)
+    return _figure(panels, _range([curves for _, (curves, _) in shown]), title, shared=False)
 
 
 def _figure(
     panels: Mapping[str, tuple[str, Curves, Mapping[int, float]]],
     accuracies: tuple[float, float],
     title: str,
+    *,
+    shared: bool = True,
 ) -> Figure:
-    """A panel for each (branch, curves, densities), by name, with one legend for all."""
+    """A panel for each (branch, curves, densities), by name; their legend is shared or not."""
     rows, columns = grid_of(len(panels), 3)
     figure = blank_figure(title, (1.4 + 2.8 * columns, 1.1 + 2.6 * rows))
     # Runs of different lengths have axes of their own.
@@ -97,15 +99,16 @@ def _figure(
         ax.set_title(name)
         ax.set_xlabel("step")
         ax.set_ylim(*accuracies)
-        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+        if not shared:
+            ax.legend(loc="lower right", fontsize=7)
+        for handle, label in legend_entries(ax):
             entries.setdefault(label, handle)
     for ax in axes.flat[len(panels) :]:
         ax.set_visible(False)
     for ax in axes[:, 0]:
         ax.set_ylabel("validation accuracy, %")
-    labels = list(entries)
-    columns = legend_columns(figure, labels)
-    figure.legend(list(entries.values()), labels, loc="outside lower center", ncols=columns)
+    if shared:
+        add_legend(figure, axes[0, 0], [(handle, label) for label, handle in entries.items()])
     return figure
 
 

@@ -14,7 +14,13 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lth_jax.analysis.summary import LevelSummary, Stat, branch_order, percent, summarize
-from lth_jax.report.axes import accuracy_ranges, add_legend, set_density_axis, thousands
+from lth_jax.report.axes import (
+    accuracy_ranges,
+    add_legend,
+    legend_entry,
+    set_density_axis,
+    thousands,
+)
 from lth_jax.report.hover import note_points
 from lth_jax.report.style import (
     BRANCH_DASHES,
@@ -45,13 +51,13 @@ class Line(NamedTuple):
       label: what the legend calls it.
       style: how it looks.
       summaries: its levels, those that have a place on a logarithmic axis of density.
-      alone: whether the figure shows one run only.
+      run: which of several runs it is of; empty where there is one only.
     """
 
     label: str
     style: Style
     summaries: Sequence[LevelSummary]
-    alone: bool = True
+    run: str = ""
 
     @property
     def is_ticket(self) -> bool:
@@ -76,7 +82,7 @@ def run_lines(runs: Mapping[str, Iterable[ResultRow]]) -> list[Line]:
         for branch, summaries in of_run.items():
             dashes = BRANCH_DASHES[known.index(branch) % len(BRANCH_DASHES)]
             label = name if len(known) == 1 else f"{name}: {branch}"
-            lines.append(Line(label, style._replace(dashes=dashes), summaries, alone=False))
+            lines.append(Line(label, style._replace(dashes=dashes), summaries, name))
     return lines
 
 
@@ -117,7 +123,7 @@ def accuracy_figure(
     axes[-1, 0].set_ylabel("whole range")
     axes[0, 0].set_ylim(*tall)
     axes[0, 0].set_ylabel("test accuracy, %")
-    add_legend(figure, axes[0, 0])
+    add_legend(figure, axes[0, 0], _entries(lines))
     return figure
 
 
@@ -134,12 +140,24 @@ def early_stop_figure(
     ax.yaxis.set_major_formatter(thousands)
     ax.set_xlabel("weights left, %")
     ax.set_ylabel("early-stop step")
-    add_legend(figure, ax)
+    add_legend(figure, ax, _entries(lines))
     return figure
 
 
 def _alone(lines: Sequence[Line]) -> bool:
-    return all(line.alone for line in lines)
+    return not any(line.run for line in lines)
+
+
+def _entries(lines: Sequence[Line]) -> list[tuple[Any, str]] | None:
+    """Of several runs a legend has the runs, by colour and marker, then the branches, by dashes."""
+    if _alone(lines):
+        return None
+    runs = {line.run: line.style for line in reversed(lines)}
+    branches = {line.summaries[0].branch: line.style.dashes for line in lines}
+    entries = [legend_entry(s.colour, s.marker, "-", run) for run, s in reversed(runs.items())]
+    if len(branches) > 1:
+        entries += [legend_entry(DENSE_COLOUR, "", dash, name) for name, dash in branches.items()]
+    return entries
 
 
 def _draw(ax: Axes, lines: Sequence[Line], metric: str, *, scale: float) -> None:
@@ -172,7 +190,7 @@ def _draw_line(ax: Axes, line: Line, metric: str, scale: float) -> None:
         [scale * (stat.maximum - stat.mean) for stat in stats],
     ]
     strong = line.is_ticket
-    size = 4.5 if strong or line.alone else 3
+    size = 4.5 if strong or not line.run else 3
     ax.errorbar(
         x,
         y,

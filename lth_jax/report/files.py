@@ -14,12 +14,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lth_jax.report.style import house_style
+from lth_jax.report.style import DPI, house_style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-DPI = 200
 # Pixels of a page for each inch: letters about as large as the text, or just legible on a phone.
 WIDE, NARROW = 115, 62
 
@@ -68,8 +67,10 @@ def _png(figure: Figure) -> bytes:
 
 def _lay_out(figure: Figure) -> None:
     """Finds the places of everything, once: half of the time of each rendering goes into that."""
-    if figure.get_layout_engine() is not None:
+    engine = figure.get_layout_engine()
+    if engine is not None:
         figure.draw_without_rendering()
+        engine.execute(figure)  # long labels have found their size only now
         figure.set_layout_engine("none")
 
 

@@ -81,26 +81,29 @@ def kernels_figure(
       title: over the figure.
     """
     rows, columns = grid_of(len(masks), COLUMNS)
-    figure = blank_figure(title, (0.6 + 2.5 * columns, 1.0 + 2.5 * rows))
+    _, _, channels, units = next(iter(masks.values())).shape
+    tall, wide = mosaic(next(iter(masks.values())))[0].shape
+    size = 0.6 + 2.5 * columns, 1.0 + rows * (0.3 + 2.4 * tall / wide)
+    figure = blank_figure(title, size)
     axes = figure.subplots(rows, columns, squeeze=False)
     layer = short_name(name)
     image: Any = None
     for ax, (level, mask) in zip(axes.flat, sorted(masks.items()), strict=False):
-        tiles, units = mosaic(mask)
+        tiles, names = mosaic(mask)
         image = _image(ax, tiles, vmin=0, vmax=1)
         left = percent(densities[level])
         ax.set_title(f"{left} of {layer}", fontsize=8)
         note_grid(
-            ax, tiles, f"{left} of {layer}, {{row}} {{column}}: {{value}} of the channels", *units
+            ax, tiles, f"{left} of {layer}, {{row}} {{column}}: {{value}} of the channels", *names
         )
     for ax in axes.flat[len(masks) :]:
         ax.set_visible(False)
-    shown = next(iter(masks.values())).shape[-1]
-    first = f"the first {KERNELS} of {shown}" if shown > KERNELS else f"all {shown}"
-    channels = next(iter(masks.values())).shape[2]
-    bar = figure.colorbar(image, ax=axes, fraction=0.03, pad=0.02)
-    bar.set_label("share of its channels kept" if channels > 1 else "kept", fontsize=8)
-    figure.supxlabel(f"kernels of {layer}, {first}; replicate 0", fontsize=9)
+    if channels > 1:
+        bar = figure.colorbar(image, ax=axes, fraction=0.03, pad=0.02)
+        bar.set_label("share of the channels kept", fontsize=8)
+    which = f"the first {KERNELS} of {units}" if units > KERNELS else f"all {units}"
+    what = "" if channels > 1 else "; yellow: kept"
+    figure.supxlabel(f"kernels of {layer}, {which}; replicate 0{what}", fontsize=9)
     return figure
 
 

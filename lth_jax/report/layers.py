@@ -59,7 +59,7 @@ def layers_figure(
     ax.plot(whole, whole, color=DENSE_COLOUR, linestyle="--", linewidth=1, label="all layers")
     for index, (name, style) in enumerate(zip(names, STYLES, strict=False)):
         # Lines that coincide show as markers within markers.
-        size = 7 - 4 * index / len(STYLES)
+        size = max(9 - 2 * index, 3)
         _line(ax, name, layers[name], drawable, style, size)
     set_density_axis(ax, [drawable[level] for level in levels])
     ax.set_yscale("log")
@@ -118,7 +118,7 @@ def _image(
             for name in names
         ]
     )
-    figure = blank_figure(title, (2.6 + 0.28 * len(levels), 1.6 + 0.15 * len(names)))
+    figure = blank_figure(title, (3.4 + 0.28 * len(levels), 1.6 + 0.15 * len(names)))
     ax = figure.subplots()
     positive = values[np.isfinite(values) & (values > 0)]
     low = float(positive.min()) if positive.size else 1.0
@@ -132,7 +132,6 @@ def _image(
     ax.grid(visible=False)
     ax.set_xlabel("weights left in all, %")
     bar = figure.colorbar(image, ax=ax, label="weights left in the layer, %", fraction=0.06)
-    bar.ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    bar.ax.yaxis.set_minor_formatter(lambda *_: "")
+    label_decades(bar.ax.yaxis)
     note_grid(ax, values, "{row}, {column} of all weights: {value}% left in the layer", shown, left)
     return figure

@@ -12,7 +12,12 @@ import numpy as np
 from lth_jax.analysis.layers import short_name
 from lth_jax.analysis.overlap import LevelOverlaps, Overlap, total
 from lth_jax.analysis.summary import Stat, percent
-from lth_jax.report.axes import label_decades, set_density_axis
+from lth_jax.report.axes import (
+    add_legend,
+    label_decades,
+    legend_entries,
+    set_density_axis,
+)
 from lth_jax.report.hover import note_grid, note_points
 from lth_jax.report.style import (
     BRANCH_STYLES,
@@ -67,8 +72,8 @@ def replicates_figure(
     right.set_ylabel("times chance")
     left.set_title("Two replicates' masks")
     right.set_title("By layer")
-    left.legend(loc="lower left")
-    right.legend(loc="upper left")
+    entries = [entry for ax in (left, right) for entry in legend_entries(ax)]
+    add_legend(figure, left, entries)
     return figure
 
 
@@ -86,7 +91,7 @@ def _index(
     ]
     ax.errorbar(
         x, y, yerr=bars, color=TICKET_STYLE.colour, marker=TICKET_STYLE.marker, linewidth=1.6,
-        markersize=4.5, elinewidth=0.9, capsize=2, label="tickets",
+        markersize=4.5, elinewidth=0.9, capsize=2, label="tickets, all layers",
     )  # fmt: skip
     ax.plot(x, chance, color=DENSE_COLOUR, linestyle="--", linewidth=1, label="chance")
     ax.set_yscale("log")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lth_jax.analysis.paired import Paired, paired_differences
 from lth_jax.analysis.summary import percent
-from lth_jax.report.axes import add_legend, set_density_axis
+from lth_jax.report.axes import add_legend, legend_entry, set_density_axis
 from lth_jax.report.hover import note_points
 from lth_jax.report.style import (
     BRANCH_DASHES,
@@ -57,14 +57,15 @@ def paired_figure(runs: Mapping[str, Iterable[ResultRow]], *, title: str = "") -
         ax.axhline(0, color=DENSE_COLOUR, linestyle="--", linewidth=1)
         for (run, branch), style in _styles(found[metric]).items():
             pairs = [p for p in found[metric][run] if p.branch == branch and p.density > 0]
-            label = branch if len(rows) == 1 else f"{run}: {branch}"
-            _draw(ax, pairs, f"ticket − {label}", style)
+            label = f"ticket − {branch}"
+            _draw(ax, pairs, label if len(rows) == 1 else f"{run}: {label}", style)
         set_density_axis(ax, [pair.density for pair in everything])
         ax.margins(y=0.1)
         ax.set_title(name)
         ax.set_xlabel("weights left, %")
     axes[0, 0].set_ylabel("difference, points of accuracy")
-    add_legend(figure, axes[0, 0])
+    several = None if len(rows) == 1 else _entries(_styles(found[next(iter(found))]))
+    add_legend(figure, axes[0, 0], several)
     return figure
 
 
@@ -80,6 +81,16 @@ def _styles(found: Mapping[str, Sequence[Paired]]) -> dict[tuple[str, str], Styl
             dashes = BRANCH_DASHES[(1 + branches.index(branch)) % len(BRANCH_DASHES)]
             styles[run, branch] = style._replace(dashes=dashes)
     return styles
+
+
+def _entries(styles: Mapping[tuple[str, str], Style]) -> list[tuple[Any, str]]:
+    """A legend of several runs, as in the figures of accuracy."""
+    runs = {run: style for (run, _), style in styles.items()}
+    branches = {branch: style.dashes for (_, branch), style in styles.items()}
+    return [
+        *(legend_entry(style.colour, style.marker, "-", run) for run, style in runs.items()),
+        *(legend_entry(DENSE_COLOUR, "", d, f"ticket − {name}") for name, d in branches.items()),
+    ]
 
 
 def _draw(ax: Axes, pairs: Sequence[Paired], label: str, style: Style) -> None:

@@ -30,6 +30,7 @@ BRANCH_STYLES = (
     Style("#000000", "X", (0, (1, 2))),
 )
 DENSE_COLOUR = "#555555"
+DPI = 200
 # Of several runs in one figure: a run has a colour and a marker, a branch its dashes.
 RUN_STYLES = (TICKET_STYLE, *BRANCH_STYLES)
 BRANCH_DASHES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (3, 1)), (0, (1, 2)))
@@ -76,7 +77,7 @@ def blank_figure(title: str, size: tuple[float, float]) -> Figure:
     """A figure of that many inches without axes."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=size, layout="constrained")
+    figure = Figure(figsize=size, dpi=DPI, layout="constrained")
     figure.suptitle(title, fontsize=10)
     return figure
 

@@ -90,15 +90,17 @@ def _write(
 def _labelled(runs: Sequence[Contents]) -> dict[str, Contents]:
     """What to call each run: its name, with what tells it from others of that name."""
     names = [run.name for run in runs]
-    labels = [
-        run.name if names.count(run.name) == 1 else f"{run.name} {run.identity}" for run in runs
-    ]
+    both = [(run.name, run.identity) for run in runs]
     folders = [run.path.resolve() for run in runs]
-    labels = [
-        label if labels.count(label) == 1 else f"{label} ({_told_apart(folder, folders)})"
-        for label, folder in zip(labels, folders, strict=True)
-    ]
-    return dict(zip(labels, runs, strict=True))
+    labels = {}
+    for run, folder in zip(runs, folders, strict=True):
+        label = run.name
+        if both.count((run.name, run.identity)) > 1:
+            label += f" ({_told_apart(folder, folders)})"
+        elif names.count(run.name) > 1:
+            label += f" {run.identity}"
+        labels[label] = run
+    return labels
 
 
 def _told_apart(folder: Path, folders: Sequence[Path]) -> str:
