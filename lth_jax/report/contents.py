@@ -191,7 +191,6 @@ class Tickets:
 
 def read_tickets(store: RunDirectory, contents: Contents) -> Tickets:
     """Loads the masks and the initial weights that are whole; the others are added to the notes."""
-    problems = len(store.problems)
     masks = {}
     for (replicate, level), layers in contents.counts.items():
         arrays = store.load(replicate, level_name(level))
@@ -202,6 +201,7 @@ def read_tickets(store: RunDirectory, contents: Contents) -> Tickets:
         arrays = store.load(replicate, "initial")
         if arrays is not None:
             initial[replicate] = {name: arrays[f"params/{name}"] for name in layers}
-    new = store.problems[problems:]
-    contents.notes.extend(f"{problem}; it is left out of the figures of masks" for problem in new)
+    for problem in store.problems:
+        if not any(note.startswith(problem) for note in contents.notes):
+            contents.notes.append(f"{problem}; it is left out of the figures of masks")
     return Tickets(masks, initial)

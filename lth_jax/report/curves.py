@@ -49,7 +49,7 @@ def shown_levels(densities: Mapping[int, float]) -> list[int]:
         for density in wanted
     }
     last = min(positive, key=lambda level: positive[level])
-    if positive[last] * LAST < min(positive[level] for level in nearest):
+    if len(nearest) == 1 or positive[last] * LAST < min(positive[level] for level in nearest):
         nearest.add(last)
     return sorted(nearest)
 

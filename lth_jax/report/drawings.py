@@ -14,7 +14,7 @@ from lth_jax.analysis.overlap import between_levels, between_replicates
 from lth_jax.analysis.weights import initial_weight_histograms
 from lth_jax.report.captions import CAPTIONS, COMPARISONS, HEADINGS, published, some_layers
 from lth_jax.report.contents import Contents, Tickets
-from lth_jax.report.curves import curves_figure, run_curves_figure, shown_levels
+from lth_jax.report.curves import curves_figure, run_curves_figure
 from lth_jax.report.figures import (
     Reference,
     accuracy_figure,
@@ -48,6 +48,7 @@ class Shown(NamedTuple):
     figure: Figure
 
 
+LINES = 4  # levels in one panel
 # Gives a figure, or None where there is nothing to draw.
 _Draw = Callable[[], "Figure | None"]
 
@@ -180,7 +181,8 @@ def _first_layer(contents: Contents, tickets: Tickets) -> Figure | None:
 
 
 def _initial_weights(contents: Contents, tickets: Tickets, layers: Sequence[str]) -> Figure | None:
-    levels = [level for level in shown_levels(contents.densities) if level]
+    pruned = sorted({level for _, level in tickets.masks if level})
+    levels = panel_levels(pruned, contents.densities, LINES)
     histograms = {}
     for name in layers:
         kept = {

@@ -8,6 +8,7 @@ from example_rows import example_row, example_rows
 
 from lth_jax.report.figures import accuracy_figure, branch_lines, early_stop_figure, run_lines
 from lth_jax.report.files import write_figures
+from lth_jax.report.paired import paired_figure
 from lth_jax.results import TRUNK
 
 
@@ -140,3 +141,29 @@ assert matplotlib.rcParams["svg.hashsalt"] is None
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_several_runs_differ_in_colour_and_branches_in_dashes():
+    lines = run_lines({"one": example_rows(("reinit",), 3), "two": example_rows(("reinit",), 3)})
+    figure = accuracy_figure(lines)
+    drawn = {c.get_label(): c.lines[0] for c in figure.axes[0].containers}
+    assert set(drawn) == {"one: ticket", "one: reinit", "two: ticket", "two: reinit"}
+    assert drawn["one: ticket"].get_color() == drawn["one: reinit"].get_color()
+    assert drawn["one: ticket"].get_color() != drawn["two: ticket"].get_color()
+    assert drawn["one: ticket"].get_marker() != drawn["two: ticket"].get_marker()
+    assert drawn["one: reinit"].get_linestyle() == drawn["two: reinit"].get_linestyle() == "--"
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["one", "two", "ticket", "reinit"]
+
+
+def test_paired_differences_have_their_mean_and_standard_error():
+    rows = [
+        example_row(branch, 1, replicate, early_stop_test_accuracy=accuracy)
+        for branch, accuracies in {TRUNK: [0.9, 0.7], "reinit": [0.8, 0.62]}.items()
+        for replicate, accuracy in enumerate(accuracies)
+    ]
+    ax = paired_figure({"run": rows}).axes[0]
+    (_, y), bars = line(ax, "ticket − reinit")
+    assert list(y) == pytest.approx([9])
+    assert bars[0][:, 1].tolist() == pytest.approx([8, 10])
+    assert paired_figure({"run": example_rows((), 2)}) is None
