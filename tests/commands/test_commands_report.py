@@ -111,7 +111,9 @@ def test_an_unwritable_output_is_answered_in_one_line(run, capsys):
 
 
 @pytest.mark.slow
-def test_a_run_writes_its_report_and_survives_one_that_fails(main, tmp_path, monkeypatch):
+def test_a_run_writes_its_report_and_survives_one_that_fails(
+    main, tmp_path, monkeypatch, with_figures
+):
     options = [*arguments(levels=1, replicates=1, branches="()"), "--workdir=x"]
     status, out, err = main(*options)
     assert status == 0
