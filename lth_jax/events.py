@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from lth_jax.results import ResultRow
 
@@ -114,3 +114,47 @@ class SilentObserver:
 
     def close(self) -> None:
         """Pass over the event."""
+
+
+class Observers:
+    """Several observers as one: each is told of everything, in their order."""
+
+    def __init__(self, *observers: Observer):
+        self._observers = observers
+
+    def experiment_started(self, **facts: Any) -> None:
+        """Tell them all."""
+        for observer in self._observers:
+            observer.experiment_started(**facts)
+
+    def level_started(self, level: int, density: float, runs: int, steps: int, done: int) -> None:
+        """Tell them all."""
+        for observer in self._observers:
+            observer.level_started(level, density, runs, steps, done)
+
+    def advanced(
+        self, level: int, steps: int, loss: float | None, val_accuracy: float | None
+    ) -> None:
+        """Tell them all."""
+        for observer in self._observers:
+            observer.advanced(level, steps, loss, val_accuracy)
+
+    def level_finished(self, level: int, rows: Sequence[ResultRow], seconds: float) -> None:
+        """Tell them all."""
+        for observer in self._observers:
+            observer.level_finished(level, rows, seconds)
+
+    def note(self, message: str) -> None:
+        """Tell them all."""
+        for observer in self._observers:
+            observer.note(message)
+
+    def experiment_finished(self) -> None:
+        """Tell them all."""
+        for observer in self._observers:
+            observer.experiment_finished()
+
+    def close(self) -> None:
+        """Tell them all."""
+        for observer in self._observers:
+            observer.close()

@@ -15,6 +15,7 @@ COMMANDS = {
     "list": ("lth_jax.commands.list", "all runs under a directory"),
     "export": ("lth_jax.commands.export", "carry a ticket away, into a file for other tools"),
     "predict": ("lth_jax.commands.predict", "what a trained network says of images"),
+    "report": ("lth_jax.commands.report", "draw the figures and the page of one run or several"),
 }
 
 

@@ -17,15 +17,13 @@ import jax
 from lth_jax import build
 from lth_jax import spec as specs
 from lth_jax.data import places
-from lth_jax.errors import Interrupted, SpecError
-from lth_jax.events import Observer
+from lth_jax.errors import Interrupted, SpecError, UserError
+from lth_jax.events import Observer, Observers
 from lth_jax.plan import pending_runs, planned_runs
-from lth_jax.report.curves import curves_figure, shown_levels
-from lth_jax.report.figures import write_figures
+from lth_jax.report.live import LiveReport
 from lth_jax.report.terminal import Terminal, make_console, print_results
-from lth_jax.results import TRUNK
+from lth_jax.report.write import FIGURES, Written, write_report
 from lth_jax.store import RunDirectory, level_name
-from lth_jax.store.files import writing
 from lth_jax.trunk import Trunk, run_steps
 
 
@@ -39,12 +37,12 @@ def run_experiment(spec: specs.Spec, *, name: str, path: Path, command: Sequence
     build.check(spec)
     try:
         source = _train_source(spec, name=name, path=path, command=command)
-        store = _train(spec, name=name, path=path, command=command, source=source)
+        store, report = _train(spec, name=name, path=path, command=command, source=source)
     except Interrupted as stop:
         again = shlex.join(["python", *command])
         print(f"stopped at {stop.where}, and saved; to go on: {again}", file=sys.stderr)
         return 128 + stop.signum
-    show_results(store, spec, name)
+    show_results(store, spec, report)
     return 0
 
 
@@ -89,20 +87,24 @@ def _train(
     path: Path,
     command: Sequence[str],
     source: Path | None = None,
-) -> RunDirectory:
-    """Trains what `spec` asks for and `path` does not have yet; gives the closed directory."""
+) -> tuple[RunDirectory, Written | None]:
+    """Trains what `spec` asks for and `path` does not have yet, and writes the report of it all.
+
+    Gives the closed directory, and what was written unless it failed.
+    """
     store = RunDirectory.open(path, spec, name, command)
     terminal = Terminal()
+    watchers = Observers(terminal, LiveReport(store, terminal.note))
     try:
-        trunk = _trunk(spec, store, terminal, name, source)
+        trunk = _trunk(spec, store, watchers, name, source)
         if trunk:
             # Only now: until training begins, a signal may end the process at once.
             with _signals() as trunk.stop_signal:
                 trunk.run()
-            terminal.experiment_finished()
-        return store
+            watchers.experiment_finished()
+        return store, _write_report(store)
     finally:
-        terminal.close()
+        watchers.close()
         store.close()
         for problem in store.problems:
             print(f"warning: {problem}; it was not used", file=sys.stderr)
@@ -121,7 +123,7 @@ def _show_log() -> None:
 def _trunk(
     spec: specs.Spec,
     store: RunDirectory,
-    terminal: Observer,
+    observer: Observer,
     name: str,
     source: Path | None,
 ) -> Trunk | None:
@@ -136,7 +138,7 @@ def _trunk(
     planned = planned_runs(spec)
     pending = set(pending_runs(spec, store, experiment.rewind_step))
     device = jax.devices()[0]
-    terminal.experiment_started(
+    observer.experiment_started(
         name=name,
         identity=specs.identity(spec),
         workdir=str(store.path),
@@ -146,28 +148,31 @@ def _trunk(
         total_steps=sum(run_steps(experiment, id) for id in planned),
         done_steps=sum(run_steps(experiment, id) for id in planned if id not in pending),
     )
-    return Trunk(experiment, store, terminal, source)
+    return Trunk(experiment, store, observer, source)
 
 
-def show_results(store: RunDirectory, spec: specs.Spec, name: str) -> None:
-    """Draws the figures, and prints the table, what was found, and where the files are."""
+def _write_report(store: RunDirectory) -> Written | None:
+    """The report of what the directory holds now; what is wrong with it is a warning."""
+    try:
+        written = write_report(store, events=True)
+    except Exception as error:  # the results are safe, and worth more than their report
+        line = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        print(f"warning: the report was not written: {line}", file=sys.stderr)
+        return None
+    for note in written.notes:
+        if not any(note.startswith(problem) for problem in store.problems):
+            print(f"warning: {note}", file=sys.stderr)
+    return written
+
+
+def show_results(store: RunDirectory, spec: specs.Spec, report: Written | None) -> None:
+    """Prints the table, what was found, and where the files are."""
     planned = set(planned_runs(spec))
     rows = [row for row in store.sorted_rows() if row.run_id in planned]
-    densities = {row.level: row.density for row in rows if row.branch == TRUNK}
-    curves = {
-        (branch, level): store.curve(branch, level)
-        for branch in (TRUNK, *spec.branches)
-        for level in shown_levels(densities)
-    }
-    more = {}
-    if curves.get((TRUNK, 0)):
-        figure = curves_figure(curves, densities, branches=spec.branches, title=name)
-        more = {"curves": figure}
-    with writing(store.path / "figures"):
-        figures = write_figures(
-            rows, store.path / "figures", title=name, reference=spec.reference, more=more
-        )
-    print_results(make_console(), rows, spec.branches, store.path, figures)
+    files = [("results", store.path / "results.csv")]
+    if report:
+        files += [("report", report.page), ("figures", report.page.parent / FIGURES)]
+    print_results(make_console(), rows, spec.branches, files)
 
 
 @contextmanager

@@ -9,16 +9,24 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lth_jax.analysis.summary import LevelSummary, Stat, percent, summarize
+from lth_jax.analysis.summary import LevelSummary, Stat, branch_order, percent, summarize
+from lth_jax.report.axes import (
+    accuracy_ranges,
+    add_legend,
+    legend_entry,
+    set_density_axis,
+    thousands,
+)
+from lth_jax.report.hover import note_points
 from lth_jax.report.style import (
+    BRANCH_DASHES,
     BRANCH_STYLES,
     DENSE_COLOUR,
+    RUN_STYLES,
     TICKET_STYLE,
     Style,
     house_style,
@@ -36,25 +44,77 @@ Reference = Mapping[str, Any]
 NO_REFERENCE: Reference = MappingProxyType({})
 
 
+class Line(NamedTuple):
+    """One line of a figure: a branch of a run.
+
+    Attributes:
+      label: what the legend calls it.
+      style: how it looks.
+      summaries: its levels, those that have a place on a logarithmic axis of density.
+      run: which of several runs it is of; empty where there is one only.
+    """
+
+    label: str
+    style: Style
+    summaries: Sequence[LevelSummary]
+    run: str = ""
+
+    @property
+    def is_ticket(self) -> bool:
+        """Whether it is the trunk's, which is drawn stronger and on top."""
+        return self.summaries[0].branch == TRUNK
+
+
+def branch_lines(rows: Iterable[ResultRow]) -> list[Line]:
+    """A line for each branch of one run: the ticket's, then the controls' in their order."""
+    branches = _by_branch(rows)
+    controls = [name for name in branches if name != TRUNK]
+    styles = {TRUNK: TICKET_STYLE, **dict(zip(controls, itertools.cycle(BRANCH_STYLES)))}
+    return [Line(name, styles[name], branches[name]) for name in branches]
+
+
+def run_lines(runs: Mapping[str, Iterable[ResultRow]]) -> list[Line]:
+    """A line for each branch of several runs: runs differ in colour, branches in dashes."""
+    lines = []
+    branches = {name: _by_branch(rows) for name, rows in runs.items()}
+    known = list(dict.fromkeys([TRUNK, *(branch for one in branches.values() for branch in one)]))
+    for (name, of_run), style in zip(branches.items(), itertools.cycle(RUN_STYLES)):
+        for branch, summaries in of_run.items():
+            dashes = BRANCH_DASHES[known.index(branch) % len(BRANCH_DASHES)]
+            label = name if len(known) == 1 else f"{name}: {branch}"
+            lines.append(Line(label, style._replace(dashes=dashes), summaries, name))
+    return lines
+
+
+def _by_branch(rows: Iterable[ResultRow]) -> dict[str, list[LevelSummary]]:
+    """The summaries that have a place on a logarithmic axis of density, the trunk's first."""
+    rows = list(rows)
+    branches: dict[str, list[LevelSummary]] = {name: [] for name in branch_order(rows)}
+    for summary in summarize(rows):
+        if summary.density > 0:
+            branches[summary.branch].append(summary)
+    return {name: summaries for name, summaries in branches.items() if summaries}
+
+
 @house_style()
 def accuracy_figure(
-    rows: Iterable[ResultRow], *, title: str = "", reference: Reference = NO_REFERENCE
+    lines: Sequence[Line], *, title: str = "", reference: Reference = NO_REFERENCE
 ) -> Figure:
     """Test accuracy in percent at early stop (left) and at the end (right), by weights left.
 
     The tall axes show the range in which tickets and the dense network differ. What collapses
     leaves them downwards, and is then drawn whole in flat axes below.
     """
-    summaries = _drawable(rows)
     metrics = {
         "At early stop": "early_stop_test_accuracy",
         "At the end of training": "final_test_accuracy",
     }
-    tall, whole = _accuracy_ranges(summaries, list(metrics.values()))
+    summaries = [summary for line in lines for summary in line.summaries]
+    tall, whole = accuracy_ranges(summaries, list(metrics.values()))
     figure, axes = new_figure(title, 1 if tall == whole else 2, len(metrics))
     for column, (name, metric) in enumerate(metrics.items()):
         for ax in axes[:, column]:
-            _draw(ax, summaries, metric, scale=100)
+            _draw(ax, lines, metric, scale=100)
             _draw_reference(ax, reference, metric, scale=100)
         axes[0, column].set_title(name)
         axes[-1, column].set_xlabel("weights left, %")
@@ -63,149 +123,111 @@ def accuracy_figure(
     axes[-1, 0].set_ylabel("whole range")
     axes[0, 0].set_ylim(*tall)
     axes[0, 0].set_ylabel("test accuracy, %")
-    _add_legend(figure, axes[0, 0])
+    add_legend(figure, axes[0, 0], _entries(lines))
     return figure
 
 
 @house_style()
 def early_stop_figure(
-    rows: Iterable[ResultRow], *, title: str = "", reference: Reference = NO_REFERENCE
+    lines: Sequence[Line], *, title: str = "", reference: Reference = NO_REFERENCE
 ) -> Figure:
     """The step of the smallest validation loss against the weights left."""
-    summaries = _drawable(rows)
     figure, axes = new_figure(title, 1, 1)
     ax = axes[0, 0]
-    _draw(ax, summaries, "early_stop_step", scale=1)
+    _draw(ax, lines, "early_stop_step", scale=1)
     _draw_reference(ax, reference, "early_stop_step", scale=1)
     ax.set_ylim(bottom=0)
-    ax.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    ax.yaxis.set_major_formatter(thousands)
     ax.set_xlabel("weights left, %")
     ax.set_ylabel("early-stop step")
-    _add_legend(figure, ax)
+    add_legend(figure, ax, _entries(lines))
     return figure
 
 
-def write_figures(
-    rows: Iterable[ResultRow],
-    directory: Path | str,
-    *,
-    title: str,
-    reference: Reference = NO_REFERENCE,
-    more: Mapping[str, Figure] = MappingProxyType({}),
-) -> list[Path]:
-    """Write `accuracy` and `early_stop` as PNG and SVG into `directory`; return their paths.
-
-    Each file is replaced atomically, and equal rows give equal files. Without rows nothing is
-    written.
-
-    Args:
-      rows: the results.
-      directory: where to write.
-      title: over each figure.
-      reference: published points to draw beside ours, as in `spec.reference`.
-      more: further figures to write, by name.
-
-    Raises:
-      OSError: the directory cannot be created or written.
-    """
-    rows = list(rows)
-    if not _drawable(rows):
-        return []
-    directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    figures = {
-        "accuracy": accuracy_figure(rows, title=title, reference=reference),
-        "early_stop": early_stop_figure(rows, title=title, reference=reference),
-        **more,
-    }
-    paths = []
-    with house_style():
-        for name, figure in figures.items():
-            for suffix in ("png", "svg"):
-                path = directory / f"{name}.{suffix}"
-                _save(figure, path)
-                paths.append(path)
-    return paths
+def _alone(lines: Sequence[Line]) -> bool:
+    return not any(line.run for line in lines)
 
 
-def _save(figure: Figure, path: Path) -> None:
-    """Write the figure beside `path`, then in its place."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    metadata = {"Date": None} if path.suffix == ".svg" else {}
-    try:
-        figure.savefig(temporary, format=path.suffix[1:], dpi=200, metadata=metadata)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def _entries(lines: Sequence[Line]) -> list[tuple[Any, str]] | None:
+    """Of several runs a legend has the runs, by colour and marker, then the branches, by dashes."""
+    if _alone(lines):
+        return None
+    runs = {line.run: line.style for line in reversed(lines)}
+    branches = {line.summaries[0].branch: line.style.dashes for line in lines}
+    entries = [legend_entry(s.colour, s.marker, "-", run) for run, s in reversed(runs.items())]
+    if len(branches) > 1:
+        entries += [legend_entry(DENSE_COLOUR, "", dash, name) for name, dash in branches.items()]
+    return entries
 
 
-def _drawable(rows: Iterable[ResultRow]) -> list[LevelSummary]:
-    """The summaries that have a place on a logarithmic axis of density."""
-    return [summary for summary in summarize(rows) if summary.density > 0]
-
-
-def _draw(ax: Axes, summaries: Sequence[LevelSummary], metric: str, *, scale: float) -> None:
-    """Every branch's metric times `scale`, over the dense network's mean and deviation."""
-    branches: dict[str, list[LevelSummary]] = {}
-    for summary in summaries:
-        branches.setdefault(summary.branch, []).append(summary)
-    _draw_dense(ax, summaries, metric, scale)
-    controls = [name for name in branches if name != TRUNK]
-    for name, style in zip(controls, itertools.cycle(BRANCH_STYLES)):
-        _draw_branch(ax, branches[name], metric, scale, style)
-    if TRUNK in branches:  # last, to lie on top
-        _draw_branch(ax, branches[TRUNK], metric, scale, TICKET_STYLE)
-    _set_density_axis(ax, [summary.density for summary in summaries])
+def _draw(ax: Axes, lines: Sequence[Line], metric: str, *, scale: float) -> None:
+    """Every line's metric times `scale`; of a single run over its dense mean and deviation."""
+    if _alone(lines):
+        dense = [s for line in lines if line.is_ticket for s in line.summaries if s.level == 0]
+        for summary in dense:
+            _draw_dense(ax, summary, getattr(summary, metric), scale)
+    for line in sorted(lines, key=lambda line: line.is_ticket):  # tickets last, to lie on top
+        _draw_line(ax, line, metric, scale)
+    set_density_axis(ax, [summary.density for line in lines for summary in line.summaries])
     ax.margins(y=0.1)
 
 
-def _draw_dense(ax: Axes, summaries: Sequence[LevelSummary], metric: str, scale: float) -> None:
-    for summary in summaries:
-        stat: Stat = getattr(summary, metric)
-        if summary.branch == TRUNK and summary.level == 0 and math.isfinite(stat.mean):
-            mean, std = scale * stat.mean, scale * stat.std
-            ax.axhspan(mean - std, mean + std, color=DENSE_COLOUR, alpha=0.15, linewidth=0)
-            label = "dense ± std" if summary.runs > 1 else "dense"
-            ax.axhline(mean, color=DENSE_COLOUR, linestyle="--", linewidth=1, label=label)
+def _draw_dense(ax: Axes, summary: LevelSummary, stat: Stat, scale: float) -> None:
+    if math.isfinite(stat.mean):
+        mean, std = scale * stat.mean, scale * stat.std
+        ax.axhspan(mean - std, mean + std, color=DENSE_COLOUR, alpha=0.15, linewidth=0)
+        label = "dense ± std" if summary.runs > 1 else "dense"
+        ax.axhline(mean, color=DENSE_COLOUR, linestyle="--", linewidth=1, label=label)
 
 
-def _draw_branch(
-    ax: Axes, summaries: Sequence[LevelSummary], metric: str, scale: float, style: Style
-) -> None:
+def _draw_line(ax: Axes, line: Line, metric: str, scale: float) -> None:
     """Means joined by a line, bars from minimum to maximum, hollow where replicates lack."""
-    stats: list[Stat] = [getattr(summary, metric) for summary in summaries]
-    x = [100 * summary.density for summary in summaries]
+    stats: list[Stat] = [getattr(summary, metric) for summary in line.summaries]
+    x = [100 * summary.density for summary in line.summaries]
     y = [scale * stat.mean for stat in stats]
     bars = [
         [scale * (stat.mean - stat.minimum) for stat in stats],
         [scale * (stat.maximum - stat.mean) for stat in stats],
     ]
-    ticket = style is TICKET_STYLE
+    strong = line.is_ticket
+    size = 4.5 if strong or not line.run else 3
     ax.errorbar(
         x,
         y,
         yerr=bars,
-        label=summaries[0].branch,
-        color=style.colour,
-        marker=style.marker,
-        linestyle=style.dashes,
-        linewidth=1.8 if ticket else 1.2,
-        markersize=4.5,
+        label=line.label,
+        color=line.style.colour,
+        marker=line.style.marker,
+        linestyle=line.style.dashes,
+        linewidth=1.8 if strong else 1.2,
+        markersize=size,
         elinewidth=0.9,
         capsize=2,
-        zorder=4 if ticket else 3,
+        zorder=4 if strong else 3,
     )
-    partial = [index for index, summary in enumerate(summaries) if not summary.whole]
+    partial = [index for index, summary in enumerate(line.summaries) if not summary.whole]
     ax.plot(
         [x[index] for index in partial],
         [y[index] for index in partial],
-        color=style.colour,
-        marker=style.marker,
+        color=line.style.colour,
+        marker=line.style.marker,
         markerfacecolor="white",
-        markersize=4.5,
+        markersize=size,
         linestyle="none",
         zorder=5,
     )
+    pairs = zip(line.summaries, stats, strict=True)
+    note_points(ax, x, y, [_said(line.label, summary, stat, scale) for summary, stat in pairs])
+
+
+def _said(label: str, summary: LevelSummary, stat: Stat, scale: float) -> str:
+    def shown(value: float) -> str:
+        return f"{scale * value:.2f}%" if scale == 100 else f"{value:,.0f}"
+
+    span = f" ({shown(stat.minimum)} to {shown(stat.maximum)})" if summary.runs > 1 else ""
+    runs = f", {summary.runs} runs" if summary.runs > 1 else ""
+    where = f"level {summary.level}, {percent(summary.density)} of the weights"
+    return f"{label}, {where}: {shown(stat.mean)}{span}{runs}"
 
 
 def _draw_reference(ax: Axes, reference: Reference, metric: str, *, scale: float) -> None:
@@ -214,9 +236,12 @@ def _draw_reference(ax: Axes, reference: Reference, metric: str, *, scale: float
         branch, _, column = field.rpartition(".")
         if column != metric:
             continue
+        x = [100 * density for density, _ in points]
+        y = [scale * value for _, value in points]
+        label = f"{reference.get('title', 'reference')}: {branch}"
         ax.plot(
-            [100 * density for density, _ in points],
-            [scale * value for _, value in points],
+            x,
+            y,
             color="#888888",
             marker="o" if branch == TRUNK else "s",
             markerfacecolor="none",
@@ -224,66 +249,11 @@ def _draw_reference(ax: Axes, reference: Reference, metric: str, *, scale: float
             linewidth=0.9,
             linestyle="-" if branch == TRUNK else "--",
             zorder=2,
-            label=f"{reference.get('title', 'reference')}: {branch}",
+            label=label,
         )
-
-
-def _set_density_axis(ax: Axes, densities: Sequence[float]) -> None:
-    """A logarithmic axis from 100 downwards, a tick at each level, labels where they fit."""
-    values = sorted({100 * density for density in densities}, reverse=True)
-    left, right = max(values[0], 100) * 1.15, min(values[-1] / 1.15, 60)
-    ax.set_xscale("log")
-    ax.set_xlim(left, right)
-    spacing = math.log(left / right) / 8
-    labelled: list[float] = []
-    for value in values:
-        if not labelled or math.log(labelled[-1] / value) >= spacing:
-            labelled.append(value)
-    ax.set_xticks(labelled, [percent(value / 100).rstrip("%") for value in labelled])
-    ax.set_xticks(values, [""] * len(values), minor=True)
-    ax.grid(visible=False, axis="x", which="minor")
-
-
-def _accuracy_ranges(
-    summaries: Sequence[LevelSummary], metrics: Sequence[str]
-) -> tuple[tuple[float, float], tuple[float, float]]:
-    """The range of accuracies, in percent, that is worth most of the figure, and the whole one.
-
-    The first goes from the highest accuracy down to three times its gain below the dense network;
-    at least three quarters of the dense network's error (or 2.5 points), four standard deviations
-    and one point below. The two are the same where the whole range is not twice as large.
-    """
-    named = [(summary, getattr(summary, metric)) for summary in summaries for metric in metrics]
-    named = [(summary, stat) for summary, stat in named if math.isfinite(stat.mean)]
-    dense = [stat for summary, stat in named if (summary.branch, summary.level) == (TRUNK, 0)]
-    top = max((stat.maximum for _, stat in named), default=1.0)
-    bottom = min((stat.minimum for _, stat in named), default=0.0)
-    whole = _with_margins(bottom, top)
-    if not dense:
-        return whole, whole
-    base = min(stat.mean for stat in dense)
-    std = max(stat.std for stat in dense)
-    low = base - max(3 * (top - base), min(0.75 * (1 - base), 0.025), 4 * std, 0.01)
-    if top - bottom <= 2 * (top - low):
-        return whole, whole
-    return _with_margins(low, top), whole
-
-
-def _with_margins(low: float, high: float) -> tuple[float, float]:
-    """A range of accuracies in percent, with room for markers, at least half a point wide."""
-    margin = max(0.08 * (high - low), (0.005 - (high - low)) / 2)
-    return 100 * (low - margin), 100 * (high + margin)
-
-
-def _add_legend(figure: Figure, ax: Axes) -> None:
-    places = [axes.get_subplotspec() for axes in figure.axes]
-    columns = len({place.colspan.start for place in places if place is not None})
-    handles, labels = ax.get_legend_handles_labels()
-    order = sorted(range(len(labels)), key=lambda index: labels[index] != TRUNK)
-    figure.legend(
-        [handles[index] for index in order],
-        [labels[index] for index in order],
-        loc="outside lower center",
-        ncols=1 + 2 * columns,
-        columnspacing=1.4,
-    )
+        texts = [
+            f"{label}, {percent(density)} of the weights: {scale * value:,.4g}"
+            + ("%" if scale == 100 else "")
+            for density, value in points
+        ]
+        note_points(ax, x, y, texts)

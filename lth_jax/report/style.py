@@ -30,9 +30,14 @@ BRANCH_STYLES = (
     Style("#000000", "X", (0, (1, 2))),
 )
 DENSE_COLOUR = "#555555"
+DPI = 200
+# Of several runs in one figure: a run has a colour and a marker, a branch its dashes.
+RUN_STYLES = (TICKET_STYLE, *BRANCH_STYLES)
+BRANCH_DASHES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (3, 1)), (0, (1, 2)))
+LEVEL_COLOURS = "viridis"
 
 _RC: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",
+    "font.family": "sans-serif",  # DejaVu Sans, which is Matplotlib's own
     "font.size": 9,
     "axes.titlesize": 9,
     "axes.spines.top": False,
@@ -42,6 +47,7 @@ _RC: dict[Any, Any] = {
     "grid.color": "#e4e4e4",
     "grid.linewidth": 0.6,
     "legend.frameon": False,
+    "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "lth_jax",  # equal figures are equal files
 }
 
@@ -59,12 +65,31 @@ def house_style() -> Iterator[None]:
 
 def new_figure(title: str, rows: int, columns: int) -> tuple[Figure, Any]:
     """A figure and its axes, shape `[rows, columns]`, sharing x by column and y by row."""
-    from matplotlib.figure import Figure
-
-    size = (2.0 + 2.8 * columns, 3.4 + 0.9 * (rows - 1))
-    figure = Figure(figsize=size, layout="constrained")
-    figure.suptitle(title, fontsize=10)
+    size = (max(2.0 + 2.8 * columns, 5.6), 3.4 + 0.9 * (rows - 1))
+    figure = blank_figure(title, size)
     axes = figure.subplots(
         rows, columns, squeeze=False, sharex=True, sharey="row", height_ratios=[3.0, 1.0][:rows]
     )
     return figure, axes
+
+
+def blank_figure(title: str, size: tuple[float, float]) -> Figure:
+    """A figure of that many inches without axes."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, dpi=DPI, layout="constrained")
+    figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def grid_of(count: int, columns: int) -> tuple[int, int]:
+    """(rows, columns) that hold `count` panels, at most `columns` side by side."""
+    wide = max(1, min(count, columns))
+    return -(-max(count, 1) // wide), wide
+
+
+def level_colours(count: int) -> list[Any]:
+    """A colour for each of `count` levels, dark for the densest, none too light to be seen."""
+    import matplotlib
+
+    return [matplotlib.colormaps[LEVEL_COLOURS](0.82 * i / max(count - 1, 1)) for i in range(count)]

@@ -265,8 +265,7 @@ def print_results(
     console: Console,
     rows: Iterable[ResultRow],
     branches: Sequence[str] | None,
-    workdir: Path | str,
-    figures: Sequence[Path | str] = (),
+    files: Sequence[tuple[str, Path | str]],
 ) -> None:
     """Print the table over levels, what was found, and where the files are.
 
@@ -274,14 +273,17 @@ def print_results(
       console: standard output's, see `make_console`.
       rows: those of `results.csv`; branches that are not shown are left out of the verdict too.
       branches: the spec's controls in its order; None for all in `rows`.
-      workdir: the run directory.
-      figures: the files of `write_figures`.
+      files: (what it is, where it is) of each.
     """
     rows = select(rows, branches)
     console.print(ResultsTable(rows, branches))
     console.print()
     console.print(Text(verdict(rows), style="bold"))
     console.print()
-    files = [("results", Path(workdir) / "results.csv"), *(("figure", path) for path in figures)]
+    print_files(console, files)
+
+
+def print_files(console: Console, files: Sequence[tuple[str, Path | str]]) -> None:
+    """Print where each file is, a line each, which nothing breaks."""
     for kind, path in files:
         console.print(Text.assemble((f"{kind:<8}", "dim"), str(path)), soft_wrap=True)

@@ -122,7 +122,12 @@ class RunDirectory:
         for folder in ("checkpoints/.*.tmp", "checkpoints/*/.*.tmp"):
             for leftover in self.path.glob(folder):
                 shutil.rmtree(leftover, ignore_errors=True)
-        for file in (".spec.json.*.tmp", ".results.csv.*.tmp", "metrics/*/.level_*.csv.*.tmp"):
+        for file in (
+            ".spec.json.*.tmp",
+            ".results.csv.*.tmp",
+            ".report.html.*.tmp",
+            "metrics/*/.level_*.csv.*.tmp",
+        ):
             for leftover in self.path.glob(file):
                 leftover.unlink(missing_ok=True)
         for leftover in (self.path / "figures").glob(".*.tmp"):

@@ -10,11 +10,20 @@ from lth_jax.commands import run
 
 
 @pytest.fixture
-def main(tmp_path, monkeypatch, capsys):
+def with_figures():
+    """Lets `main` draw figures, which takes seconds."""
+
+
+@pytest.fixture
+def main(tmp_path, monkeypatch, capsys, request):
     """`run.main` in an empty folder; gives its status and what it printed.
 
-    What is compiled is shared; the processes below build for themselves.
+    What is compiled is shared, and figures are drawn only for tests that ask for them; the
+    processes below build, and draw, for themselves.
     """
+    if "with_figures" not in request.fixturenames:
+        for name in ("write.result_figures", "write.ticket_figures", "live.result_figures"):
+            monkeypatch.setattr(f"lth_jax.report.{name}", lambda *_: [])
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(logging.getLogger("lth_jax"), "handlers", [])
     monkeypatch.setattr(build, "build", experiment)

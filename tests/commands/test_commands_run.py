@@ -51,7 +51,7 @@ def untouched(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_an_experiment_runs_to_its_table_and_files(main, tmp_path):
+def test_an_experiment_runs_to_its_table_and_files(main, tmp_path, with_figures):
     status, out, err = main(*QUICK, "--workdir=out/x")
     assert status == 0
     path = tmp_path / "out" / "x"

@@ -6,8 +6,18 @@ import xml.etree.ElementTree as ET
 import pytest
 from example_rows import example_row, example_rows
 
-from lth_jax.report.figures import accuracy_figure, early_stop_figure, write_figures
+from lth_jax.report.figures import accuracy_figure, branch_lines, early_stop_figure, run_lines
+from lth_jax.report.files import write_figures
+from lth_jax.report.paired import paired_figure
 from lth_jax.results import TRUNK
+
+
+def figures(rows):
+    lines = branch_lines(rows)
+    return {
+        "accuracy": accuracy_figure(lines, title="run"),
+        "early_stop": early_stop_figure(lines, title="run"),
+    }
 
 
 def line(ax, name):
@@ -18,8 +28,8 @@ def line(ax, name):
 
 def test_the_files_are_there_and_equal_rows_give_equal_files(tmp_path):
     rows = example_rows(levels=4)
-    first = write_figures(rows, tmp_path / "a" / "figures", title="run")
-    second = write_figures(rows, tmp_path / "b", title="run")
+    first = write_figures(figures(rows), tmp_path / "a" / "figures")
+    second = write_figures(figures(rows), tmp_path / "b")
     names = ["accuracy.png", "accuracy.svg", "early_stop.png", "early_stop.svg"]
     assert [path.name for path in first] == names
     assert [p.read_bytes() for p in first] == [p.read_bytes() for p in second]
@@ -30,12 +40,12 @@ def test_the_files_are_there_and_equal_rows_give_equal_files(tmp_path):
 
 def test_files_have_the_permissions_of_any_new_file(tmp_path):
     (tmp_path / "plain").touch()
-    path = write_figures([example_row()], tmp_path, title="")[0]
+    path = write_figures(figures([example_row()]), tmp_path)[0]
     assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_temporary(tmp_path, monkeypatch):
-    paths = write_figures(example_rows(levels=2), tmp_path, title="old")
+    paths = write_figures(figures(example_rows(levels=2)), tmp_path)
     before = [path.read_bytes() for path in paths]
 
     def full(*arguments):
@@ -43,7 +53,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_temporary(tmp_path, monk
 
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(OSError, match="no space"):
-        write_figures(example_rows(levels=3), tmp_path, title="new")
+        write_figures(figures(example_rows(levels=3)), tmp_path)
     assert [path.read_bytes() for path in paths] == before
     assert len(list(tmp_path.iterdir())) == len(paths)
 
@@ -54,7 +64,7 @@ def test_points_are_means_and_bars_go_from_minimum_to_maximum():
         for level in (0, 1)
         for replicate, accuracy in enumerate([0.96, 0.97, 0.99])
     ]
-    (x, y), bars = line(accuracy_figure(rows).axes[0], TRUNK)
+    (x, y), bars = line(accuracy_figure(branch_lines(rows)).axes[0], TRUNK)
     assert list(x) == pytest.approx([100, 80])
     assert list(y) == pytest.approx([97.333] * 2, abs=1e-3)
     assert bars[1].tolist() == [pytest.approx([80, 96]), pytest.approx([80, 99])]
@@ -62,7 +72,7 @@ def test_points_are_means_and_bars_go_from_minimum_to_maximum():
 
 def test_a_collapse_leaves_the_tall_axes_and_is_whole_in_the_flat_ones():
     rows = example_rows(("reinit", "zero"), levels=20)
-    tall, _, flat, _ = accuracy_figure(rows).axes
+    tall, _, flat, _ = accuracy_figure(branch_lines(rows)).axes
     lowest = min(line(tall, "zero")[0][1])
     ticket = line(tall, TRUNK)[0][1]
     assert flat.get_ylim()[0] < lowest < 50
@@ -72,11 +82,11 @@ def test_a_collapse_leaves_the_tall_axes_and_is_whole_in_the_flat_ones():
 
 
 def test_one_range_where_nothing_collapses():
-    assert len(accuracy_figure(example_rows(levels=4)).axes) == 2
+    assert len(accuracy_figure(branch_lines(example_rows(levels=4))).axes) == 2
 
 
 def test_the_axis_falls_from_100_with_percents_that_do_not_collide():
-    ax = early_stop_figure(example_rows(levels=24)).axes[0]
+    ax = early_stop_figure(branch_lines(example_rows(levels=24))).axes[0]
     labels = [label.get_text() for label in ax.get_xticklabels()]
     assert ax.get_xlim()[0] > 100 > ax.get_xlim()[1]
     assert labels == ["100", "41.0", "16.8", "6.9", "2.8", "1.2", "0.5"]
@@ -84,7 +94,7 @@ def test_the_axis_falls_from_100_with_percents_that_do_not_collide():
 
 def test_branches_differ_in_colour_and_marker():
     rows = example_rows(("reinit", "random_mask", "late", "shuffle", "zero"), levels=2)
-    drawn = [c.lines[0] for c in early_stop_figure(rows).axes[0].containers]
+    drawn = [c.lines[0] for c in early_stop_figure(branch_lines(rows)).axes[0].containers]
     assert len({(artist.get_color(), artist.get_marker()) for artist in drawn}) == 6
     assert len({artist.get_marker() for artist in drawn}) == 6
 
@@ -102,11 +112,11 @@ def test_branches_differ_in_colour_and_marker():
     ids=["dense", "nan", "no trunk", "nothing left", "perfect", "unfinished"],
 )
 def test_odd_rows_are_drawn(rows, tmp_path):
-    assert len(write_figures(rows, tmp_path, title="odd")) == 4
+    assert len(write_figures(figures(rows), tmp_path)) == 4
 
 
-def test_without_rows_nothing_is_written(tmp_path):
-    assert write_figures([], tmp_path / "figures", title="") == []
+def test_without_figures_nothing_is_written(tmp_path):
+    assert write_figures({}, tmp_path / "figures") == []
     assert not (tmp_path / "figures").exists()
 
 
@@ -114,12 +124,14 @@ def test_drawing_leaves_matplotlib_as_it_was_and_imports_it_late(tmp_path):
     script = f"""
 import sys
 sys.path.insert(0, {os.path.dirname(__file__)!r})
-import lth_jax.report.figures, lth_jax.report.terminal
+import lth_jax.report.files, lth_jax.report.terminal, lth_jax.report.live, lth_jax.commands.report
+from lth_jax.report.figures import accuracy_figure, branch_lines
 assert "matplotlib" not in sys.modules
 import matplotlib
 from example_rows import example_rows
 matplotlib.rcParams["font.size"] = 31
-lth_jax.report.figures.write_figures(example_rows(levels=1), {str(tmp_path)!r}, title="")
+figure = accuracy_figure(branch_lines(example_rows(levels=1)))
+lth_jax.report.files.write_figures({{"accuracy": figure}}, {str(tmp_path)!r})
 assert "matplotlib.pyplot" not in sys.modules
 assert matplotlib.rcParams["font.size"] == 31
 assert matplotlib.rcParams["svg.hashsalt"] is None
@@ -129,3 +141,29 @@ assert matplotlib.rcParams["svg.hashsalt"] is None
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_several_runs_differ_in_colour_and_branches_in_dashes():
+    lines = run_lines({"one": example_rows(("reinit",), 3), "two": example_rows(("reinit",), 3)})
+    figure = accuracy_figure(lines)
+    drawn = {c.get_label(): c.lines[0] for c in figure.axes[0].containers}
+    assert set(drawn) == {"one: ticket", "one: reinit", "two: ticket", "two: reinit"}
+    assert drawn["one: ticket"].get_color() == drawn["one: reinit"].get_color()
+    assert drawn["one: ticket"].get_color() != drawn["two: ticket"].get_color()
+    assert drawn["one: ticket"].get_marker() != drawn["two: ticket"].get_marker()
+    assert drawn["one: reinit"].get_linestyle() == drawn["two: reinit"].get_linestyle() == "--"
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["one", "two", "ticket", "reinit"]
+
+
+def test_paired_differences_have_their_mean_and_standard_error():
+    rows = [
+        example_row(branch, 1, replicate, early_stop_test_accuracy=accuracy)
+        for branch, accuracies in {TRUNK: [0.9, 0.7], "reinit": [0.8, 0.62]}.items()
+        for replicate, accuracy in enumerate(accuracies)
+    ]
+    ax = paired_figure({"run": rows}).axes[0]
+    (_, y), bars = line(ax, "ticket − reinit")
+    assert list(y) == pytest.approx([9])
+    assert bars[0][:, 1].tolist() == pytest.approx([8, 10])
+    assert paired_figure({"run": example_rows((), 2)}) is None

@@ -1,0 +1,106 @@
+"""Layers: in which order people name them, how dense each is, and which one sees the image."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from lth_jax.analysis.summary import Stat
+
+# (replicate, level) -> layer -> (kept, total).
+LayerCounts = Mapping[tuple[int, int], Mapping[str, tuple[int, int]]]
+IMAGE_CHANNELS = (1, 3, 4)
+
+
+class FirstLayer(NamedTuple):
+    """The layer that sees the image.
+
+    Attributes:
+      name: of its kernel.
+      image: height, width and channels of what a fully connected layer sees; None for a
+        convolution, whose kernel [height, width, channels, units] is small images itself.
+    """
+
+    name: str
+    image: tuple[int, int, int] | None
+
+
+def layer_order(names: Iterable[str], first: str = "") -> list[str]:
+    """Layers as the data pass through them, as far as names tell.
+
+    Args:
+      names: of kernels; numbers within count as numbers, and `output` comes last.
+      first: the one that sees the image, if it is known.
+    """
+
+    def place(name: str) -> tuple[bool, bool, list[tuple[int, str]]]:
+        parts = re.split(r"(\d+)", name)
+        natural = [(int(p), "") if p.isdigit() else (-1, p) for p in parts if p]
+        return name != first, name.startswith("output"), natural
+
+    return sorted(names, key=place)
+
+
+def short_name(name: str) -> str:
+    """A kernel's layer: `fc1` of `fc1/kernel`."""
+    return name.removesuffix("/kernel")
+
+
+def layer_densities(counts: LayerCounts) -> dict[str, dict[int, Stat]]:
+    """Layer -> level -> its density over replicates, a fraction."""
+    found: dict[str, dict[int, list[float]]] = {}
+    for (_, level), layers in sorted(counts.items()):
+        for name, (kept, total) in layers.items():
+            found.setdefault(name, {}).setdefault(level, []).append(kept / total)
+    return {
+        name: {level: Stat.of(values) for level, values in levels.items()}
+        for name, levels in found.items()
+    }
+
+
+def first_layer(
+    kernels: Mapping[str, tuple[int, ...]], image: tuple[int, int, int] | None = None
+) -> FirstLayer | None:
+    """The layer that sees the image, told by the kernels' shapes; None where they do not tell.
+
+    Args:
+      kernels: name -> shape, of all kernels of the network.
+      image: height, width and channels, where they are known; otherwise a square is looked for.
+    """
+    channels = (image[2],) if image else IMAGE_CHANNELS
+    names = layer_order(kernels)
+    for name in names:
+        if len(kernels[name]) == 4 and kernels[name][2] in channels:
+            return FirstLayer(name, None)
+    if any(len(shape) == 4 for shape in kernels.values()):
+        return None
+    for name in names:
+        seen = _image_of(kernels[name][0], image) if len(kernels[name]) == 2 else None
+        if seen:
+            return FirstLayer(name, seen)
+    return None
+
+
+def _image_of(inputs: int, image: tuple[int, int, int] | None) -> tuple[int, int, int] | None:
+    """The shape of a flattened image of that many numbers."""
+    if image:
+        return image if math.prod(image) == inputs else None
+    for channels in IMAGE_CHANNELS:
+        side = math.isqrt(inputs // channels)
+        if side > 1 and side * side * channels == inputs:
+            return side, side, channels
+    return None
+
+
+def connections_by_pixel(mask: np.ndarray, image: tuple[int, int, int]) -> np.ndarray:
+    """How many connections of each pixel are kept, channels summed: int64 [height, width].
+
+    Args:
+      mask: bool [height × width × channels, units], of a fully connected first layer.
+      image: (height, width, channels).
+    """
+    return mask.sum(axis=1, dtype=np.int64).reshape(image).sum(axis=2)

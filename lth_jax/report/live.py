@@ -1,0 +1,119 @@
+"""The report of an experiment while it runs: the page after each level, TensorBoard's files always.
+
+Whatever goes wrong here is told in one line, and the experiment goes on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from lth_jax.events import SilentObserver
+from lth_jax.report.contents import Contents, read_contents
+from lth_jax.report.drawings import result_figures
+from lth_jax.report.page import Drawn, draw, render
+from lth_jax.report.tensorboard import EventFiles
+from lth_jax.report.write import PAGE
+from lth_jax.results import TRUNK, ResultRow
+from lth_jax.store import RunDirectory
+from lth_jax.store.files import write_text
+
+SHARE = 0.05  # of an experiment's time that may go into figures
+SECONDS_BETWEEN_EVENTS = 10.0
+
+
+class LiveReport(SilentObserver):
+    """An observer that keeps `report.html` and the event files of a run up to date.
+
+    Figures of masks, which need checkpoints, and figures as files are left to the end of the
+    experiment. Where levels take little longer than figures do, the page after a level shows its
+    table with the figures of an earlier level, and says so.
+
+    Args:
+      store: the open run directory.
+      tell: takes one line about what went wrong.
+      clock: seconds from any origin; time in tests.
+    """
+
+    def __init__(
+        self,
+        store: RunDirectory,
+        tell: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self._store, self._tell, self._clock = store, tell, clock
+        self._events = EventFiles(store)
+        self._told: set[str] = set()
+        self._figures: list[Drawn] = []
+        self._drawn = self._level = -1
+        self._next_figures = self._next_events = clock()
+
+    def advanced(
+        self, level: int, steps: int, loss: float | None, val_accuracy: float | None
+    ) -> None:
+        """Bring the event files up to the curves, now and then."""
+        del steps, loss
+        if val_accuracy is not None and self._clock() >= self._next_events:
+            self._safely("TensorBoard's files", lambda: self._write_events(level))
+
+    def level_finished(self, level: int, rows: Sequence[ResultRow], seconds: float) -> None:
+        """Write the page, and the last events of the level."""
+        del rows, seconds
+        self._safely("TensorBoard's files", lambda: self._finish_events(level))
+        self._level = level
+        self._safely("the report", self._write_page)
+
+    def close(self) -> None:
+        """Close the event files, and leave no page that says the experiment were running."""
+        self._safely("TensorBoard's files", self._events.close)
+        if self._level >= 0:
+            self._safely("the report", self._say_stopped)
+
+    def _write_events(self, level: int) -> None:
+        for branch in (TRUNK, *self._store.spec().branches):
+            self._events.write_curves(branch, level)
+        self._next_events = self._clock() + SECONDS_BETWEEN_EVENTS
+
+    def _finish_events(self, level: int) -> None:
+        self._write_events(level)
+        self._events.close_level(level)
+        self._events.write_rows(read_contents(self._store).first)
+
+    def _write_page(self) -> None:
+        contents = read_contents(self._store)
+        start = self._clock()
+        if start >= self._next_figures:
+            self._figures = draw(result_figures(contents))
+            self._drawn = self._level
+            now = self._clock()
+            self._next_figures = now + (now - start) * (1 / SHARE - 1)
+        self._render(contents)
+
+    def _say_stopped(self) -> None:
+        contents = read_contents(self._store, status="stopped")
+        if contents.status != "finished":  # the last page is written by who asked for the run
+            self._render(contents)
+
+    def _render(self, contents: Contents) -> None:
+        stale = ""
+        if self._drawn != self._level:
+            stale = f"As of level {self._drawn}; drawn again as time allows, and at the end."
+        page = render(
+            {contents.name: contents},
+            self._figures,
+            folder=self._store.path,
+            notes=contents.notes,
+            stale=stale,
+            watched=contents.status == "running",
+        )
+        write_text(self._store.path / PAGE, page)
+
+    def _safely(self, what: str, write: Callable[[], None]) -> None:
+        """Calls `write`; what goes wrong is told once."""
+        try:
+            write()
+        except Exception as error:  # no report is worth an experiment
+            message = f"warning: {what} could not be written: {type(error).__name__}: {error}"
+            if message not in self._told:
+                self._told.add(message)
+                self._tell(message)
