@@ -251,6 +251,7 @@ class Flight:
             final_train_loss=last.train_loss,
             steps=self.last - self.first,
             train_seconds=self.seconds / len(self.jobs),
+            kernel=self.experiment.kernels.dense,
         )
 
 

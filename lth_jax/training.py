@@ -15,6 +15,7 @@ import numpy as np
 import optax
 
 from lth_jax.data.pixels import Pixels
+from lth_jax.kernels.choice import XLA, Kernels
 from lth_jax.models.base import Model
 from lth_jax.pruning.steps import masked_step
 from lth_jax.states import Best, Evaluation, Examples, Inputs, Run, TrainState
@@ -56,6 +57,7 @@ class Program:
       label_smoothing: of the training loss (Szegedy et al. 2016): the share of the target that is
         spread over all classes.
       group_size: runs in a group; see `map_runs`.
+      kernels: what computes the network's layers.
 
     All methods take and give pytrees with a leading axis of runs. Runs given to `train` and
     `evaluate` are donated: use only what comes back.
@@ -70,7 +72,9 @@ class Program:
         pixels: Pixels,
         label_smoothing: float = 0.0,
         group_size: int = 1,
+        kernels: Kernels = XLA,
     ):
+        self.kernels = kernels
         self.model, self.optimizer = model, optimizer
         self.batch_size, self.pixels, self.group_size = batch_size, pixels, group_size
         self.label_smoothing = label_smoothing
@@ -116,7 +120,9 @@ class Program:
         if name not in self._compiled:
             donated = (0,) if name != "test" else ()
             mapped = jax.jit(map_runs(function, self.group_size, shared), donate_argnums=donated)
-            self._compiled[name] = mapped.lower(*args).compile()
+            with self.kernels.tracing():
+                lowered = mapped.lower(*args)
+            self._compiled[name] = lowered.compile()
         return self._compiled[name]
 
     def _train(

@@ -32,7 +32,7 @@ FIELDS = flatten(to_dict(Spec()))
 OPERATIONAL = {
     "branches", "levels", "replicates", "data.data_dir", "data.manual_dir", "data.cache_dir",
     "checkpoint.every_seconds", "execution.group_size", "execution.workers",
-    "execution.compilation_cache",
+    "execution.compilation_cache", "train.kernel",
 }  # fmt: skip
 
 
@@ -420,6 +420,7 @@ REFUSED = [
     ("train.drops", (("1e3", 0.1),), "(duration, factor) pairs with factors above 0"),
     ("train.drops", (("100", 0.0),), "(duration, factor) pairs with factors above 0"),
     ("train.label_smoothing", 1.0, "0 to below 1"),
+    ("train.kernel", "native", "auto or xla"),
     ("data.standardize", 1, "True or False"),
     ("data.crop", -1, "0 (none) or pixels"),
     ("data.flip", 1, "True or False"),
