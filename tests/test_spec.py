@@ -72,7 +72,7 @@ def another(field):
         "train.steps": "7ep", "eval.every": "7ep", "rewind.step": "7ep",
         "data.classes": (3, 1), "data.labels": "original", "data.part": "1/2",
         "pruning.schedule": "one_shot", "pruning.densities": (0.5, 0.1), "pruning.at": "rewind",
-        "rewind.kind": "finetune", "train.schedule": "cosine", "train.warmup": "7ep",
+        "rewind.kind": "finetune", "train.kernel": "xla", "train.schedule": "cosine", "train.warmup": "7ep",
         "train.drops": (("7ep", 0.1),),
     }  # fmt: skip
     if field in special:
