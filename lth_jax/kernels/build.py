@@ -28,6 +28,12 @@ FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-pthread")
 TUNING = (("-march=native",), ())
 TARGETS = {
     "dense_conv": ("ConvForward", "ConvInputGradient", "ConvKernelGradient"),
+    "sparse_dense": (
+        "SparseDenseForward",
+        "SparseDenseForwardKeeping",
+        "SparseDenseKernelGradient",
+        "SparseDenseInputGradient",
+    ),
 }
 _TIMEOUT_SECONDS = 300
 

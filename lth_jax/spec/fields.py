@@ -9,7 +9,7 @@ from typing import Any
 
 DURATION = re.compile(r"([0-9]+)(ep)?")
 DURATIONS = ("train.steps", "train.warmup", "eval.every", "rewind.step")
-KERNELS = ("auto", "xla")
+KERNELS = ("auto", "xla", "sparse")
 SHAPES = ("constant", "cosine")
 SCOPES = ("layerwise", "global", "erdos_renyi")
 SCHEDULES = ("iterative", "one_shot")
@@ -72,8 +72,8 @@ class TrainSpec:
 
     `nesterov`: for the optimizer `momentum`. `schedule`: of the learning rate, `constant` or
     `cosine` (to 0 at the last step), after a linear `warmup`. `drops`: (duration, factor) pairs, by
-    which a constant rate is multiplied from there on. `kernel`: what computes on CPU, one of
-    `KERNELS`: `xla` alone; `auto`, native kernels where they pay.
+    which a constant rate is multiplied from there on. `kernel`: what computes on CPU: `xla`
+    alone; `auto`, native kernels where they pay; `sparse`, these and every layer's mask.
     """
 
     steps: str = "1000"
