@@ -155,7 +155,7 @@ class Program:
                 offset = (step - epoch * steps_per_epoch) * self.batch_size
                 batch = jax.lax.dynamic_slice(permutation, (offset,), (self.batch_size,))
                 chosen = Examples(examples.images[batch], examples.labels[batch])
-                state, loss = self._step(state, inputs, run.tables, step, chosen)
+                state, loss = self._step(state, inputs, step, chosen, run.tables)
                 return state, loss_sum + loss
 
             state, loss_sum = jax.lax.fori_loop(step, end, train_step, (run.state, run.loss_sum))
@@ -167,7 +167,12 @@ class Program:
         return run
 
     def _step(
-        self, state: TrainState, inputs: Inputs, tables: PyTree, step: jax.Array, batch: Examples
+        self,
+        state: TrainState,
+        inputs: Inputs,
+        step: jax.Array,
+        batch: Examples,
+        tables: PyTree = (),
     ) -> tuple[TrainState, jax.Array]:
         """One masked update, and the minibatch loss before it."""
         rngs = {"dropout": jax.random.fold_in(jax.random.fold_in(inputs.key, 1), step)}
@@ -195,7 +200,7 @@ class Program:
         return optax.softmax_cross_entropy(logits, targets)
 
     def _measure(
-        self, params: PyTree, model_state: PyTree, tables: PyTree, examples: Examples
+        self, params: PyTree, model_state: PyTree, examples: Examples, tables: PyTree = ()
     ) -> Evaluation:
         """Loss and accuracy over [batches, batch, …] examples; padding counts nowhere."""
 
@@ -220,7 +225,7 @@ class Program:
         self, run: Run, examples: Examples, step: jax.Array, updates: jax.Array
     ) -> tuple[Run, Evaluation, jax.Array]:
         state = run.state
-        result = self._measure(state.params, state.model_state, run.tables, examples)
+        result = self._measure(state.params, state.model_state, examples, run.tables)
         now = Best(result.loss, result.accuracy, step, state.params, state.model_state)
         # Strictly smaller: the earliest of equals stays. NaN compares False; infinity is no less.
         better = result.loss < run.best.loss
@@ -231,8 +236,8 @@ class Program:
     def _test(self, run: Run, examples: Examples) -> tuple[Evaluation, Evaluation]:
         best, last = run.best, run.state
         return (
-            self._measure(best.params, best.model_state, run.tables, examples),
-            self._measure(last.params, last.model_state, run.tables, examples),
+            self._measure(best.params, best.model_state, examples, run.tables),
+            self._measure(last.params, last.model_state, examples, run.tables),
         )
 
 

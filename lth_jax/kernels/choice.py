@@ -102,9 +102,14 @@ def choose(
     if wanted == "xla" or jax.default_backend() != "cpu":
         return XLA
     layers, convolutions = find_layers(apply, variables, x)
-    layers = {name: layer for name, layer in layers.items() if layer.kind in DENSITIES}
     if not layers and not convolutions:
         return Kernels(note="every layer stays with XLA: none is a float32 Dense or Conv of Linen")
+    layers = {
+        name: layer
+        for name, layer in layers.items()
+        if layer.kind in DENSITIES
+        and (wanted == "sparse" or math.prod(layer.shape) >= LEAST_WEIGHTS)
+    }
     try:
         if convolutions:
             load("dense_conv", folder)
