@@ -21,17 +21,9 @@ from lth_jax.kernels.packing import Layout, Packing
 from lth_jax.pruning.masks import kept_counts
 from lth_jax.results import ResultRow, RunId
 from lth_jax.states import (
-    Evaluation,
-    Inputs,
-    Run,
-    TrainState,
-    new_run,
-    pack_run,
-    stack_runs,
-    unpack_run,
-    unstack_run,
+    Evaluation, Inputs, Run, TrainState, new_run, pack_run, stack_runs, unpack_run, unstack_run,
     zero_where_pruned,
-)
+)  # fmt: skip
 from lth_jax.store import CurvePoint
 from lth_jax.store.checkpoints import fill
 from lth_jax.training import Program
