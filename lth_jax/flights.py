@@ -21,9 +21,17 @@ from lth_jax.kernels.packing import Layout, Packing
 from lth_jax.pruning.masks import kept_counts
 from lth_jax.results import ResultRow, RunId
 from lth_jax.states import (
-    Evaluation, Inputs, Run, TrainState, new_run, pack_run, stack_runs, unpack_run, unstack_run,
+    Evaluation,
+    Inputs,
+    Run,
+    TrainState,
+    new_run,
+    pack_run,
+    stack_runs,
+    unpack_run,
+    unstack_run,
     zero_where_pruned,
-)  # fmt: skip
+)
 from lth_jax.store import CurvePoint
 from lth_jax.store.checkpoints import fill
 from lth_jax.training import Program
@@ -48,9 +56,8 @@ class Job(NamedTuple):
 
     def layout(self) -> Layout:
         """How its kernels are packed in training; empty where none is."""
-        e, state = self.experiment, self.ticket.state
-        pruned_zero = zero_where_pruned(e.optimizer, state, self.ticket.mask)
-        return e.kernels.layout(self.id.level, self.ticket.mask, pruned_zero)
+        e, (mask, state, _) = self.experiment, self.ticket
+        return e.kernels.layout(self.id.level, mask, zero_where_pruned(e.optimizer, state, mask))
 
     def counts(self) -> tuple[int, int]:
         """(kept, prunable) weights, as Python integers."""
@@ -124,20 +131,16 @@ class Flight:
         marks = [saved.get(job.id) for job in jobs]
         layout, layers = jobs[0].layout(), jobs[0].experiment.kernels.layers
         packings = [Packing(layout, layers, job.ticket.mask) for job in jobs]
-        runs = [
-            pack_run(_run(job, mark), packing, job.experiment.optimizer)
-            for job, mark, packing in zip(jobs, marks, packings, strict=True)
-        ]
+        runs = list(map(_run, jobs, marks, packings))
         inputs = [
             Inputs(packing.mask(job.ticket.mask), job.experiment.run_key(job.id.replicate))
             for job, packing in zip(jobs, packings, strict=True)
         ]
-        idle = size - len(jobs)
         step, evaluated = standing(jobs[0], marks[0])
         return cls(
             jobs=jobs,
-            run=stack_runs(runs + runs[-1:] * idle),
-            inputs=stack_runs(inputs + inputs[-1:] * idle),
+            run=stack_runs(runs + runs[-1:] * (size - len(jobs))),
+            inputs=stack_runs(inputs + inputs[-1:] * (size - len(jobs))),
             step=step,
             evaluated=evaluated,
             seconds=sum(mark.seconds for mark in marks if mark),
@@ -291,6 +294,7 @@ def saved_part(run: Run) -> dict[str, Any]:
     return {"state": run.state, "best": run.best, "loss_sum": run.loss_sum}
 
 
-def _run(job: Job, saved: Saved | None) -> Run:
+def _run(job: Job, saved: Saved | None, packing: Packing) -> Run:
     run = new_run(job.ticket.state, len(job.experiment.train.labels))
-    return run._replace(**fill(saved_part(run), saved.arrays)) if saved else run
+    run = run._replace(**fill(saved_part(run), saved.arrays)) if saved else run
+    return pack_run(run, packing, job.experiment.optimizer)
