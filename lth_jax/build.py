@@ -12,7 +12,7 @@ from lth_jax import data
 from lth_jax.branches import BRANCHES, new_heads
 from lth_jax.errors import SpecError, nearest
 from lth_jax.events import ParameterRow
-from lth_jax.experiment import Experiment, optimizer_of
+from lth_jax.experiment import Experiment, kernels_of, optimizer_of
 from lth_jax.models import MODELS
 from lth_jax.models.base import Model
 from lth_jax.networks import (
@@ -141,6 +141,7 @@ def build(spec: Spec) -> Experiment:
         rewind_step=duration_steps(spec.rewind.step, steps_per_epoch),
         rates=rates,
         parameters=_parameter_rows(spec, params, rates),
+        kernels=kernels_of(spec, model, shape),
         data=f"{whole.name}: {examples} training, {len(splits.validation.labels)} validation, "
         f"{len(splits.test.labels)} test images of {'×'.join(map(str, drawn))}"
         f"{f', padded to {shape[0]}×{shape[1]}' if shape != drawn else ''} ({whole.origin})",

@@ -8,10 +8,15 @@ from collections.abc import Mapping
 from fractions import Fraction
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from lth_jax.data.pixels import Pixels
+from lth_jax.data.places import resolve
+from lth_jax.errors import SpecError
 from lth_jax.events import ParameterRow
+from lth_jax.kernels.build import Unavailable
+from lth_jax.kernels.choice import XLA, Kernels, choose
 from lth_jax.models.base import Model
 from lth_jax.optimizers import OPTIMIZERS, learning_rate
 from lth_jax.pruning import schedules
@@ -40,6 +45,7 @@ class Experiment:
       rates: what may be pruned: leaf name -> multiple of `pruning.fraction`.
       parameters: a row for each leaf.
       data: one phrase about the dataset, for people.
+      kernels: what computes the network's layers.
     """
 
     spec: Spec
@@ -58,6 +64,7 @@ class Experiment:
     rates: Mapping[str, Fraction]
     parameters: tuple[ParameterRow, ...]
     data: str
+    kernels: Kernels = XLA
     programs: dict[int, Program] = dataclasses.field(default_factory=dict)
     variants: dict[TrainSpec, Experiment] = dataclasses.field(default_factory=dict)
 
@@ -131,8 +138,24 @@ class Experiment:
                 pixels=self.pixels,
                 label_smoothing=self.spec.train.label_smoothing,
                 group_size=group_size,
+                kernels=self.kernels,
             )
         return self.programs[group_size]
+
+
+def kernels_of(spec: Spec, model: Model, shape: tuple[int, ...]) -> Kernels:
+    """What computes the layers of the network that the spec names, for images of `shape`.
+
+    Raises:
+      SpecError: `train.kernel` is `sparse`, and there is no compiler.
+    """
+    x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), x)
+    folder = resolve(cache_dir=spec.data.cache_dir).cache_dir / "kernels"
+    try:
+        return choose(spec.train.kernel, folder, model.apply, variables, x)
+    except Unavailable as error:
+        raise SpecError(f"config.train.kernel={spec.train.kernel!r}: {error}") from None
 
 
 def optimizer_of(spec: Spec, steps_per_epoch: int) -> optax.GradientTransformation:

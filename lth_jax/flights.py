@@ -17,9 +17,21 @@ import numpy as np
 from lth_jax.branches import Ticket
 from lth_jax.errors import RunError
 from lth_jax.experiment import Experiment
+from lth_jax.kernels.packing import Layout, Packing
 from lth_jax.pruning.masks import kept_counts
 from lth_jax.results import ResultRow, RunId
-from lth_jax.states import Evaluation, Inputs, Run, TrainState, new_run, stack_runs, unstack_run
+from lth_jax.states import (
+    Evaluation,
+    Inputs,
+    Run,
+    TrainState,
+    new_run,
+    pack_run,
+    stack_runs,
+    unpack_run,
+    unstack_run,
+    zero_where_pruned,
+)
 from lth_jax.store import CurvePoint
 from lth_jax.store.checkpoints import fill
 from lth_jax.training import Program
@@ -41,6 +53,11 @@ class Job(NamedTuple):
     ticket: Ticket
     experiment: Experiment
     last: int
+
+    def layout(self) -> Layout:
+        """How its kernels are packed in training; empty where none is."""
+        e, (mask, state, _) = self.experiment, self.ticket
+        return e.kernels.layout(self.id.level, mask, zero_where_pruned(e.optimizer, state, mask))
 
     def counts(self) -> tuple[int, int]:
         """(kept, prunable) weights, as Python integers."""
@@ -94,6 +111,7 @@ class Flight:
       step: updates behind them; evaluated: the step of the last evaluation, -1 before the first.
       seconds: spent in compiled code, for all of them.
       points: their evaluations.
+      packings: how the kernels of each job are packed, meanwhile.
       chunk: steps that take about `CHUNK_SECONDS`; 1 before anything is known.
     """
 
@@ -104,20 +122,25 @@ class Flight:
     evaluated: int
     seconds: float
     points: dict[RunId, list[CurvePoint]]
+    packings: Sequence[Packing]
     chunk: int = 1
 
     @classmethod
     def start(cls, jobs: Sequence[Job], size: int, saved: Mapping[RunId, Saved]) -> Flight:
         """A group of `size` from `jobs` that stand at the same step, new or saved."""
         marks = [saved.get(job.id) for job in jobs]
-        runs = [_run(job, mark) for job, mark in zip(jobs, marks, strict=True)]
-        inputs = [Inputs(job.ticket.mask, job.experiment.run_key(job.id.replicate)) for job in jobs]
-        idle = size - len(jobs)
+        layout, layers = jobs[0].layout(), jobs[0].experiment.kernels.layers
+        packings = [Packing(layout, layers, job.ticket.mask) for job in jobs]
+        runs = list(map(_run, jobs, marks, packings))
+        inputs = [
+            Inputs(packing.mask(job.ticket.mask), job.experiment.run_key(job.id.replicate))
+            for job, packing in zip(jobs, packings, strict=True)
+        ]
         step, evaluated = standing(jobs[0], marks[0])
         return cls(
             jobs=jobs,
-            run=stack_runs(runs + runs[-1:] * idle),
-            inputs=stack_runs(inputs + inputs[-1:] * idle),
+            run=stack_runs(runs + runs[-1:] * (size - len(jobs))),
+            inputs=stack_runs(inputs + inputs[-1:] * (size - len(jobs))),
             step=step,
             evaluated=evaluated,
             seconds=sum(mark.seconds for mark in marks if mark),
@@ -125,6 +148,7 @@ class Flight:
                 job.id: list(mark.points if mark else ())
                 for job, mark in zip(jobs, marks, strict=True)
             },
+            packings=packings,
         )
 
     @property
@@ -212,21 +236,26 @@ class Flight:
 
     def state(self, index: int) -> TrainState:
         """The training state of run `index`."""
-        return unstack_run(self.run.state, index)
+        return self._unpacked(index).state
+
+    def _unpacked(self, index: int) -> Run:
+        """Run `index`, as everything outside of this module knows it."""
+        run = unstack_run(self.run, index)
+        return unpack_run(run, self.packings[index], self.experiment.optimizer)
 
     def save(self) -> Iterable[tuple[RunId, Saved, dict[str, Any]]]:
         """Each run with what to keep of it: its marks, and its arrays as a pytree."""
         share = self.seconds / len(self.jobs)
         for index, job in enumerate(self.jobs):
             mark = Saved(self.step, self.evaluated, share, self.points[job.id], {})
-            yield job.id, mark, saved_part(unstack_run(self.run, index))
+            yield job.id, mark, saved_part(self._unpacked(index))
 
     def land(self) -> list[Trained]:
         """The finished runs, early stop and last network measured on the test split."""
         start = time.perf_counter()
         tests = jax.device_get(self.program.test(self.run, self.experiment.test))
         self.seconds += time.perf_counter() - start
-        runs = [jax.device_get(unstack_run(self.run, index)) for index in range(len(self.jobs))]
+        runs = [jax.device_get(self._unpacked(index)) for index in range(len(self.jobs))]
         return [
             Trained(self._row(job, run, unstack_run(tests, index)), run.state)
             for index, (job, run) in enumerate(zip(self.jobs, runs, strict=True))
@@ -251,6 +280,7 @@ class Flight:
             final_train_loss=last.train_loss,
             steps=self.last - self.first,
             train_seconds=self.seconds / len(self.jobs),
+            kernel="sparse" if any(self.packings) else self.experiment.kernels.dense,
         )
 
 
@@ -264,6 +294,7 @@ def saved_part(run: Run) -> dict[str, Any]:
     return {"state": run.state, "best": run.best, "loss_sum": run.loss_sum}
 
 
-def _run(job: Job, saved: Saved | None) -> Run:
+def _run(job: Job, saved: Saved | None, packing: Packing) -> Run:
     run = new_run(job.ticket.state, len(job.experiment.train.labels))
-    return run._replace(**fill(saved_part(run), saved.arrays)) if saved else run
+    run = run._replace(**fill(saved_part(run), saved.arrays)) if saved else run
+    return pack_run(run, packing, job.experiment.optimizer)

@@ -73,10 +73,10 @@ class LevelTrainer:
         """Groups of runs of one experiment that stand at the same step, compiled and ready."""
         wanted = {job.id for job in jobs}
         saved = {id: mark for id, mark in self._saved_runs(level).items() if id in wanted}
-        alike: dict[tuple[int, ...], list[Job]] = {}
+        alike: dict[tuple[Any, ...], list[Job]] = {}
         for job in jobs:
             place = (*standing(job, saved.get(job.id)), job.ticket.step, job.last)
-            alike.setdefault((id(job.experiment), *place), []).append(job)
+            alike.setdefault((id(job.experiment), *place, job.layout()), []).append(job)
         flights = []
         largest = max(map(len, alike.values()))
         for members in alike.values():

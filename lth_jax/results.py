@@ -30,7 +30,11 @@ class RunId(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class ResultRow:
-    """One trained network. Accuracies and density are fractions in [0, 1]; losses are nats."""
+    """One trained network. Accuracies and density are fractions in [0, 1]; losses are nats.
+
+    `kernel`: what computed it: `xla`, `native` (dense convolutions by native kernels), or `sparse`
+    (at least one layer's mask saved time).
+    """
 
     branch: str
     level: int
@@ -48,6 +52,7 @@ class ResultRow:
     final_train_loss: float
     steps: int
     train_seconds: float
+    kernel: str = "xla"
 
     @property
     def run_id(self) -> RunId:
@@ -56,6 +61,8 @@ class ResultRow:
 
 
 COLUMNS: tuple[str, ...] = tuple(field.name for field in dataclasses.fields(ResultRow))
+# What results of earlier versions lack.
+_LATER = ("kernel",)
 _TYPES = {
     field.name: {"str": str, "int": int, "float": float}[str(field.type)]
     for field in dataclasses.fields(ResultRow)
@@ -93,7 +100,7 @@ def from_csv(text: str) -> list[ResultRow]:
     """
     reader = csv.DictReader(io.StringIO(text))
     try:
-        missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
+        missing = [name for name in COLUMNS if name not in (*(reader.fieldnames or ()), *_LATER)]
         if missing:
             raise ValueError(f"results.csv lacks the columns {', '.join(missing)}")
         return [_row(number, record) for number, record in enumerate(reader, start=2)]
@@ -103,10 +110,11 @@ def from_csv(text: str) -> list[ResultRow]:
 
 def _row(line: int, record: Mapping[str, str | None]) -> ResultRow:
     try:
-        cut = [name for name in COLUMNS if record[name] is None]
+        known = [name for name in COLUMNS if name in record]
+        cut = [name for name in known if record[name] is None]
         if cut:
             raise ValueError(f"it is cut short before {cut[0]}")
-        return ResultRow(**{name: _TYPES[name](record[name]) for name in COLUMNS})
+        return ResultRow(**{name: _TYPES[name](record[name]) for name in known})
     except ValueError as error:
         raise ValueError(f"results.csv line {line}: {error}") from None
 

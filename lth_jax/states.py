@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import NamedTuple
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
+from lth_jax.kernels.packing import Packed, Packing
 from lth_jax.models.base import Model
 from lth_jax.pruning.masks import apply_mask
 from lth_jax.pruning.steps import mask_optimizer_state
-from lth_jax.trees import PyTree
+from lth_jax.trees import PyTree, map_named, named_leaves
 
 
 class TrainState(NamedTuple):
@@ -57,6 +59,8 @@ class Run(NamedTuple):
       loss_sum: float32 [], the minibatch losses since the last evaluation, summed.
       permutation: int32 [examples], the order of the current epoch.
       epoch: int32 [], the epoch that `permutation` is of; -1 for none yet.
+      tables: index tables of the packed kernels by leaf name (`kernels.packing`), which stay the
+        same through a run; an empty tuple where nothing is packed.
     """
 
     state: TrainState
@@ -64,6 +68,7 @@ class Run(NamedTuple):
     loss_sum: jax.Array
     permutation: jax.Array
     epoch: jax.Array
+    tables: PyTree = ()
 
 
 class Inputs(NamedTuple):
@@ -149,6 +154,56 @@ def rewind(point: TrainState, mask: PyTree, optimizer: optax.GradientTransformat
         point.model_state,
         mask_optimizer_state(optimizer, point.opt_state, mask),
     )
+
+
+def pack_run(run: Run, packing: Packing, optimizer: optax.GradientTransformation) -> Run:
+    """A run with its kernels packed: parameters, best parameters and the optimizer's moments."""
+    return _repacked(run, packing, optimizer, Packed.pack)._replace(tables=packing.tables)
+
+
+def unpack_run(run: Run, packing: Packing, optimizer: optax.GradientTransformation) -> Run:
+    """The inverse of `pack_run`."""
+    return _repacked(run, packing, optimizer, Packed.unpack)._replace(tables=())
+
+
+def _repacked(run: Run, packing: Packing, optimizer: Any, function: Callable[..., Any]) -> Run:
+    if not packing:
+        return run
+
+    def leaf(value: Any, name: str) -> Any:
+        return packing.leaf(function, name, value)
+
+    names = map_named(lambda name, _: name, run.state.params)
+    state = run.state._replace(
+        params=jax.tree.map(leaf, run.state.params, names),
+        opt_state=optax.tree_map_params(optimizer, leaf, run.state.opt_state, names),
+    )
+    best = run.best._replace(params=jax.tree.map(leaf, run.best.params, names))
+    return run._replace(state=state, best=best)
+
+
+def zero_where_pruned(
+    optimizer: optax.GradientTransformation, state: TrainState, mask: PyTree
+) -> Callable[[str], bool]:
+    """Says of a leaf by its name whether it and its moments are +0.0 wherever `mask` is False."""
+    masks = {name: np.asarray(leaf) for name, leaf in named_leaves(mask).items()}
+
+    @cache
+    def is_zero(name: str) -> bool:
+        found: list[bool] = []
+
+        def look(leaf: Any, leaf_name: str) -> Any:
+            if leaf_name == name:
+                pruned = np.asarray(leaf)[~masks[name]]
+                found.append(not np.any(pruned) and not np.any(np.signbit(pruned)))
+            return leaf
+
+        names = map_named(lambda leaf_name, _: leaf_name, state.params)
+        jax.tree.map(look, state.params, names)
+        optax.tree_map_params(optimizer, look, state.opt_state, names)
+        return all(found)
+
+    return is_zero
 
 
 @jax.jit

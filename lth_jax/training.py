@@ -15,6 +15,8 @@ import numpy as np
 import optax
 
 from lth_jax.data.pixels import Pixels
+from lth_jax.kernels.choice import XLA, Kernels
+from lth_jax.kernels.serving import packed_layers
 from lth_jax.models.base import Model
 from lth_jax.pruning.steps import masked_step
 from lth_jax.states import Best, Evaluation, Examples, Inputs, Run, TrainState
@@ -56,6 +58,7 @@ class Program:
       label_smoothing: of the training loss (Szegedy et al. 2016): the share of the target that is
         spread over all classes.
       group_size: runs in a group; see `map_runs`.
+      kernels: what computes the network's layers.
 
     All methods take and give pytrees with a leading axis of runs. Runs given to `train` and
     `evaluate` are donated: use only what comes back.
@@ -70,7 +73,9 @@ class Program:
         pixels: Pixels,
         label_smoothing: float = 0.0,
         group_size: int = 1,
+        kernels: Kernels = XLA,
     ):
+        self.kernels = kernels
         self.model, self.optimizer = model, optimizer
         self.batch_size, self.pixels, self.group_size = batch_size, pixels, group_size
         self.label_smoothing = label_smoothing
@@ -113,11 +118,15 @@ class Program:
         self, name: str, function: Callable[..., Any], shared: int, args: tuple[Any, ...]
     ) -> Callable[..., Any]:
         """Ahead-of-time compiled, so that compilation never hides in a timed call."""
-        if name not in self._compiled:
+        tables = args[0].tables
+        key = name, jax.tree.structure(tables), tuple(map(jnp.shape, jax.tree.leaves(tables)))
+        if key not in self._compiled:
             donated = (0,) if name != "test" else ()
             mapped = jax.jit(map_runs(function, self.group_size, shared), donate_argnums=donated)
-            self._compiled[name] = mapped.lower(*args).compile()
-        return self._compiled[name]
+            with self.kernels.tracing():
+                lowered = mapped.lower(*args)
+            self._compiled[key] = lowered.compile()
+        return self._compiled[key]
 
     def _train(
         self, run: Run, inputs: Inputs, examples: Examples, start: jax.Array, stop: jax.Array
@@ -145,9 +154,8 @@ class Program:
                 state, loss_sum = carry
                 offset = (step - epoch * steps_per_epoch) * self.batch_size
                 batch = jax.lax.dynamic_slice(permutation, (offset,), (self.batch_size,))
-                state, loss = self._step(
-                    state, inputs, step, Examples(examples.images[batch], examples.labels[batch])
-                )
+                chosen = Examples(examples.images[batch], examples.labels[batch])
+                state, loss = self._step(state, inputs, step, chosen, run.tables)
                 return state, loss_sum + loss
 
             state, loss_sum = jax.lax.fori_loop(step, end, train_step, (run.state, run.loss_sum))
@@ -159,7 +167,12 @@ class Program:
         return run
 
     def _step(
-        self, state: TrainState, inputs: Inputs, step: jax.Array, batch: Examples
+        self,
+        state: TrainState,
+        inputs: Inputs,
+        step: jax.Array,
+        batch: Examples,
+        tables: PyTree = (),
     ) -> tuple[TrainState, jax.Array]:
         """One masked update, and the minibatch loss before it."""
         rngs = {"dropout": jax.random.fold_in(jax.random.fold_in(inputs.key, 1), step)}
@@ -168,7 +181,8 @@ class Program:
 
         def loss_of(params):
             variables = {"params": params, **state.model_state}
-            logits, model_state = self.model.apply(variables, images, True, rngs)
+            with packed_layers(tables):
+                logits, model_state = self.model.apply(variables, images, True, rngs)
             return jnp.mean(self._losses(logits, batch.labels)), model_state
 
         (loss, model_state), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
@@ -185,14 +199,17 @@ class Program:
         targets = optax.smooth_labels(targets, self.label_smoothing)
         return optax.softmax_cross_entropy(logits, targets)
 
-    def _measure(self, params: PyTree, model_state: PyTree, examples: Examples) -> Evaluation:
+    def _measure(
+        self, params: PyTree, model_state: PyTree, examples: Examples, tables: PyTree = ()
+    ) -> Evaluation:
         """Loss and accuracy over [batches, batch, …] examples; padding counts nowhere."""
 
         def add_batch(index, totals):
             images, labels = examples.images[index], examples.labels[index]
-            logits, _ = self.model.apply(
-                {"params": params, **model_state}, self.pixels.prepared(images), False, {}
-            )
+            with packed_layers(tables):
+                logits, _ = self.model.apply(
+                    {"params": params, **model_state}, self.pixels.prepared(images), False, {}
+                )
             valid = labels >= 0
             losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels * valid)
             correct = valid & (jnp.argmax(logits, -1) == labels)
@@ -208,7 +225,7 @@ class Program:
         self, run: Run, examples: Examples, step: jax.Array, updates: jax.Array
     ) -> tuple[Run, Evaluation, jax.Array]:
         state = run.state
-        result = self._measure(state.params, state.model_state, examples)
+        result = self._measure(state.params, state.model_state, examples, run.tables)
         now = Best(result.loss, result.accuracy, step, state.params, state.model_state)
         # Strictly smaller: the earliest of equals stays. NaN compares False; infinity is no less.
         better = result.loss < run.best.loss
@@ -219,8 +236,8 @@ class Program:
     def _test(self, run: Run, examples: Examples) -> tuple[Evaluation, Evaluation]:
         best, last = run.best, run.state
         return (
-            self._measure(best.params, best.model_state, examples),
-            self._measure(last.params, last.model_state, examples),
+            self._measure(best.params, best.model_state, examples, run.tables),
+            self._measure(last.params, last.model_state, examples, run.tables),
         )
 
 

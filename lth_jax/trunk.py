@@ -66,6 +66,8 @@ class Trunk:
           RunError: a run diverged, so that nothing can be ranked; what was done is kept.
         """
         pending = pending_runs(self.spec, self.store, self.experiment.rewind_step)
+        if pending and self.experiment.kernels.note:
+            self.observer.note(self.experiment.kernels.note)
         for level in range(self.spec.levels + 1):
             ids = [id for id in pending if id.level == level]
             if not ids:

@@ -39,6 +39,11 @@ def pytest_configure(config):
     # Matplotlib's font cache takes seconds to build: kept with pytest's own, not the user's.
     if hasattr(config, "cache"):
         os.environ.setdefault("MPLCONFIGDIR", str(config.cache.mkdir("matplotlib")))
+        # Native kernels take seconds to build: once for all tests, and for the next time.
+        kernels = config.cache.mkdir("kernels")
+        kernels.chmod(0o700)
+        os.makedirs(os.path.join(_CACHES, "lth_jax"), exist_ok=True)
+        os.symlink(kernels, os.path.join(_CACHES, "lth_jax", "kernels"))
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ ROWS = st.builds(
 
 def row(**changes):
     values = {
-        name: ("ticket" if name == "branch" else 1 if kind == "int" else 0.5)
+        name: {"branch": "ticket", "kernel": "xla"}.get(name, 1 if kind == "int" else 0.5)
         for name, kind in ((f.name, str(f.type)) for f in dataclasses.fields(ResultRow))
     }
     return ResultRow(**(values | changes))
@@ -44,13 +44,14 @@ def test_the_columns_are_the_contract():
         "branch", "level", "replicate", "draw", "density", "kept", "prunable", "early_stop_step",
         "early_stop_val_loss", "early_stop_val_accuracy", "early_stop_test_accuracy",
         "final_val_accuracy", "final_test_accuracy", "final_train_loss", "steps", "train_seconds",
+        "kernel",
     )  # fmt: skip
 
 
 def test_the_text_is_a_header_and_a_line_for_each_row():
     text = to_csv([row(density=0.1, kept=3, train_seconds=1e-7)])
     assert text == (
-        ",".join(COLUMNS) + "\nticket,1,1,1,0.1,3,1,1,0.5,0.5,0.5,0.5,0.5,0.5,1,1e-07\n"
+        ",".join(COLUMNS) + "\nticket,1,1,1,0.1,3,1,1,0.5,0.5,0.5,0.5,0.5,0.5,1,1e-07,xla\n"
     )
     assert to_csv([]) == ",".join(COLUMNS) + "\n"
 
@@ -62,6 +63,11 @@ def test_columns_of_later_versions_are_passed_over_and_order_is_free():
     assert from_csv(text) == [row()]
 
 
+def test_results_from_before_there_were_kernels_are_xlas():
+    text = to_csv([row()]).replace(",kernel", "").replace(",xla", "")
+    assert from_csv(text) == [row(kernel="xla")]
+
+
 @pytest.mark.parametrize("text", ["", "branch,level\nticket,0\n"])
 def test_a_missing_column_is_named(text):
     with pytest.raises(ValueError, match=r"results\.csv lacks the columns .*kept"):
@@ -69,7 +75,8 @@ def test_a_missing_column_is_named(text):
 
 
 @pytest.mark.parametrize(
-    "change", [("0.5", "half"), ("ticket,1", "ticket,one"), (",1,0.5\n", "\n")]
+    "change",
+    [("0.5", "half"), ("ticket,1", "ticket,one"), (",1,0.5,xla\n", "\n"), (",xla\n", "\n")],
 )
 def test_a_damaged_line_is_named(change):
     lines = to_csv([row(), row()]).splitlines(keepends=True)

@@ -32,7 +32,7 @@ FIELDS = flatten(to_dict(Spec()))
 OPERATIONAL = {
     "branches", "levels", "replicates", "data.data_dir", "data.manual_dir", "data.cache_dir",
     "checkpoint.every_seconds", "execution.group_size", "execution.workers",
-    "execution.compilation_cache",
+    "execution.compilation_cache", "train.kernel",
 }  # fmt: skip
 
 
@@ -73,6 +73,7 @@ def another(field):
         "data.classes": (3, 1), "data.labels": "original", "data.part": "1/2",
         "pruning.schedule": "one_shot", "pruning.densities": (0.5, 0.1), "pruning.at": "rewind",
         "rewind.kind": "finetune", "train.schedule": "cosine", "train.warmup": "7ep",
+        "train.kernel": "xla",
         "train.drops": (("7ep", 0.1),),
     }  # fmt: skip
     if field in special:
@@ -420,6 +421,7 @@ REFUSED = [
     ("train.drops", (("1e3", 0.1),), "(duration, factor) pairs with factors above 0"),
     ("train.drops", (("100", 0.0),), "(duration, factor) pairs with factors above 0"),
     ("train.label_smoothing", 1.0, "0 to below 1"),
+    ("train.kernel", "native", "auto or xla or sparse"),
     ("data.standardize", 1, "True or False"),
     ("data.crop", -1, "0 (none) or pixels"),
     ("data.flip", 1, "True or False"),

@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from lth_jax.kernels import convolution as native
+
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
@@ -29,7 +31,7 @@ def conv_general_dilated(
     """`jax.lax.conv_general_dilated`, as `flax.linen.Conv` calls it, with gradients that are fast.
 
     Takes over two-dimensional convolutions of NHWC images by HWIO kernels, ungrouped and undilated,
-    on CPU; all others go to JAX itself.
+    on CPU; all others go to JAX itself. In a program whose kernels are native, so are these.
     """
     if not _is_plain(lhs, rhs, options) or jax.default_backend() != "cpu":
         return lax.conv_general_dilated(lhs, rhs, window_strides, padding, **options)
@@ -37,6 +39,8 @@ def conv_general_dilated(
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], strides, padding)
     pads = tuple((int(low), int(high)) for low, high in padding)
+    if native.takes(lhs, rhs, pads):
+        return native.conv(lhs, rhs, strides, pads)
     return _conv(lhs, rhs, strides, pads)
 
 

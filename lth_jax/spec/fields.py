@@ -9,6 +9,7 @@ from typing import Any
 
 DURATION = re.compile(r"([0-9]+)(ep)?")
 DURATIONS = ("train.steps", "train.warmup", "eval.every", "rewind.step")
+KERNELS = ("auto", "xla", "sparse")
 SHAPES = ("constant", "cosine")
 SCOPES = ("layerwise", "global", "erdos_renyi")
 SCHEDULES = ("iterative", "one_shot")
@@ -71,7 +72,8 @@ class TrainSpec:
 
     `nesterov`: for the optimizer `momentum`. `schedule`: of the learning rate, `constant` or
     `cosine` (to 0 at the last step), after a linear `warmup`. `drops`: (duration, factor) pairs, by
-    which a constant rate is multiplied from there on.
+    which a constant rate is multiplied from there on. `kernel`: what computes on CPU: `xla`
+    alone; `auto`, native kernels where they pay; `sparse`, these for every layer with a mask too.
     """
 
     steps: str = "1000"
@@ -85,6 +87,7 @@ class TrainSpec:
     warmup: str = "0"
     drops: tuple[tuple[str, float], ...] = ()
     label_smoothing: float = 0.0
+    kernel: str = "xla"
 
 
 @dataclasses.dataclass(frozen=True)

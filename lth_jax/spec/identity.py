@@ -12,6 +12,7 @@ from lth_jax.spec.fields import TRANSFERS, BranchSpec, Spec, flatten, to_dict
 # Outside the identity: what may grow, and where and how a run is executed.
 NOT_IDENTITY = (
     "branches", "source", "branch", "reference", "levels", "replicates", "checkpoint", "execution",
+    "train.kernel",
     "data.data_dir", "data.manual_dir", "data.cache_dir",
 )  # fmt: skip
 # The same for a branch.

@@ -12,6 +12,7 @@ from lth_jax.errors import SpecError, nearest
 from lth_jax.spec.fields import (
     DURATION,
     DURATIONS,
+    KERNELS,
     LABELS,
     PART,
     REWINDS,
@@ -164,6 +165,7 @@ def _check_training(spec: Spec, need: Any) -> None:
         "none with train.schedule cosine",
     )
     need(0 <= train.label_smoothing < 1, "train.label_smoothing", "0 to below 1")
+    need(train.kernel in KERNELS, "train.kernel", " or ".join(KERNELS))
 
 
 def _check_reference(spec: Spec) -> None:

@@ -26,7 +26,7 @@ def open_run(path, spec=SPEC):
 def row(branch="ticket", level=0, replicate=0, draw=0):
     run_id = RunId(branch, level, replicate, draw)
     numbers = dict.fromkeys([f.name for f in dataclasses.fields(ResultRow)][4:], 1)
-    return ResultRow(*run_id, **numbers)
+    return ResultRow(*run_id, **numbers | {"kernel": "xla"})
 
 
 def refusal(action, path):

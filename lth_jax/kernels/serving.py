@@ -1,0 +1,46 @@
+"""Serving packed layers inside any Flax Linen network, without a change to it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+from lth_jax.kernels.layers import kernel_name
+from lth_jax.kernels.sparse import Tables, sparse_dense
+
+
+@contextlib.contextmanager
+def packed_layers(tables: Mapping[str, Tables]) -> Iterator[None]:
+    """Within, layers whose kernel `tables` names take it packed.
+
+    Args:
+      tables: by the name of the kernel's leaf; empty for none.
+    """
+    if not tables:
+        yield
+        return
+
+    def serve(method, args, kwargs, context):
+        module = context.module
+        if context.method_name == "__call__" and type(module) in (nn.Dense, nn.Conv):
+            name = kernel_name(module)
+            if name in tables:
+                return _output(module, tables[name], *args)
+        return method(*args, **kwargs)
+
+    with nn.intercept_methods(serve):
+        yield
+
+
+def _output(module: Any, tables: Tables, x: jax.Array) -> jax.Array:
+    values = module.get_variable("params", "kernel")
+    out = sparse_dense(values, tables, x.reshape(-1, x.shape[-1]))
+    out = out.reshape(*x.shape[:-1], out.shape[-1])
+    if not module.use_bias:
+        return out
+    bias = module.get_variable("params", "bias")
+    return out + bias.reshape((1,) * (out.ndim - 1) + (-1,))

@@ -1,0 +1,67 @@
+// Tasks over a thread pool, such as XLA's own, the calling thread included.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+namespace lth {
+
+// Runs `task(0)` to `task(count - 1)`, in any order and on any thread, and returns when all are
+// done. Which task does what never depends on the number of threads, so neither do any bits.
+//
+// The caller waits only for tasks that a thread has begun: a pool whose threads are all busy, or
+// all waiting here themselves, cannot block it.
+template <class Pool, class Task>
+void ForEach(Pool& pool, int count, const Task& task) {
+  struct State {
+    std::atomic<int> next{0}, done{0};
+    std::mutex mutex;
+    std::condition_variable finished;
+  };
+  int threads = static_cast<int>(pool.num_threads());
+  if (threads > count) threads = count;
+  if (threads <= 1) {
+    for (int i = 0; i < count; ++i) task(i);
+    return;
+  }
+  auto state = std::make_shared<State>();
+  // A helper that starts late finds no task left, and `task`, which may be gone, is not touched.
+  auto help = [state, count, &task] {
+    for (int i; (i = state->next.fetch_add(1)) < count;) {
+      task(i);
+      if (state->done.fetch_add(1) + 1 == count) {
+        std::lock_guard<std::mutex> lock(state->mutex);
+        state->finished.notify_all();
+      }
+    }
+  };
+  for (int thread = 1; thread < threads; ++thread) pool.Schedule(decltype(help)(help));
+  help();
+  for (int spin = 0; spin < 2000 && state->done.load() < count; ++spin) {
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+  }
+  std::unique_lock<std::mutex> lock(state->mutex);
+  state->finished.wait(lock, [&] { return state->done.load() >= count; });
+}
+
+// A pool without threads, for work too small to be shared out.
+struct Alone {
+  int num_threads() const { return 1; }
+  template <class Task>
+  void Schedule(Task&& task) {
+    task();
+  }
+};
+
+// Room for `count` floats that a thread keeps for its next task, at unspecified values.
+template <int kSlot>
+float* Scratch(size_t count) {
+  thread_local std::vector<float> room;
+  if (room.size() < count) room.resize(count);
+  return room.data();
+}
+
+}  // namespace lth

@@ -1,0 +1,131 @@
+// Products with the sparse kernel of a dense layer, 64 examples at a time.
+//
+// Examples are transposed to tiles [width][64], so that a weight meets 64 of them at once:
+//
+//   Row           out[64] = Σ values[e] · tile[column of e][64]
+//                 Sums stay in registers; for each weight one broadcast, 64/lanes loads and as many
+//                 multiply-adds. One load for each multiply-add: bound by loads from L1 and L2.
+//   GradientRow   gradient[e] = tile[column of e][64] · given[64]
+//                 `given` stays in registers: the same walk with a dot product for each weight.
+//
+// The gradient of the input is Row over the transposed index table, whose `places` say where the
+// values lie.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "parallel.h"
+#include "transpose.h"
+#include "vectors.h"
+
+namespace lth {
+
+constexpr int kTile = 64;
+constexpr int kPerTile = kTile / kLanes;
+// Sums in flight for each vector of a tile, to hide the latency of multiply-adds.
+constexpr int kChains = kLanes == 16 ? 2 : 1;
+// Rows of a task: what it leaves in a tile is transposed while it is in the cache.
+constexpr int kRows = 32;
+// Multiply-adds below which a second thread costs more than it gains.
+constexpr int64_t kWorthSharing = int64_t{1} << 21;
+
+// An index table: entries begins[row] to begins[row + 1] - 1 of `columns` are a row's.
+struct Table {
+  const int32_t *begins, *columns;
+  const int32_t* places;  // of the entries' values; null where they lie in the table's own order
+};
+
+inline void Row(const float* values, const Table& table, int row, const float* tile, float* out) {
+  Vector sums[kChains][kPerTile] = {};
+  const int end = table.begins[row + 1];
+  const auto add = [&](int entry, Vector* sum) {
+    const float value = values[table.places ? table.places[entry] : entry];
+    const float* x = tile + static_cast<ptrdiff_t>(table.columns[entry]) * kTile;
+    for (int j = 0; j < kPerTile; ++j) sum[j] += Load<Vector>(x + j * kLanes) * value;
+  };
+  int entry = table.begins[row];
+  for (; entry + kChains <= end; entry += kChains)
+    for (int chain = 0; chain < kChains; ++chain) add(entry + chain, sums[chain]);
+  for (; entry < end; ++entry) add(entry, sums[0]);
+  for (int j = 0; j < kPerTile; ++j) {
+    for (int chain = 1; chain < kChains; ++chain) sums[0][j] += sums[chain][j];
+    Store(out + j * kLanes, sums[0][j]);
+  }
+}
+
+// Adds to gradient[entries of row], or sets it.
+inline void GradientRow(const Table& table, int row, const float* tile, const float* given,
+                        bool add, float* gradient) {
+  Vector d[kPerTile];
+  for (int j = 0; j < kPerTile; ++j) d[j] = Load<Vector>(given + j * kLanes);
+  const int end = table.begins[row + 1];
+  for (int entry = table.begins[row]; entry < end; entry += 8) {
+    const int some = std::min(8, end - entry);
+    Eight products[8] = {};
+    for (int e = 0; e < some; ++e) {
+      const float* x = tile + static_cast<ptrdiff_t>(table.columns[entry + e]) * kTile;
+      Vector sum = Load<Vector>(x) * d[0];
+      for (int j = 1; j < kPerTile; ++j) sum += Load<Vector>(x + j * kLanes) * d[j];
+      products[e] = Fold(sum);
+    }
+    Eight sums = Sums(products);
+    if (some == 8) {
+      if (add) sums += Load<Eight>(gradient + entry);
+      Store(gradient + entry, sums);
+    } else {
+      for (int e = 0; e < some; ++e) gradient[entry + e] = sums[e] + (add ? gradient[entry + e] : 0);
+    }
+  }
+}
+
+inline int TilesOf(int examples) { return (examples + kTile - 1) / kTile; }
+
+// Examples [examples, width] to tiles [tile][width][64], lanes without an example at zero.
+template <class Pool>
+void ToTiles(Pool& pool, const float* x, int examples, int width, float* tiles) {
+  const int parts = (width + 255) / 256;
+  ForEach(pool, TilesOf(examples) * parts, [&](int task) {
+    const int tile = task / parts, begin = task % parts * 256, end = std::min(width, begin + 256);
+    const int some = std::min(kTile, examples - tile * kTile);
+    const float* from = x + static_cast<ptrdiff_t>(tile) * kTile * width;
+    float* to = tiles + static_cast<ptrdiff_t>(tile) * width * kTile;
+    Transpose(from + begin, width, some, end - begin, to + static_cast<ptrdiff_t>(begin) * kTile,
+              kTile);
+    for (int column = begin; some < kTile && column < end; ++column) {
+      float* lanes = to + static_cast<ptrdiff_t>(column) * kTile;
+      std::fill(lanes + some, lanes + kTile, 0.0f);
+    }
+  });
+}
+
+// out[n, row] = Σ values · tiles, for `rows` rows of the table.
+template <class Pool>
+void Multiply(Pool& pool, const float* values, const Table& table, const float* tiles,
+              int examples, int width, int rows, float* out) {
+  const int parts = (rows + kRows - 1) / kRows;
+  ForEach(pool, TilesOf(examples) * parts, [&](int task) {
+    const int tile = task / parts, begin = task % parts * kRows, end = std::min(rows, begin + kRows);
+    const float* x = tiles + static_cast<ptrdiff_t>(tile) * width * kTile;
+    float* sums = Scratch<2>(kRows * kTile);
+    for (int row = begin; row < end; ++row) Row(values, table, row, x, sums + (row - begin) * kTile);
+    Transpose(sums, kTile, end - begin, std::min(kTile, examples - tile * kTile),
+              out + static_cast<ptrdiff_t>(tile) * kTile * rows + begin, rows);
+  });
+}
+
+// gradient[entry] of a kernel with `rows` outputs, zero behind the last entry.
+template <class Pool>
+void SparseGradient(Pool& pool, const Table& table, const float* tiles, const float* given,
+                    int examples, int width, int rows, int capacity, float* gradient) {
+  const int parts = (rows + kRows - 1) / kRows;
+  ForEach(pool, parts, [&](int part) {
+    for (int row = part * kRows; row < std::min(rows, (part + 1) * kRows); ++row)
+      for (int tile = 0; tile < TilesOf(examples); ++tile)
+        GradientRow(table, row, tiles + static_cast<ptrdiff_t>(tile) * width * kTile,
+                    given + (static_cast<ptrdiff_t>(tile) * rows + row) * kTile, tile > 0, gradient);
+  });
+  std::fill(gradient + table.begins[rows], gradient + capacity, 0.0f);
+}
+
+}  // namespace lth
