@@ -76,11 +76,13 @@ def _parser() -> Parser:
 
 def _export(options: argparse.Namespace) -> None:
     from lth_jax import tickets
+    from lth_jax.commands.own_rows import recall
     from lth_jax.store import RunDirectory
 
     if options.out.is_dir():
         raise SpecError(f"--out={options.out}: a folder is there; accepted: the name of a file")
     store = RunDirectory.read(options.run)
+    recall(store.record_of_spec())
     level, replicate = options.level, options.replicate
     source = Source(
         origin=tickets.origin(store, level, replicate),

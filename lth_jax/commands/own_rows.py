@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lth_jax import data, models
+from lth_jax.commands.configs import load_config, split_arguments
 from lth_jax.errors import SpecError
 from lth_jax.pruning.criteria import CRITERIA, Criterion
 
@@ -61,3 +62,25 @@ def register(namespace: Mapping[str, Any], file: Path) -> None:
                     "another"
                 )
             registry.rows[name] = registry.make(name, row)
+
+
+def recall(record: Mapping[str, Any]) -> None:
+    """Adds the rows of the config that a run was started with, where the run needs them.
+
+    Args:
+      record: of the run, the content of `spec.json`. Its config file is looked for as its command
+        named it, from the present folder.
+
+    Raises:
+      SpecError: a name that is nobody's, and the config file is gone.
+    """
+    spec = record["spec"]
+    used = {
+        "MODELS": spec.get("model", {}).get("name"),
+        "CRITERIA": spec.get("pruning", {}).get("criterion"),
+    }
+    named = any(name not in _REGISTRIES[title].rows for title, name in used.items() if name)
+    dataset = spec.get("data", {}).get("name", "digits")
+    file = split_arguments(record["command"][1:])[0]
+    if named or (dataset not in data.DATASETS and Path(file.partition(":")[0]).is_file()):
+        load_config(file, (), ())

@@ -59,6 +59,7 @@ def _predict(options: argparse.Namespace) -> None:
         raise SpecError("nothing to predict; accepted: image files, or --index=I")
     if options.out and options.out.is_dir():
         raise SpecError(f"--out={options.out}: a folder is there; accepted: the name of a file")
+    from lth_jax.commands.own_rows import recall
     from lth_jax.report.prediction import print_prediction
     from lth_jax.report.terminal import make_console
     from lth_jax.store import RunDirectory
@@ -66,6 +67,7 @@ def _predict(options: argparse.Namespace) -> None:
     from lth_jax.views import view
 
     store = RunDirectory.read(options.run)
+    recall(store.record_of_spec())
     trained = load_trained(options.run, options.level, options.replicate)
     seen = view(store.spec())
     predictions = _predictions(options, seen, trained)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
-from lth_jax.errors import SpecError, UserError
+from lth_jax.commands.parser import Parser, exit_status
 
 if TYPE_CHECKING:
     from lth_jax.report.write import Written
@@ -16,16 +15,13 @@ if TYPE_CHECKING:
 COMPARISON = "comparison"  # the folder of a report of several runs
 
 
-class _Parser(argparse.ArgumentParser):
-    """argparse whose errors are one line, as everywhere here."""
-
-    def error(self, message: str) -> NoReturn:
-        raise SpecError(f"{self.prog}: {message}")
-
-
 def main(arguments: Sequence[str]) -> int:
     """Writes the report, and prints where it is; gives the exit status."""
-    parser = _Parser(prog="python -m lth_jax report", description=__doc__)
+    return exit_status(lambda: _main(arguments))
+
+
+def _main(arguments: Sequence[str]) -> None:
+    parser = Parser(prog="python -m lth_jax report", description=__doc__)
     parser.add_argument(
         "runs", type=Path, nargs="+", metavar="RUN", help="run directories; several are overlaid"
     )
@@ -35,13 +31,8 @@ def main(arguments: Sequence[str]) -> int:
         metavar="DIR",
         help=f"where to write (default: RUN; for several runs, ./{COMPARISON})",
     )
-    try:
-        options = parser.parse_args(list(arguments))
-        _print(_report(options.runs, options.out))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_status
-    return 0
+    options = parser.parse_args(list(arguments))
+    _print(_report(options.runs, options.out))
 
 
 def _report(paths: Sequence[Path], out: Path | None) -> Written:

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from lth_jax import models
+from lth_jax import data, models
 from lth_jax.branches import BRANCHES
 from lth_jax.build import check
 from lth_jax.commands.configs import load_config
@@ -91,6 +91,8 @@ def get_config():
     return config
 """
 
+MINE_NAMES = ("linen", "nnx", "pair", "no_model", "no_logits", "raises")
+
 
 @pytest.fixture
 def mine(tmp_path):
@@ -152,3 +154,21 @@ def test_an_unknown_name_is_answered_with_one_s_own_too(mine):
     spec = from_config(load_config(str(mine), ["model.name=line"], list(BRANCHES)))
     with pytest.raises(SpecError, match="did you mean 'linen'"):
         check(spec)
+
+
+@pytest.mark.slow
+def test_a_run_with_a_network_of_one_s_own_is_exported_and_predicts(main, mine, tmp_path, capsys):
+    from lth_jax import commands
+
+    workdir = tmp_path / "run"
+    assert main(f"--config={mine}", f"--workdir={workdir}")[0] == 0
+    for name in MINE_NAMES:  # as in a process that has not seen the config
+        models.MODELS.pop(name)
+    data.DATASETS.pop("stripes")
+    run = [str(workdir), "--level=1"]
+    assert commands.main(["predict", *run, "--index=0", f"--out={tmp_path / 'p.png'}"]) == 0
+    assert (tmp_path / "p.png").stat().st_size > 1000
+    out = tmp_path / "ticket.npz"
+    assert commands.main(["export", *run, "--format=npz", f"--out={out}"]) == 0
+    assert out.exists()
+    assert "error" not in capsys.readouterr().err
