@@ -46,3 +46,14 @@ def test_a_ticket_is_trained_on_something_else(tmp_path):
     assert found["ticket"] > 0.6  # chance is 0.5
     export.main([str(path), "--level=1", "--format=npz", f"--out={tmp_path / 'file'}"])
     assert main(tmp_path / "file", steps=40) == found
+
+
+def test_a_cell_of_the_seed_s_grid_is_trained_pruned_and_rewound(tmp_path, capsys):
+    main = runpy.run_path(str(EXAMPLES / "seed_grid.py"))["main"]
+    cells = ["--datasets=digits", "--models=mlp,vgg16", f"--out={tmp_path}"]
+    # An 8×8 image is no image for VGG: a cell that fails is named, and the others are run.
+    assert main([*cells, "--config.data.test_size=0"]) == 1
+    good, bad = capsys.readouterr().out.splitlines()[-2:]
+    assert "80.2% kept" in good
+    assert "vgg16" in bad
+    assert "FAILED" in bad
