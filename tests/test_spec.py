@@ -73,7 +73,7 @@ def another(field):
         "data.classes": (3, 1), "data.labels": "original", "data.part": "1/2",
         "pruning.schedule": "one_shot", "pruning.densities": (0.5, 0.1), "pruning.at": "rewind",
         "rewind.kind": "finetune", "train.schedule": "cosine", "train.warmup": "7ep",
-        "train.kernel": "xla",
+        "train.kernel": "sparse",
         "train.drops": (("7ep", 0.1),),
     }  # fmt: skip
     if field in special:

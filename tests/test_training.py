@@ -44,6 +44,7 @@ from lth_jax.states import (
     unstack_run,
 )
 from lth_jax.training import Program, epoch_order
+from lth_jax.trees import named_leaves
 
 BATCH = 7
 COUNT = 50  # 7 steps an epoch, 1 example left out
@@ -131,12 +132,20 @@ def test_runs_before_do_not_matter():
 
 
 @pytest.mark.slow
+def told(state):
+    """The leaves that tell something: the loss does not depend on a bias before batch norm.
+
+    Its gradient is rounding alone, which Adam makes a step of.
+    """
+    return {name: leaf for name, leaf in named_leaves(state).items() if "fc1/bias" not in name}
+
+
 def test_a_group_equals_its_runs_in_sequence():
     together = setting(3).train([0, 12])
     for index in range(3):
         alone = single(setting().train([0, 12], keys=(index,)))
         member = unstack_run(together, index)
-        assert_close(member.state, alone.state, rtol=1e-3, atol=1e-4)
+        assert_close(told(member.state), told(alone.state), rtol=1e-3, atol=1e-4)
         np.testing.assert_array_equal(member.permutation, alone.permutation)
         assert member.epoch == alone.epoch == 1
 

@@ -72,6 +72,7 @@ def experiment(spec: specs.Spec) -> Experiment:
         rewind_step=specs.duration_steps(spec.rewind.step, epoch),
         programs=_programs(
             built.spec.train,
+            built.pixels,
             spec.model,
             *(array.shape for split in splits for array in split),
             spec.data.name,
@@ -83,7 +84,7 @@ def experiment(spec: specs.Spec) -> Experiment:
 
 @functools.cache
 def _programs(*_key) -> dict:
-    """Compiled programs belong to a network, an optimizer, a batch and the shapes of the data."""
+    """Compiled programs belong to a network, an optimizer, a batch, and how the data look."""
     return {}
 
 
@@ -203,8 +204,9 @@ def flip_byte(file: Path, index: int | None = None) -> None:
 
 
 def data_file(checkpoint: Path) -> Path:
-    """The largest file of a checkpoint: the one with the arrays' values."""
-    return max((f for f in checkpoint.rglob("*") if f.is_file()), key=lambda f: f.stat().st_size)
+    """The largest file of a checkpoint but its manifest: the one with the arrays' values."""
+    files = [f for f in checkpoint.rglob("*") if f.is_file() and f.name != "manifest.json"]
+    return max(files, key=lambda f: f.stat().st_size)
 
 
 def host(tree) -> dict[str, np.ndarray]:

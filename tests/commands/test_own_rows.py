@@ -9,6 +9,7 @@ from lth_jax.branches import BRANCHES
 from lth_jax.build import check
 from lth_jax.commands.configs import load_config
 from lth_jax.errors import SpecError
+from lth_jax.pruning.criteria import CRITERIA
 from lth_jax.results import from_csv
 from lth_jax.spec import from_config
 
@@ -92,6 +93,16 @@ def get_config():
 """
 
 MINE_NAMES = ("linen", "nnx", "pair", "no_model", "no_logits", "raises")
+
+
+@pytest.fixture(autouse=True)
+def registries():
+    """As they were, after each test: the rows of a config stay for the life of a process."""
+    kept = [(rows, dict(rows)) for rows in (models.MODELS, data.DATASETS, CRITERIA)]
+    yield
+    for rows, before in kept:
+        rows.clear()
+        rows.update(before)
 
 
 @pytest.fixture

@@ -121,7 +121,7 @@ def test_without_a_compiler_auto_goes_on_and_sparse_refuses(monkeypatch):
     with pytest.raises(SpecError, match=r"config.train.kernel='sparse': no C\+\+ compiler"):
         kernels_of(sparse(), built.model, shape)
     monkeypatch.setattr(choice, "LEAST_WEIGHTS", 1)
-    found = kernels_of(tiny_spec(), built.model, shape)
+    found = kernels_of(tiny_spec(train__kernel="auto"), built.model, shape)
     assert "no C++ compiler" in found.note
     assert (found.choice, found.layers, found.dense) == ("xla", {}, "xla")
     assert kernels_of(tiny_spec(train__kernel="xla"), built.model, shape) == choice.XLA

@@ -24,6 +24,7 @@ from lth_jax.trees import named_leaves, size
 GOLDEN_COUNTS = {
     "mlp": (266_610, 266_200),
     "lenet5": (62_006, 61_770),
+    "lenet5_wide": (4_301_642, 4_300_992),
     "conv2": (4_301_642, 4_300_992),
     "conv4": (2_425_930, 2_425_024),
     "conv6": (2_262_602, 2_261_184),
