@@ -6,9 +6,13 @@ evaluation every 100 steps. The figures show the paper's own points beside ours 
 figures, ±0.3 points and ±200 iterations). The paper does not say how pixels are scaled: here they
 are standardized.
 
-    python run.py --config=configs/conv2_cifar10.py           # laptop: see LAPTOP below
+    python run.py --config=configs/conv2_cifar10.py           # 1,500 steps a level, 1 replicate
     python run.py --config=configs/conv2_cifar10.py:paper     # 20,000 steps a level, 5 replicates
     python run.py --config=configs/conv2_cifar10.py:dropout   # the paper's §4, at its scale
+
+Cost: 0.12 s a step on 2 CPU cores, so about an hour at laptop scale (reckoned, not run).
+Expected: dense, 68.0% validation and 68.5% test accuracy at early stop, step 2,300 (measured, one
+replicate; the paper's 65.6% at the same step); tickets of 5–26% of the weights 2–3 points more.
 """
 
 from lth_jax import default_config
