@@ -3,9 +3,10 @@
     python examples/seed_grid.py --out=out/grid            # all 18 cells
     python examples/seed_grid.py --datasets=mnist --models=mlp,lenet5
 
-Each cell trains for 20 steps of batch 32, prunes 20% of every layer and trains the ticket again:
-no result, but proof that every cell works. Networks have their full width. A line for each cell;
-the exit status is 1 if one failed."""
+Each cell trains for 20 steps of batch 32, prunes 20% of each layer (10% of the last) and trains the
+ticket: no result, but proof that the cell works. Networks have their full width. A line for each
+cell; the exit status is 1 if one failed.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
 """Errors meant for the person at the terminal: one clear line, and an exit status."""
 
+from collections.abc import Iterable
+
 
 class UserError(ValueError):
     """Something the user can mend. Commands print the message alone and exit with `exit_status`."""
@@ -49,3 +51,14 @@ def nearest(name: str, known) -> str:
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f"did you mean '{close[0]}'? " if close else ""
     return f"{hint}accepted: {', '.join(known)}"
+
+
+def spans(numbers: Iterable[int]) -> str:
+    """Numbers for people: `0 to 3, 5, 7 to 9`."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 
 from lth_jax.branches import Ticket
-from lth_jax.errors import StoreError
+from lth_jax.errors import StoreError, spans
 from lth_jax.experiment import optimizer_of
 from lth_jax.export import whole
 from lth_jax.export.whole import Origin, spec_of
@@ -171,16 +171,5 @@ def _there_is(store: RunDirectory) -> str:
     for path in store.path.glob("checkpoints/replicate_*/level_*"):
         replicate, level = (int(part.rsplit("_", 1)[1]) for part in path.parts[-2:])
         levels.setdefault(replicate, []).append(level)
-    found = [f"levels {_ranges(levels[r])} of replicate {r}" for r in sorted(levels)]
+    found = [f"levels {spans(levels[r])} of replicate {r}" for r in sorted(levels)]
     return ", ".join(found) or "nothing yet, no level is finished"
-
-
-def _ranges(numbers: list[int]) -> str:
-    """Such as `0–3 and 5`."""
-    runs: list[list[int]] = []
-    for number in sorted(numbers):
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
-    return " and ".join(str(r[0]) if len(r) == 1 else f"{r[0]}–{r[-1]}" for r in runs)

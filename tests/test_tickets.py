@@ -87,7 +87,7 @@ def test_a_file_of_another_level_or_kind_is_refused(runs, tmp_path):
 
 def test_what_a_run_does_not_have_is_named(runs, tmp_path):
     path = runs("initialization").path
-    having = "accepted: levels 0–2 of replicate 0, levels 0–2 of replicate 1"
+    having = "accepted: levels 0 to 2 of replicate 0, levels 0 to 2 of replicate 1"
     with pytest.raises(StoreError, match=f"which level. {having}"):
         load_ticket(path)
     with pytest.raises(StoreError, match=f"no level_07 of replicate 0: {having}"):

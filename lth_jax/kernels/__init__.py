@@ -1,5 +1,5 @@
 """Native CPU kernels: dense convolutions, and layers whose mask saves time.
 
 C++ behind `jax.ffi` (`source/`), built on first use (`build`). Nothing here is needed: without a
-compiler, and on other devices, XLA computes the same to rounding. docs/performance.md explains it.
+compiler, and on other devices, XLA computes the same to rounding.
 """

@@ -161,7 +161,7 @@ def test_a_whole_ticket_names_spec_versions_and_metrics(format, run, tmp_path, c
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--level=9"], "no level_09 of replicate 0: accepted: levels 0–4 of replicate 0"),
+        (["--level=9"], "no level_09 of replicate 0: accepted: levels 0 to 4 of replicate 0"),
         (["--level=x"], "argument --level: invalid int value"),
         (["--level=1", "--replicate=3"], "no level_01 of replicate 3"),
         (["--level=1", "--format=onnx"], "argument --format: invalid choice: 'onnx'"),

@@ -15,9 +15,9 @@ from tiny import StopAt, data_file, flip_byte, tiny_spec, train
 from lth_jax.commands import inspect, main
 from lth_jax.commands.inspection import kept
 from lth_jax.commands.inspection.facts import gather
-from lth_jax.commands.inspection.select import Selection, spans
+from lth_jax.commands.inspection.select import Selection
 from lth_jax.commands.inspection.show import print_run
-from lth_jax.errors import Interrupted
+from lth_jax.errors import Interrupted, spans
 from lth_jax.report.terminal import make_console
 from lth_jax.store import checkpoints
 from lth_jax.store.lock import Lock

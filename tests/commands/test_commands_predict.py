@@ -92,7 +92,7 @@ def test_the_picture_lies_with_the_runs_figures_unless_it_cannot(run, predict, m
         ([], "nothing to predict; accepted: image files, or --index=I"),
         (["--index=50"], "--index=50: accepted: 0 to 49, the run's test examples"),
         (["--index=-1"], "--index=-1: accepted: 0 to 49"),
-        (["--index=0", "--level=5"], "no level_05 of replicate 0: accepted: levels 0–1"),
+        (["--index=0", "--level=5"], "no level_05 of replicate 0: accepted: levels 0 to 1"),
         (["--index=0", "--replicate=5"], "no level_01 of replicate 5"),
         (["none.png"], "none.png: no such file"),
         (["bad.png"], "bad.png is no image that can be read"),

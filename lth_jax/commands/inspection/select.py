@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from lth_jax.commands.inspection.facts import Facts
 from lth_jax.commands.inspection.kept import Kept
 from lth_jax.commands.inspection.layers import Layer, layers_of
-from lth_jax.errors import StoreError, nearest
+from lth_jax.errors import StoreError, nearest, spans
 from lth_jax.results import ResultRow
 from lth_jax.trees import name_matches
 
@@ -81,17 +81,6 @@ def _there_is(levels: Mapping[int, Mapping[int, Kept]]) -> str:
         f"level{'s' * (not found.isdigit())} {found} of replicate{'s' * (len(of) > 1)} {spans(of)}"
         for found, of in by_levels.items()
     )
-
-
-def spans(numbers: Iterable[int]) -> str:
-    """Numbers for people: `0 to 3, 5, 7 to 9`."""
-    runs: list[list[int]] = []
-    for number in sorted(numbers):
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
-    return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
 
 
 def layer_names(facts: Facts) -> list[str]:
