@@ -1,4 +1,4 @@
-"""What the families are made of."""
+"""Pooling is that of windows, by a reshape."""
 
 import flax.linen as nn
 import jax
