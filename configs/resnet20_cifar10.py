@@ -16,10 +16,10 @@ it does not have:
     python run.py --config=configs/resnet20_cifar10.py:warmup,paper   # 30,000 steps, 5 replicates
 
 Cost: 30 minutes at laptop scale (1,000 steps, 2 levels) on 2 CPU cores.
-Expected at laptop scale (measured, `docs/results.md`): test accuracy 63.1% dense, 66.7% and 68.2% for
-the tickets of 80% and 64%, 62.5% for `reinit` at 64%. At paper scale (the paper's
-Figure 8): with `high` 90.5% dense and no ticket; with `low` 89.5% for tickets of 42–22%; with `warmup`
-90.5% at 27%, and tickets down to 11.8%.
+Expected at laptop scale (measured, `docs/results.md`): test accuracy 63.1% dense, 66.7% and 68.2%
+for the tickets of 80% and 64%, 62.5% for `reinit` at 64%. At paper scale (the paper's Figure 8):
+with `high` 90.5% dense and no ticket; with `low` 89.5% for tickets of 42–22%; with `warmup` 90.5%
+at 27%, and tickets down to 11.8%.
 """
 
 from lth_jax import default_config
