@@ -13,8 +13,8 @@ are standardized.
 Cost: 59 minutes at laptop scale on 2 CPU cores.
 Expected at laptop scale (measured, `docs/results.md`): test accuracy 64.6% dense, 66–68% for
 tickets down to 21% of the weights, 64–55% for `reinit`. In longer training the dense network
-reaches 68.0% validation and 68.5% test accuracy at early stop, step 2,300 (measured, one replicate;
-the paper's 65.6% at the same step), and the paper's tickets of 5–26% of the weights gain 2–3 points.
+reaches 68.0% validation and 68.5% test accuracy at early stop, step 2,300 (one replicate;
+the paper's 65.6% at the same step), and its tickets of 5–26% of the weights gain 2–3 points.
 """
 
 from lth_jax import default_config
