@@ -107,7 +107,6 @@ class Window(NamedTuple):
         return x[0], height, width, features
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3,))
 def sparse_conv(values: jax.Array, tables: Tables, x: jax.Array, window: Window) -> jax.Array:
     """The convolution of `x` by a packed kernel [*sides, channels, features].
 
@@ -120,6 +119,11 @@ def sparse_conv(values: jax.Array, tables: Tables, x: jax.Array, window: Window)
     Returns:
       float32 [n, out height, out width, features].
     """
+    return _sparse_conv(values, tables, x, window)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _sparse_conv(values, tables, x, window):
     shape = window.out(x.shape, tables.begins.shape[-1] - 1)
     return _conv_call("SparseConvForward", shape, window, values, tables.begins, tables.columns, x)
 
@@ -134,7 +138,7 @@ def _conv_call(name: str, shape: tuple[int, ...], window: Window, *arrays: jax.A
 
 
 def _conv_forward(values, tables, x, window):
-    return sparse_conv(values, tables, x, window), (values, tables, x)
+    return _sparse_conv(values, tables, x, window), (values, tables, x)
 
 
 def _conv_backward(window, saved, given):
@@ -147,4 +151,4 @@ def _conv_backward(window, saved, given):
     return gradient, None, x
 
 
-sparse_conv.defvjp(_conv_forward, _conv_backward)
+_sparse_conv.defvjp(_conv_forward, _conv_backward)
