@@ -126,9 +126,9 @@ def _packed(layer: Layer, length: int, mask: np.ndarray) -> Packed:
     rows, codes = mirrored.rows[order], mirrored.codes[order]
     by_input = np.lexsort((codes, rows))
     tables = Tables(
-        _begins(forward.rows, forward.count),
+        _begins(forward.rows, forward.outputs),
         _filled(forward.codes[order], length),
-        _begins(rows, mirrored.count),
+        _begins(rows, mirrored.outputs),
         _filled(codes[by_input], length),
         _filled(by_input, length),
     )
@@ -139,12 +139,12 @@ class _Side(NamedTuple):
     """One side of a kernel's survivors: what each adds to, and what it takes there.
 
     Attributes:
-      count: the number of rows of the table.
+      outputs: how many rows the table has.
       rows: int64 [kept], each survivor's.
       codes: int64 [kept], each survivor's entry there.
     """
 
-    count: int
+    outputs: int
     rows: np.ndarray
     codes: np.ndarray
 

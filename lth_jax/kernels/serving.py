@@ -38,11 +38,8 @@ def packed_layers(tables: Mapping[str, Tables]) -> Iterator[None]:
 
 def _output(module: Any, tables: Tables, x: jax.Array) -> jax.Array:
     values = module.get_variable("params", "kernel")
-    if isinstance(module, nn.Conv):
-        padding = padding_of(module, x)
-        assert padding is not None, "`find_layers` finds no other convolution"
-        window = Window(tuple(module.kernel_size), strides_of(module), padding)
-        out = sparse_conv(values, tables, x, window)
+    if type(module) is nn.Conv:
+        out = sparse_conv(values, tables, x, _window(module, x))
     else:
         out = sparse_dense(values, tables, x.reshape(-1, x.shape[-1]))
         out = out.reshape(*x.shape[:-1], out.shape[-1])
@@ -50,3 +47,9 @@ def _output(module: Any, tables: Tables, x: jax.Array) -> jax.Array:
         return out
     bias = module.get_variable("params", "bias")
     return out + bias.reshape((1,) * (out.ndim - 1) + (-1,))
+
+
+def _window(module: Any, x: jax.Array) -> Window:
+    padding = padding_of(module, x)
+    assert padding is not None, "`find_layers` finds no such convolution"
+    return Window(tuple(module.kernel_size), strides_of(module), padding)
