@@ -9,23 +9,33 @@ import jax
 import jax.numpy as jnp
 from problem import Problem
 
-from lth_jax.pruning.masks import ones_mask
-from lth_jax.states import Examples, Inputs, TrainState, in_batches, new_run, stack_runs
+from lth_jax.kernels.choice import XLA, Kernels
+from lth_jax.kernels.packing import Packing
+from lth_jax.pruning.masks import apply_mask, ones_mask
+from lth_jax.states import Examples, Inputs, TrainState, in_batches, new_run, pack_run, stack_runs
 from lth_jax.training import Program
+from lth_jax.trees import PyTree
 
 
 class Ours:
     """`lth_jax.training.Program` as `levels.py` drives it: masks, chunks of `eval.every`.
 
-    A level-0 mask is all True, and costs what any other costs: masks are arguments of the program.
     Times are per run.
 
     Args:
       problem: the data and the starting point.
       runs: how many are `vmap`ped in one program.
+      kernels: what computes the network.
+      mask: of all runs; None for all True, which costs XLA what any other mask costs.
     """
 
-    def __init__(self, problem: Problem, runs: int = 1):
+    def __init__(
+        self,
+        problem: Problem,
+        runs: int = 1,
+        kernels: Kernels = XLA,
+        mask: PyTree | None = None,
+    ):
         spec, splits = problem.spec, problem.splits
         self.program = Program(
             problem.model,
@@ -34,13 +44,18 @@ class Ours:
             pixels=problem.pixels,
             label_smoothing=spec.train.label_smoothing,
             group_size=runs,
+            kernels=kernels,
         )
         params, model_state = jax.tree.map(jnp.asarray, (problem.params, problem.model_state))
+        level, mask = (0, ones_mask(params)) if mask is None else (1, mask)
+        params = apply_mask(params, mask)
+        packing = Packing(kernels.layout(level, mask, lambda _: True), kernels.layers, mask)
         state = TrainState(params, model_state, problem.optimizer.init(params))
         self.examples = Examples(jnp.asarray(splits.train.images), jnp.asarray(splits.train.labels))
         self.validation = in_batches(*splits.validation, spec.eval.batch_size)
-        self.run = stack_runs([new_run(state, len(splits.train.labels))] * runs)
-        self.inputs = stack_runs([Inputs(ones_mask(params), problem.key)] * runs)
+        run = pack_run(new_run(state, len(splits.train.labels)), packing, problem.optimizer)
+        self.run = stack_runs([run] * runs)
+        self.inputs = stack_runs([Inputs(packing.mask(mask), problem.key)] * runs)
         self.runs = runs
         self.every, self.step, self.evaluated = int(spec.eval.every), 0, 0
         self.evaluating = 0.0  # seconds, in the last call of `train`

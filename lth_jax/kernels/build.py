@@ -34,6 +34,11 @@ TARGETS = {
         "SparseDenseKernelGradient",
         "SparseDenseInputGradient",
     ),
+    "sparse_conv": (
+        "SparseConvForward",
+        "SparseConvKernelGradient",
+        "SparseConvInputGradient",
+    ),
 }
 _TIMEOUT_SECONDS = 300
 

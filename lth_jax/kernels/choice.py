@@ -73,7 +73,7 @@ class Kernels:
 XLA = Kernels()
 # Where packing a layer pays, by its kind: at most at this density. From one table, measured on a
 # shared machine.
-DENSITIES = {"dense": 0.5}
+DENSITIES = {"dense": 0.5, "conv": 0.3}
 # A smaller layer takes no time worth saving.
 LEAST_WEIGHTS = 10_000
 
@@ -108,8 +108,7 @@ def choose(
     layers = {
         name: layer
         for name, layer in layers.items()
-        if layer.kind in DENSITIES
-        and (wanted == "sparse" or math.prod(layer.shape) >= LEAST_WEIGHTS)
+        if wanted == "sparse" or math.prod(layer.shape) >= LEAST_WEIGHTS
     }
     try:
         if convolutions:

@@ -22,10 +22,12 @@ class Layer(NamedTuple):
     Attributes:
       kind: `dense`, its kernel [in, out], or `conv`, [height, width, channels, features].
       shape: of its kernel.
+      strides: of a convolution's window, by row and column.
     """
 
     kind: str
     shape: tuple[int, ...]
+    strides: tuple[int, int] = (1, 1)
 
 
 def find_layers(
@@ -78,8 +80,11 @@ def _layer(module: nn.Module, leaf: Any, args: tuple[Any, ...]) -> Layer | None:
     single = leaf.dtype == x.dtype == jnp.float32 and module.dtype in (None, jnp.float32)
     if not single or module.precision is not None or 0 in (*x.shape, *leaf.shape):
         return None
-    plain = _is_plain_dense(module, leaf, x) or _is_plain_conv(module, leaf, x)
-    return Layer("dense" if leaf.ndim == 2 else "conv", tuple(leaf.shape)) if plain else None
+    if _is_plain_dense(module, leaf, x):
+        return Layer("dense", tuple(leaf.shape))
+    if _is_plain_conv(module, leaf, x):
+        return Layer("conv", tuple(leaf.shape), strides_of(module))
+    return None
 
 
 def _is_plain_dense(module: Any, leaf: Any, x: jax.Array) -> bool:

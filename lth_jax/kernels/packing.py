@@ -121,19 +121,54 @@ class Packing:
 
 
 def _packed(layer: Layer, length: int, mask: np.ndarray) -> Packed:
-    columns, rows = np.nonzero(mask)
-    flat = np.flatnonzero(mask)
-    order = np.lexsort((columns, rows))
-    by_input = np.lexsort((rows[order], columns[order]))
-    inputs, outputs = mask.shape
+    forward, mirrored = (_dense_sides if layer.kind == "dense" else _conv_sides)(layer, mask)
+    order = np.lexsort((forward.codes, forward.rows))
+    rows, codes = mirrored.rows[order], mirrored.codes[order]
+    by_input = np.lexsort((codes, rows))
     tables = Tables(
-        _begins(rows, outputs),
-        _filled(columns[order], length),
-        _begins(columns, inputs),
-        _filled(rows[order][by_input], length),
+        _begins(forward.rows, forward.outputs),
+        _filled(forward.codes[order], length),
+        _begins(rows, mirrored.outputs),
+        _filled(codes[by_input], length),
         _filled(by_input, length),
     )
-    return Packed(layer.shape, length, flat[order], tables)
+    return Packed(layer.shape, length, np.flatnonzero(mask)[order], tables)
+
+
+class _Side(NamedTuple):
+    """One side of a kernel's survivors: what each adds to, and what it takes there.
+
+    Attributes:
+      outputs: how many rows the table has.
+      rows: int64 [kept], each survivor's.
+      codes: int64 [kept], each survivor's entry there.
+    """
+
+    outputs: int
+    rows: np.ndarray
+    codes: np.ndarray
+
+
+def _dense_sides(layer: Layer, mask: np.ndarray) -> tuple[_Side, _Side]:
+    """Outputs with their inputs, and inputs with their outputs."""
+    inputs, outputs = np.nonzero(mask)
+    return _Side(layer.shape[1], outputs, inputs), _Side(layer.shape[0], inputs, outputs)
+
+
+def _conv_sides(layer: Layer, mask: np.ndarray) -> tuple[_Side, _Side]:
+    """Features with the channels and places under the window that they take; and the mirror.
+
+    In the mirror a channel has one row for each rest of row and column under division by the
+    strides: the pixels of a rest meet the same weights. `find_layers` knows what codes can hold.
+    """
+    rows, columns, channels, features = np.nonzero(mask)
+    place = (rows << 8) + columns
+    down, along = layer.strides
+    rests = (channels * down + rows % down) * along + columns % along
+    return (
+        _Side(layer.shape[3], features, (channels << 16) + place),
+        _Side(layer.shape[2] * down * along, rests, (features << 16) + place),
+    )
 
 
 def _begins(rows: np.ndarray, count: int) -> jax.Array:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from lth_jax.kernels.build import target
 
@@ -20,8 +22,11 @@ class Tables(NamedTuple):
 
     Attributes:
       begins: [outputs + 1], the first entry of each output, and the number of entries.
-      columns: [capacity], the input of each entry.
-      input_begins, input_columns: the same for inputs, and the outputs of their entries.
+      columns: [capacity], the input of each entry; of a convolution, its channel · 2¹⁶ + its row
+        under the window · 2⁸ + its column there.
+      input_begins, input_columns: the same for inputs, and the outputs of their entries; of a
+        convolution, for channels, and in each for the rests of rows and columns under division by
+        the strides.
       places: [capacity], where the value of each of their entries lies.
     """
 
@@ -76,3 +81,74 @@ def _backward(saved, given):
 
 
 sparse_dense.defvjp(_forward, _backward)
+
+
+class Window(NamedTuple):
+    """How the kernel of a convolution moves over images.
+
+    Attributes:
+      sides: its height and width, each less than 256.
+      strides: by row and column.
+      padding: zeros before and after the rows, and the columns; none negative.
+    """
+
+    sides: tuple[int, int]
+    strides: tuple[int, int]
+    padding: tuple[tuple[int, int], ...]
+
+    def out(self, x: tuple[int, ...], features: int) -> tuple[int, ...]:
+        """The shape of what images of shape `x` [n, height, width, channels] become."""
+        height, width = (
+            (side + sum(pads) - under) // stride + 1
+            for side, pads, under, stride in zip(
+                x[1:3], self.padding, self.sides, self.strides, strict=True
+            )
+        )
+        return x[0], height, width, features
+
+
+def sparse_conv(values: jax.Array, tables: Tables, x: jax.Array, window: Window) -> jax.Array:
+    """The convolution of `x` by a packed kernel [*sides, channels, features].
+
+    Args:
+      values: float32 [capacity], the surviving weights.
+      tables: where they are.
+      x: float32 [n, height, width, channels].
+      window: how the kernel moves; no less than one place for it.
+
+    Returns:
+      float32 [n, out height, out width, features].
+    """
+    return _sparse_conv(values, tables, x, window)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _sparse_conv(values, tables, x, window):
+    shape = window.out(x.shape, tables.begins.shape[-1] - 1)
+    return _conv_call("SparseConvForward", shape, window, values, tables.begins, tables.columns, x)
+
+
+def _conv_call(name: str, shape: tuple[int, ...], window: Window, *arrays: jax.Array) -> jax.Array:
+    return _call(name, shape)(
+        *arrays,
+        sides=np.array(window.sides, np.int64),
+        strides=np.array(window.strides, np.int64),
+        pads=np.array([low for low, _ in window.padding], np.int64),
+    )
+
+
+def _conv_forward(values, tables, x, window):
+    return _sparse_conv(values, tables, x, window), (values, tables, x)
+
+
+def _conv_backward(window, saved, given):
+    values, tables, x = saved
+    gradient = _conv_call(
+        "SparseConvKernelGradient", values.shape, window, tables.begins, tables.columns, x, given
+    )
+    mirrored = tables.input_begins, tables.input_columns, tables.places
+    x = _conv_call("SparseConvInputGradient", x.shape, window, values, *mirrored, given)
+    return gradient, None, x
+
+
+_sparse_conv.defvjp(_conv_forward, _conv_backward)

@@ -125,3 +125,9 @@ def test_without_a_compiler_auto_goes_on_and_sparse_refuses(monkeypatch):
     assert "no C++ compiler" in found.note
     assert (found.choice, found.layers, found.dense) == ("xla", {}, "xla")
     assert kernels_of(tiny_spec(train__kernel="xla"), built.model, shape) == choice.XLA
+
+
+def test_auto_packs_a_convolution_only_where_that_pays():
+    assert choice.pays("conv", 36_864, 3_686)
+    assert not choice.pays("conv", 36_864, 18_000)
+    assert not choice.pays("conv", 2_304, 23)

@@ -3,6 +3,8 @@
 
 #include <atomic>
 #include <condition_variable>
+#include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <mutex>
 #include <vector>
@@ -55,6 +57,20 @@ struct Alone {
     task();
   }
 };
+
+// Multiply-adds below which a second thread costs more than it gains.
+constexpr int64_t kWorthSharing = int64_t{1} << 21;
+
+// Calls `one(pool)` with the given pool, or, for little work, with none.
+template <class Pool, class One>
+void Shared(Pool& pool, int64_t work, One one) {
+  Alone alone;
+  if (work < kWorthSharing) {
+    one(alone);
+  } else {
+    one(pool);
+  }
+}
 
 // Room for `count` floats that a thread keeps for its next task, at unspecified values.
 template <int kSlot>

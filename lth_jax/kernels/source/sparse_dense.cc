@@ -6,17 +6,6 @@
 namespace lth {
 namespace {
 
-// Calls `one(pool)` with the given pool, or, for little work, with none.
-template <class One>
-void Shared(ffi::ThreadPool& pool, int64_t work, One one) {
-  Alone alone;
-  if (work < kWorthSharing) {
-    one(alone);
-  } else {
-    one(pool);
-  }
-}
-
 // Shapes: values [.., capacity], begins [.., rows + 1], columns [.., capacity], x [.., n, in],
 // y [.., n, rows], kept [.., tiles, in, 64] or nothing.
 void Forward(ffi::ThreadPool& pool, Floats values, Integers begins, Integers columns, Floats x,

@@ -27,8 +27,6 @@ constexpr int kPerTile = kTile / kLanes;
 constexpr int kChains = kLanes == 16 ? 2 : 1;
 // Rows of a task: what it leaves in a tile is transposed while it is in the cache.
 constexpr int kRows = 32;
-// Multiply-adds below which a second thread costs more than it gains.
-constexpr int64_t kWorthSharing = int64_t{1} << 21;
 
 // An index table: entries begins[row] to begins[row + 1] - 1 of `columns` are a row's.
 struct Table {

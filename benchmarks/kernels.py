@@ -1,0 +1,167 @@
+"""Milliseconds per training step of pruned networks: packed kernels, XLA, and dense PyTorch.
+
+    python benchmarks/kernels.py                                    # four nets at 10% and 5%
+    python benchmarks/kernels.py --nets=conv2 --densities=0.1,0.02 --rounds=9
+
+Masks are random: convolutions have the given density, dense layers a fifth of it, as in Frankle &
+Carbin (2019), who prune them so much faster. Ours is the real training loop, on uint8 data, under
+each `train.kernel`; PyTorch trains all weights, with masks on gradients and a fused optimizer, in
+both of its memory formats; the better of a round counts. Contenders take turns in every round, and
+ratios are taken within rounds. Nothing here fails for being slow.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib.util
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from conv import NETS, OVERRIDES, play_round
+from ours import Ours
+from problem import Problem, make_problem
+from steps import cpu_seconds, load, spread, versions
+
+from lth_jax.experiment import kernels_of
+from lth_jax.trees import PyTree
+
+KERNELS = ("xla", "auto", "sparse")
+DENSE_SHARE = 0.2  # of the convolutions' density, that dense layers have
+# What PyTorch's dense step should take of ours at least, by net and density.
+TARGETS = {
+    **{(net, 0.1): 2.5 for net in ("conv2", "conv4", "conv6")},
+    **{(net, 0.05): 3.5 for net in ("conv2", "conv4", "conv6")},
+    ("resnet20", 0.1): 1.8,
+    ("resnet20", 0.05): 2.1,
+}
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").split("\n\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--nets", default=",".join(NETS), help="any of these, by commas")
+    parser.add_argument("--densities", default="0.1,0.05", help="of convolutions, by commas")
+    parser.add_argument("--kernels", default=",".join(KERNELS), help="any of these, by commas")
+    parser.add_argument("--rounds", type=int, default=5, help="how often each has its turn")
+    parser.add_argument("--steps", type=int, default=8, help="training steps in a turn")
+    parser.add_argument("--warmup", type=int, default=2, help="untimed steps before a turn")
+    parser.add_argument("--data", choices=("auto", "real", "synthetic"), default="auto")
+    parser.add_argument("--data-dir", default="", help="prepared datasets; else $TFDS_DATA_DIR")
+    options = parser.parse_args(arguments)
+    for field, known in (("nets", NETS), ("kernels", KERNELS)):
+        names = [name for name in getattr(options, field).split(",") if name]
+        if unknown := set(names) - set(known):
+            parser.error(f"--{field}: {', '.join(sorted(unknown))}; accepted: {', '.join(known)}")
+        setattr(options, field, names)
+    try:
+        options.densities = [float(density) for density in options.densities.split(",")]
+    except ValueError as error:
+        parser.error(f"--densities: {error}; accepted: numbers from 0 to 1, by commas")
+    if not all(0 <= density <= 1 for density in options.densities):
+        parser.error(f"--densities: {options.densities}; accepted: numbers from 0 to 1, by commas")
+    if min(options.rounds, options.steps) < 1:
+        parser.error("--rounds and --steps: accepted: 1 or more")
+    return options
+
+
+def random_mask(problem: Problem, density: float) -> PyTree:
+    """Kernels of convolutions at that density, of dense layers at a fifth of it, all else whole."""
+    random = np.random.default_rng(0)
+
+    def leaf(value: Any) -> Any:
+        share = {4: density, 2: density * DENSE_SHARE}.get(np.ndim(value), 1.0)
+        return jnp.asarray(random.random(np.shape(value)) < share)
+
+    return jax.tree.map(leaf, problem.params)
+
+
+def make_contenders(problem: Problem, mask: PyTree, kernels: Sequence[str]) -> dict[str, Any]:
+    """Everyone who can run here, by name.
+
+    Raises:
+      SpecError: there is no compiler for `sparse`.
+    """
+    contenders: dict[str, Any] = {}
+    for name in kernels:
+        spec = dataclasses.replace(
+            problem.spec, train=dataclasses.replace(problem.spec.train, kernel=name)
+        )
+        made = kernels_of(spec, problem.model, problem.splits.train.images.shape[1:])
+        if made.note:
+            print(made.note)
+        contenders[f"lth_jax, {name}"] = Ours(problem, kernels=made, mask=mask)
+    if importlib.util.find_spec("torch"):
+        from pytorch_nets import FORMATS, ConvLoop
+
+        contenders |= {f"PyTorch, dense, {name}": ConvLoop(problem, name) for name in FORMATS}
+    else:
+        print("PyTorch is not installed: its rows are left out.\n")
+    return contenders
+
+
+def report(net: str, density: float, rounds: Sequence[dict[str, float]]) -> list[str]:
+    """A line for each contender; of ours with PyTorch's better time as a multiple of it."""
+    lines = []
+    for name in rounds[0]:
+        line = f"{net:<10}{density:<8.3g}{name:<30}{spread([r[name] for r in rounds], '{:.1f}')}"
+        theirs = [min([v for k, v in r.items() if "PyTorch" in k], default=np.nan) for r in rounds]
+        if "lth_jax" in name and np.all(np.isfinite(theirs)):
+            ratios = [other / r[name] for r, other in zip(rounds, theirs, strict=True)]
+            line += f"{spread(ratios, '{:.2f}')}× as fast as PyTorch"
+            if "sparse" in name and (net, density) in TARGETS:
+                line += f"  ≥ {TARGETS[net, density]}×"
+        lines.append(line)
+    return lines
+
+
+def measure(options: argparse.Namespace, net: str, problem: Problem, density: float) -> list[Any]:
+    """All rounds of one net and density, printed."""
+    contenders = make_contenders(problem, random_mask(problem, density), options.kernels)
+    losses = {name: contender.train(4)[1] for name, contender in contenders.items()}
+    before, start = cpu_seconds(), time.perf_counter()
+    rounds = [play_round(contenders, options.steps, options.warmup) for _ in range(options.rounds)]
+    seconds, after = time.perf_counter() - start, cpu_seconds()
+    others = (after[1] - before[1] - (after[0] - before[0])) / seconds
+    print("\n".join(report(net, density, rounds)))
+    ours = [f"{loss:.4f}" for name, loss in losses.items() if "lth_jax" in name]
+    print(
+        f"{'':<18}batch {problem.spec.train.batch_size}; mean training loss of the first 4 steps: "
+        f"{', '.join(ours)}; other processes kept {others:.1f} cores busy\n",
+        flush=True,
+    )
+    return rounds
+
+
+def main(arguments: Sequence[str] | None = None) -> dict[tuple[str, float], list[Any]]:
+    options = parse(arguments)
+    print(f"{versions()}; {os.cpu_count()} cores; load average {load()}")
+    found = {}
+    for net in options.nets:
+        problem = make_problem(
+            options.data, options.data_dir, f"configs/{net}_cifar10.py", OVERRIDES
+        )
+        if not found:
+            print(f"{len(problem.splits.train.labels)} images: {problem.source}\n")
+            print(f"{'net':<10}{'density':<8}{'':<30}{'ms a step':>8}  {'min–max':<14}{'ratio':>8}")
+        for density in options.densities:
+            found[net, density] = measure(options, net, problem, density)
+    return found
+
+
+if __name__ == "__main__":
+    # Makes NumPy's BLAS choose kernels of another processor, and is read when NumPy is imported.
+    if os.environ.pop("OPENBLAS_CORETYPE", None):
+        os.execv(sys.executable, sys.orig_argv)
+    main()

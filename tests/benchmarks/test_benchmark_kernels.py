@@ -1,0 +1,38 @@
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def kernels(monkeypatch):
+    """The benchmark as a module, from the folder that is no package."""
+    monkeypatch.syspath_prepend(FOLDER)
+    spec = importlib.util.spec_from_file_location("benchmark_kernels", FOLDER / "kernels.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_names_what_can_be_measured(kernels, capsys):
+    for argument, said in (
+        ("--kernels=fast,xla", "fast; accepted: xla, auto, sparse"),
+        ("--nets=lenet", "lenet; accepted: conv2"),
+        ("--densities=10%", "--densities: could not convert"),
+        ("--densities=10", "numbers from 0 to 1"),
+    ):
+        with pytest.raises(SystemExit) as exit_:
+            kernels.parse([argument])
+        assert exit_.value.code == 2
+        assert said in capsys.readouterr().err
+
+
+def test_ratios_are_of_the_better_of_a_round(kernels):
+    first = {"lth_jax, sparse": 10.0, "PyTorch, a": 30.0, "PyTorch, b": 20.0}
+    second = {"lth_jax, sparse": 20.0, "PyTorch, a": 40.0, "PyTorch, b": 90.0}
+    lines = kernels.report("conv2", 0.1, [first, second])
+    assert "2.00  2.00–2.00" in lines[0]
+    assert lines[0].endswith("≥ 2.5×")
+    assert not any("×" in line for line in lines[1:])
