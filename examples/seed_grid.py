@@ -3,8 +3,8 @@
     python examples/seed_grid.py --out=out/grid            # all 18 cells
     python examples/seed_grid.py --datasets=mnist --models=mlp,lenet5
 
-Flags of `run.py` are passed on, such as `--config.data.manual_dir=DIR`, where archives of datasets lie
-that are not prepared yet. All cells take about half an hour on two CPU cores.
+Flags of `run.py` are passed on, such as `--config.data.manual_dir=DIR`, where archives of datasets
+that are not prepared yet lie. All cells take about half an hour on two CPU cores.
 
 Each cell trains for 20 steps of batch 32, prunes 20% of each layer (10% of the last) and trains the
 ticket: no result, but proof that the cell works. Networks have their full width. A line for each
