@@ -72,12 +72,17 @@ void Shared(Pool& pool, int64_t work, One one) {
   }
 }
 
-// Room for `count` floats that a thread keeps for its next task, at unspecified values.
+// Room for `count` floats that a thread keeps for its next task, at unspecified values. It begins
+// where a line of the cache does.
 template <int kSlot>
 float* Scratch(size_t count) {
+  constexpr size_t kLine = 64;
   thread_local std::vector<float> room;
-  if (room.size() < count) room.resize(count);
-  return room.data();
+  const size_t whole = count + kLine / sizeof(float);
+  if (room.size() < whole) room.resize(whole);
+  size_t bytes = room.size() * sizeof(float);
+  void* begin = room.data();
+  return static_cast<float*>(std::align(kLine, count * sizeof(float), begin, bytes));
 }
 
 }  // namespace lth

@@ -31,8 +31,10 @@
 namespace lth {
 
 constexpr int kMostTile = 8;  // vectors of positions that a weight meets at once
-// Positions below which images lie side by side, and the most of them.
-constexpr int kFewPositions = 64;
+// Positions that images side by side should have together, at least, and the most such images.
+// With eight side by side, most loads are aligned, and less lies between rows; larger images have
+// enough positions alone, and would need more of the cache.
+constexpr int kManyPositions = 512, kMostLanes = 16;
 // Floats of planes that a task may keep, if a few rows do not need more: of a core's own cache.
 constexpr int64_t kCached = int64_t{1} << 18;
 // The sums of a kernel's gradient, added in order at the end.
@@ -109,8 +111,8 @@ inline Walk WalkOf(const Deal& deal, int images, int rows, int columns, int reac
       shared = std::min(shared, std::min(filled.begin, seen - filled.end));
   }
   walk.pitch = seen - shared;
-  while (walk.lanes < std::min(images, kFewPositions) &&
-         int64_t{rows} * columns * walk.lanes < kFewPositions)
+  while (walk.lanes < std::min(images, kMostLanes) &&
+         int64_t{rows} * columns * walk.lanes < kManyPositions)
     walk.lanes = walk.lanes == 1 ? 8 : walk.lanes * 2;
   const int64_t row = int64_t{walk.pitch} * walk.lanes;
   const int64_t left = kCached - (reach_height - 1) * row * deal.planes();
