@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from tiny import arguments, assert_same_run, tiny_spec, train
 
+from lth_jax.data.places import resolve
 from lth_jax.plan import planned_runs
 from lth_jax.store import RunDirectory
 
@@ -18,20 +19,28 @@ ROOT = Path(__file__).resolve().parents[1]
 KILLS = 3
 
 
-def tell_or_kill(process, delay):
-    """Lets the process train for `delay` seconds, then kills it; gives what it told till then."""
+def tell_or_kill(process, levels, delay):
+    """Lets one of `levels` train for `delay` seconds, then kills it; gives what it told till then."""
     told = []
     for line in process.stderr:
         told.append(line)
-        if re.search(r"level \d", line) and delay is not None:
+        if re.search(rf"level [{levels}]", line) and delay is not None:
             time.sleep(delay)
             process.kill()
             delay = None
     return "".join(told)
 
 
+@pytest.fixture(params=["xla", "sparse"])
+def kernel(request):
+    """What computes; tests of native kernels are skipped where there is no compiler."""
+    if request.param != "xla":
+        request.getfixturevalue("built")
+    return request.param
+
+
 @pytest.mark.slow
-def test_killed_at_any_moment_it_ends_with_the_same_bits(tmp_path):
+def test_killed_at_any_moment_it_ends_with_the_same_bits(tmp_path, kernel):
     """SIGKILL at random moments, most of them in or around a save."""
     fields = {
         "train__steps": "2000",
@@ -39,6 +48,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bits(tmp_path):
         "rewind__step": "700",
         "branches": ("random_mask",),
         "checkpoint__every_seconds": 0,
+        "train__kernel": kernel,
     }
     command = [
         sys.executable,
@@ -48,6 +58,9 @@ def test_killed_at_any_moment_it_ends_with_the_same_bits(tmp_path):
         "--config.execution.compilation_cache=True",
         f"--config.data.cache_dir={tmp_path / 'cache'}",
     ]
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "kernels").symlink_to(resolve().cache_dir / "kernels")
+    levels = "12" if kernel == "sparse" else "012"  # those in whose midst it is killed
     chance = random.Random(0)
     kills, told = 0, ""
     while True:
@@ -55,7 +68,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bits(tmp_path):
             command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         with process:
-            told += tell_or_kill(process, chance.uniform(0, 1.2) if kills < KILLS else None)
+            told += tell_or_kill(process, levels, chance.uniform(0, 1.2) if kills < KILLS else None)
         if process.returncode == 0:
             break
         assert process.returncode == -signal.SIGKILL, told
