@@ -23,19 +23,24 @@ def normal(seed, *shape):
 
 
 def outcomes(function, *operands):
-    """The value and all gradients, the value's cosine as its gradient."""
-    out, pullback = jax.vjp(function, *operands)
-    return out, pullback(jnp.cos(out))
+    """The value and all gradients, the value's cosine as its gradient, in one program."""
+
+    def all_of(*operands):
+        out, pullback = jax.vjp(function, *operands)
+        return out, pullback(jnp.cos(out))
+
+    return jax.jit(all_of)(*operands)
 
 
 def dense():
     """A layer large enough to be shared out among threads."""
     mask = np.random.default_rng(0).random((784, 300)) < 0.2
-    layout = (("layer/kernel", int(mask.sum())),)
-    packing = Packing(layout, {"layer/kernel": Layer("dense", mask.shape)}, {"layer": {"kernel": mask}})
-    leaf = packing.leaves["layer/kernel"]
+    name, layer = "layer/kernel", Layer("dense", mask.shape)
+    packing = Packing(((name, int(mask.sum())),), {name: layer}, {"layer": {"kernel": mask}})
+    leaf = packing.leaves[name]
     values = jnp.asarray(leaf.pack(normal(1, *mask.shape)))
-    return outcomes(lambda values, x: sparse_dense(values, leaf.tables, x), values, normal(2, 300, 784))
+    x = normal(2, 300, 784)
+    return outcomes(lambda values, x: sparse_dense(values, leaf.tables, x), values, x)
 
 
 def convolution():
@@ -48,7 +53,7 @@ def main(folder: Path) -> None:
     for kind in build.TARGETS:
         build.load(kind, folder)
     digest = hashlib.sha256()
-    for leaf in jax.tree.leaves([jax.jit(dense)(), jax.jit(convolution)()]):
+    for leaf in jax.tree.leaves([dense(), convolution()]):
         digest.update(np.asarray(leaf).tobytes())
     print(digest.hexdigest())
 

@@ -17,12 +17,12 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 KERNELS = HERE.parents[1] / "lth_jax" / "kernels" / "source"
 SANITIZERS = {
-    "address": "-fsanitize=address,undefined -fno-sanitize-recover=all".split(),
+    "address": ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
     "thread": ["-fsanitize=thread"],
 }
 # With and without the machine's own instructions: vectors have other lengths there. GCC notes that
 # vectors as arguments are passed otherwise without them, which concerns no inline function.
-FLAGS = "-std=c++17 -O1 -g -pthread -Wall -Werror -Wno-psabi".split()
+FLAGS = ["-std=c++17", "-O1", "-g", "-pthread", "-Wall", "-Werror", "-Wno-psabi"]
 TUNINGS = (("-march=native",), ())
 
 
