@@ -55,16 +55,6 @@ def level_1(path, network, kernel):
     return results(path)[1], found
 
 
-def difference(mine, other):
-    """Of trained parameters and statistics, by leaf: the norm of it as a share of the leaf's."""
-    names = [name for name in mine if "params/" in name or "batch_stats/" in name]
-    assert names, list(mine)
-    return {
-        name: np.linalg.norm(mine[name] - other[name]) / (np.linalg.norm(other[name]) + 1e-30)
-        for name in names
-    }
-
-
 @pytest.fixture(scope="module")
 def by_xla(tmp_path_factory):
     """The level of a network by XLA, trained once."""
@@ -86,4 +76,5 @@ def test_training_agrees(network, kernel, by_xla, monkeypatch, tmp_path):
         if "mask" in name:
             np.testing.assert_array_equal(ours[name], theirs[name])
     loss, other = float(row["final_train_loss"]), float(reference["final_train_loss"])
-    print(network, kernel, row["kernel"], difference(ours, theirs), loss, other)
+    # Measured: 4e-5 for LeNet, 2e-6 with batch norm.
+    assert loss == pytest.approx(other, rel=3e-4)
