@@ -46,6 +46,26 @@ def pytest_configure(config):
         os.symlink(kernels, os.path.join(_CACHES, "lth_jax", "kernels"))
 
 
+@pytest.fixture(scope="session")
+def folder():
+    """Where the tests' kernels are kept."""
+    from lth_jax.data.places import resolve
+
+    return resolve().cache_dir / "kernels"
+
+
+@pytest.fixture(scope="session")
+def built(folder):
+    """All kernels, ready to be called; without a compiler the test is skipped."""
+    from lth_jax.kernels import build
+
+    try:
+        for kind in build.TARGETS:
+            build.load(kind, folder)
+    except build.Unavailable as error:
+        pytest.skip(str(error))
+
+
 @pytest.fixture
 def compilations():
     """A list that grows by one entry with everything XLA compiles while the test runs."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from tiny import arguments, assert_same_run, tiny_spec, train
 
+from lth_jax.data.places import resolve
 from lth_jax.plan import planned_runs
 from lth_jax.store import RunDirectory
 
@@ -18,20 +19,35 @@ ROOT = Path(__file__).resolve().parents[1]
 KILLS = 3
 
 
-def tell_or_kill(process, delay):
-    """Lets the process train for `delay` seconds, then kills it; gives what it told till then."""
+def tell_or_kill(process, delay, pattern, saved=lambda: True):
+    """Kills it `delay` seconds after it tells `pattern` and has `saved`; gives what it told."""
     told = []
     for line in process.stderr:
         told.append(line)
-        if re.search(r"level \d", line) and delay is not None:
+        if re.search(pattern, line) and delay is not None:
+            while not saved() and process.poll() is None:
+                time.sleep(0.01)
             time.sleep(delay)
             process.kill()
             delay = None
     return "".join(told)
 
 
+def saved_progress(path):
+    """A function that tells whether the level that is running has a checkpoint."""
+    return lambda: any((path / "checkpoints").glob("progress_*"))
+
+
+@pytest.fixture(params=["xla", "sparse"])
+def kernel(request):
+    """What computes; tests of native kernels are skipped where there is no compiler."""
+    if request.param != "xla":
+        request.getfixturevalue("built")
+    return request.param
+
+
 @pytest.mark.slow
-def test_killed_at_any_moment_it_ends_with_the_same_bits(tmp_path):
+def test_killed_at_any_moment_it_ends_with_the_same_bits(tmp_path, kernel):
     """SIGKILL at random moments, most of them in or around a save."""
     fields = {
         "train__steps": "2000",
@@ -39,6 +55,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bits(tmp_path):
         "rewind__step": "700",
         "branches": ("random_mask",),
         "checkpoint__every_seconds": 0,
+        "train__kernel": kernel,
     }
     command = [
         sys.executable,
@@ -48,6 +65,11 @@ def test_killed_at_any_moment_it_ends_with_the_same_bits(tmp_path):
         "--config.execution.compilation_cache=True",
         f"--config.data.cache_dir={tmp_path / 'cache'}",
     ]
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "kernels").symlink_to(resolve().cache_dir / "kernels")
+    # Level 0 is dense. Later ones have programs to compile before there is anything to kill.
+    packed = kernel == "sparse"
+    midst = (r"level [12],", saved_progress(tmp_path / "run")) if packed else (r"level \d",)
     chance = random.Random(0)
     kills, told = 0, ""
     while True:
@@ -55,7 +77,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bits(tmp_path):
             command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         with process:
-            told += tell_or_kill(process, chance.uniform(0, 1.2) if kills < KILLS else None)
+            told += tell_or_kill(process, chance.uniform(0, 1.2) if kills < KILLS else None, *midst)
         if process.returncode == 0:
             break
         assert process.returncode == -signal.SIGKILL, told

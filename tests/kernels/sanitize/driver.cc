@@ -1,0 +1,11 @@
+// Calls every kernel over the tests' shapes, for the sanitizers to watch: see ../sanitize.py.
+// A new kind of kernel is one more file of this folder, declared in check.h and called here.
+#include "check.h"
+
+int main() {
+  check::Pool pool(4);
+  CheckDenseConv(pool);
+  CheckSparseDense(pool);
+  if (check::failures == 0) std::puts("all kernels agree with naive loops");
+  return check::failures != 0;
+}
