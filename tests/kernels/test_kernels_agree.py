@@ -1,7 +1,5 @@
 """Two hundred steps by two kernels, from one state, differ as two orders of summation do."""
 
-import functools
-
 import flax.linen as nn
 import numpy as np
 import pytest
@@ -20,7 +18,7 @@ FIELDS = {
     "pruning.criterion": "random",
     "pruning.fraction": 0.8,
     "train.steps": str(STEPS),
-    "train.learning_rate": 1.2e-3,
+    "model.hidden": (300, 100),
     "eval.every": str(STEPS),
 }
 
@@ -37,15 +35,22 @@ class Normalized(Network):
         return self.output(x)
 
 
-NETWORKS = {
-    "lenet": {"model.hidden": (300, 100)},
-    "batch norm": {"model.name": "normalized"},
+# SGD keeps rounding small. Adam divides gradients by their own size, so that those which are hardly
+# more than rounding move weights as far as any: its weights differ by up to 15% of the largest
+# (measured), its loss by 4e-5.
+SGD = {"train.optimizer": "sgd", "train.learning_rate": 0.1}
+ADAM = {"train.optimizer": "adam", "train.learning_rate": 1.2e-3}
+# Fields, and bounds: of weights' differences by the largest weight of a leaf, and of the loss's.
+CASES = {
+    "lenet, sgd": (SGD, 1e-5, 1e-6),
+    "lenet, adam": (ADAM, None, 3e-4),
+    "batch norm, sgd": (SGD | {"model.name": "normalized"}, 1e-5, 1e-6),
 }
 
 
-def level_1(path, network, kernel):
-    """(its row, its arrays by name) of a run of `network` by `kernel`."""
-    train(path, tiny_spec(**FIELDS, **NETWORKS[network], **{"train.kernel": kernel}))
+def level_1(path, case, kernel):
+    """(its row, its arrays by name) of level 1 of a run by `kernel`."""
+    train(path, tiny_spec(**FIELDS, **CASES[case][0], **{"train.kernel": kernel}))
     prefix = "replicate_0/level_01/"
     found = {
         name.removeprefix(prefix): np.frombuffer(content, dtype)
@@ -55,26 +60,20 @@ def level_1(path, network, kernel):
     return results(path)[1], found
 
 
-@pytest.fixture(scope="module")
-def by_xla(tmp_path_factory):
-    """The level of a network by XLA, trained once."""
-    return functools.cache(
-        lambda name: level_1(tmp_path_factory.mktemp("xla") / "run", name, "xla")
-    )
-
-
 @pytest.mark.slow
 @pytest.mark.usefixtures("built")
-@pytest.mark.parametrize("network", NETWORKS)
-@pytest.mark.parametrize("kernel", ["auto", "sparse"])
-def test_training_agrees(network, kernel, by_xla, monkeypatch, tmp_path):
+@pytest.mark.parametrize("case", CASES)
+def test_training_agrees(case, monkeypatch, tmp_path):
     monkeypatch.setitem(MODELS, "normalized", Member(Normalized))
-    row, ours = level_1(tmp_path / "ours", network, kernel)
-    reference, theirs = by_xla(network)
-    assert (reference["kernel"], row["kernel"] == "xla") == ("xla", False)
-    for name in theirs:
-        if "mask" in name:
-            np.testing.assert_array_equal(ours[name], theirs[name])
+    row, ours = level_1(tmp_path / "ours", case, "sparse")
+    reference, theirs = level_1(tmp_path / "theirs", case, "xla")
+    assert (reference["kernel"], row["kernel"]) == ("xla", "sparse")
+    _, weights, of_loss = CASES[case]
+    for name, wanted in theirs.items():
+        if wanted.dtype == bool:
+            np.testing.assert_array_equal(ours[name], wanted)
+        elif weights and wanted.dtype == np.float32:
+            allowed = weights * np.max(np.abs(wanted), initial=0)
+            np.testing.assert_allclose(ours[name], wanted, rtol=0, atol=allowed, err_msg=name)
     loss, other = float(row["final_train_loss"]), float(reference["final_train_loss"])
-    # Measured: 4e-5 for LeNet, 2e-6 with batch norm.
-    assert loss == pytest.approx(other, rel=3e-4)
+    assert loss == pytest.approx(other, rel=of_loss)
