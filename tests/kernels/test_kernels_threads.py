@@ -11,20 +11,23 @@ ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = Path(__file__).with_name("print_bits.py")
 
 
-def bits(folder, threads=None, cores=None):
-    """The hash of a process with so many of XLA's threads, or only these cores."""
+def bits(folder, cores, threads=None):
+    """The hash of a process on these cores, with so many of XLA's threads."""
     environment = dict(os.environ, PYTHONPATH=str(ROOT))
     if threads:
         environment["NPROC"] = str(threads)
-    set_cores = (lambda: os.sched_setaffinity(0, cores)) if cores else None
-    done = subprocess.run(
-        [sys.executable, str(PROGRAM), str(folder)],
-        env=environment,
-        preexec_fn=set_cores,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)  # of this thread, and of what it starts
+    try:
+        done = subprocess.run(
+            [sys.executable, str(PROGRAM), str(folder)],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+    finally:
+        os.sched_setaffinity(0, before)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -34,7 +37,7 @@ def bits(folder, threads=None, cores=None):
 @pytest.mark.usefixtures("built")
 def test_bits_do_not_depend_on_the_number_of_threads(folder):
     cores = os.sched_getaffinity(0)
-    alone = bits(folder, cores={min(cores)})
+    alone = bits(folder, {min(cores)})
     assert len(alone.strip()) == 64
-    assert bits(folder, cores=cores) == alone
-    assert bits(folder, threads=5) == alone
+    assert bits(folder, cores) == alone
+    assert bits(folder, cores, threads=5) == alone
