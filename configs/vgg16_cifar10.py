@@ -8,6 +8,8 @@ Hypothesis") and the student report this project started from use this depth.
 
 At full width a step takes seconds on 2 CPU cores, so the laptop's network has an eighth of the
 channels, and the test split 2,000 images.
+Cost: 13 minutes at laptop scale on 2 CPU cores, by the run's own estimate under way.
+Expected at paper scale: dense about 93% with `high` and without tickets from initialization.
 """
 
 from configs.vgg19_cifar10 import get_config as vgg19
