@@ -1,6 +1,7 @@
 """Experiments whose runs are packed: the same science, the same safety, the same bits."""
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from tiny import StopAt, arrays, assert_same_run, experiment, results, tiny_spec
 from lth_jax.errors import Interrupted, SpecError
 from lth_jax.experiment import kernels_of
 from lth_jax.kernels import build, choice
+from lth_jax.kernels.layers import Layer
 from lth_jax.results import RunId
 
 pytestmark = pytest.mark.usefixtures("built")
@@ -127,7 +129,17 @@ def test_without_a_compiler_auto_goes_on_and_sparse_refuses(monkeypatch):
     assert kernels_of(tiny_spec(train__kernel="xla"), built.model, shape) == choice.XLA
 
 
-def test_auto_packs_a_convolution_only_where_that_pays():
-    assert choice.pays("conv", 36_864, 3_686)
-    assert not choice.pays("conv", 36_864, 18_000)
-    assert not choice.pays("conv", 2_304, 23)
+@pytest.mark.parametrize(
+    ("shape", "kept", "paid"),
+    [
+        ((3, 3, 64, 64), 0.4, True),
+        ((3, 3, 64, 64), 0.5, False),
+        ((3, 3, 16, 16), 0.2, True),
+        ((3, 3, 16, 16), 0.4, False),
+        ((1, 1, 512, 128), 0.3, True),
+        ((1, 1, 32, 64), 0.05, False),  # two channels are dealt for every 43 weights
+        ((3, 3, 3, 64), 0.05, False),
+    ],
+)
+def test_auto_packs_a_convolution_where_that_was_measured_to_pay(shape, kept, paid):
+    assert choice.pays(Layer("conv", shape), round(kept * math.prod(shape))) == paid
