@@ -58,8 +58,7 @@ class Kernels:
         chosen = {
             name: kept[name]
             for name, layer in self.layers.items()
-            if (self.choice == "sparse" or pays(layer, kept[name]))
-            and packable(name)
+            if (self.choice == "sparse" or pays(layer, kept[name])) and packable(name)
         }
         return layout_of(chosen, sizes, max(sizes.values()))
 
@@ -73,7 +72,7 @@ class Kernels:
 XLA = Kernels()
 # A dense layer pays at or below this density; a smaller one takes no time worth saving.
 DENSE_DENSITY, LEAST_WEIGHTS = 0.5, 10_000
-# A weight of a packed convolution takes as long as some two of a dense one, and dealing a channel to
+# A weight of a packed convolution takes as long as two of a dense one, and dealing a channel to
 # planes and back as long as 12 weights do. Both fitted to forward and gradients of 30 shapes, from
 # LeNet-5's to VGG's, at densities of 5 to 60%, against native dense convolutions on one core.
 CONV_DENSITY, WEIGHTS_PER_CHANNEL = 0.45, 12
@@ -110,11 +109,7 @@ def choose(
     layers, convolutions = find_layers(apply, variables, x)
     if not layers and not convolutions:
         return Kernels(note="every layer stays with XLA: none is a float32 Dense or Conv of Linen")
-    layers = {
-        name: layer
-        for name, layer in layers.items()
-        if wanted == "sparse" or pays(layer, 0)
-    }
+    layers = {name: layer for name, layer in layers.items() if wanted == "sparse" or pays(layer, 0)}
     try:
         if convolutions:
             load("dense_conv", folder)
