@@ -2,6 +2,7 @@
 #include "dense_conv.h"
 
 #include "bindings.h"
+#include "dense_conv_gradient.h"
 
 namespace lth {
 namespace {

@@ -1,94 +1,23 @@
 // Dense convolutions of NHWC images by HWIO kernels, with any stride and any border of zeros.
 //
 // Images are copied once into a border of zeros (not at all where there is none), so that no loop
-// asks where the image ends. Everything else is one of two register tiles:
+// asks where the image ends. Everything else is a register tile:
 //
 //   Pixels        out[P pixels, V·lanes channels]     P = 6 or 8, V = 1, 2 or 4
 //                 For each value under the window: V loads of weights, which stream by, P values of
 //                 the image, each broadcast, and P·V multiply-adds. (P + V) / (P·V) loads for each
 //                 multiply-add, 10/24 at best: bound by arithmetic, as long as weights come from L2.
 //                 It computes outputs, and, with mirrored kernels, the gradients of inputs.
-//   KernelTile    gradient[M values under the window, V·lanes channels]    M ≤ 12
-//                 For each pixel: V loads of the output's gradient, M values of the image, each
-//                 broadcast, and M·V multiply-adds.
 //
-// A window's row, `width × channels` values, lies contiguously in NHWC: it is one loop.
+// A window's row, `width × channels` values, lies contiguously in NHWC: it is one loop. The kernel's
+// gradient has a tile of its own, in dense_conv_gradient.h.
 #pragma once
 
-#include <algorithm>
-#include <cstdint>
-#include <vector>
+#include <utility>
 
-#include "parallel.h"
-#include "vectors.h"
+#include "bordered.h"
 
 namespace lth {
-
-// A convolution. `pad` is the border above and on the left; what lies below follows from `out`.
-struct Conv {
-  int images, height, width, channels;
-  int kernel_height, kernel_width, features;
-  int stride_height, stride_width, pad_height, pad_width;
-  int out_height, out_width;
-};
-
-// An image [height, width, channels] in a border of zeros: where it begins, and one row's floats.
-struct Bordered {
-  const float* data;
-  ptrdiff_t pitch;
-};
-
-// The `rows × columns` pixels from (-top, -left) on of an image, zeros outside of it.
-template <int kSlot>
-Bordered WithBorder(const float* image, int height, int width, int channels, int top, int left,
-                    int rows, int columns, size_t offset = 0, size_t whole = 0) {
-  if (top == 0 && left == 0 && rows <= height && columns <= width) {
-    return {image, static_cast<ptrdiff_t>(width) * channels};
-  }
-  const size_t pitch = static_cast<size_t>(columns) * channels;
-  float* room = Scratch<kSlot>(std::max(whole, offset + pitch * rows)) + offset;
-  const int from = std::max(0, -left), until = std::min(width, columns - left);
-  for (int row = 0; row < rows; ++row) {
-    float* to = room + row * pitch;
-    const int source = row - top;
-    if (source < 0 || source >= height || until <= from) {
-      std::fill(to, to + pitch, 0.0f);
-      continue;
-    }
-    float* begin = to + static_cast<size_t>(from + left) * channels;
-    float* end = begin + static_cast<size_t>(until - from) * channels;
-    std::fill(to, begin, 0.0f);
-    std::memcpy(begin, image + (static_cast<size_t>(source) * width + from) * channels,
-                (end - begin) * sizeof(float));
-    std::fill(end, to + pitch, 0.0f);
-  }
-  return {room, static_cast<ptrdiff_t>(pitch)};
-}
-
-// Channels are cut into blocks of 4, 2 or 1 vectors, the last one filled up.
-struct Block {
-  int begin, vectors;
-};
-
-inline std::vector<Block> Blocks(int channels, int most) {
-  std::vector<Block> blocks;
-  for (int begin = 0; begin < channels;) {
-    const int left = RoundUp(channels - begin, kLanes) / kLanes;
-    int vectors = 1;
-    while (vectors * 2 <= most && vectors < left) vectors *= 2;
-    blocks.push_back({begin, vectors});
-    begin += vectors * kLanes;
-  }
-  return blocks;
-}
-
-#if defined(__AVX512F__)
-constexpr int kMostVectors = 4;
-constexpr int PixelsOf(int vectors) { return vectors == 4 ? 6 : 8; }
-#else
-constexpr int kMostVectors = 2;
-constexpr int PixelsOf(int) { return 6; }
-#endif
 
 // One tile of outputs: see above. `rows` rows of `run` values under the window; `pixels` are where
 // windows begin, `outs` where outputs go, of which `channels` are left.
@@ -219,7 +148,7 @@ void Forward(Pool& pool, const Conv& conv, const float* images, const float* ker
   const size_t out_size = static_cast<size_t>(conv.out_height) * conv.out_width * conv.features;
   ForEach(pool, conv.images, [&](int n) {
     const Bordered image =
-        WithBorder<0>(images + n * in_size, conv.height, conv.width, conv.channels,
+        WithBorder<0>(images + n * in_size, 1, conv.height, conv.width, conv.channels,
                       conv.pad_height, conv.pad_width, rows, columns);
     Apply(phases, blocks, image, out + n * out_size, conv.features);
   });
@@ -277,117 +206,10 @@ void InputGradient(Pool& pool, const Conv& conv, const float* kernel, const floa
   const size_t in_size = static_cast<size_t>(conv.height) * conv.width * conv.channels;
   const size_t out_size = static_cast<size_t>(conv.out_height) * conv.out_width * conv.features;
   ForEach(pool, conv.images, [&](int n) {
-    const Bordered image = WithBorder<0>(gradient + n * out_size, conv.out_height, conv.out_width,
-                                         conv.features, top, left, rows, columns);
+    const Bordered image = WithBorder<0>(gradient + n * out_size, 1, conv.out_height,
+                                         conv.out_width, conv.features, top, left, rows, columns);
     Apply(phases, blocks, image, out + n * in_size, conv.channels);
   });
-}
-
-// One tile of a kernel's gradient, added to `to` [kValues][kVectors·lanes]: see above. Images lie
-// `image_size` and `gradient_size` floats apart; `rows` and `columns` count output pixels.
-template <int kValues, int kVectors>
-void KernelTile(const float* image, ptrdiff_t image_pitch, ptrdiff_t image_step,
-                const float* gradient, ptrdiff_t gradient_pitch, ptrdiff_t gradient_step, int rows,
-                int columns, float* to) {
-  Vector sums[kValues][kVectors];
-  for (int m = 0; m < kValues; ++m)
-    for (int v = 0; v < kVectors; ++v)
-      sums[m][v] = Load<Vector>(to + (m * kVectors + v) * kLanes);
-  for (int row = 0; row < rows; ++row) {
-    const float* x = image + row * image_pitch;
-    const float* g = gradient + row * gradient_pitch;
-    for (int column = 0; column < columns; ++column, x += image_step, g += gradient_step) {
-      Vector d[kVectors];
-      for (int v = 0; v < kVectors; ++v) d[v] = Load<Vector>(g + v * kLanes);
-      for (int m = 0; m < kValues; ++m)
-        for (int v = 0; v < kVectors; ++v) sums[m][v] += d[v] * x[m];
-    }
-  }
-  for (int m = 0; m < kValues; ++m)
-    for (int v = 0; v < kVectors; ++v) Store(to + (m * kVectors + v) * kLanes, sums[m][v]);
-}
-
-using KernelTileFunction = void (*)(const float*, ptrdiff_t, ptrdiff_t, const float*, ptrdiff_t,
-                                    ptrdiff_t, int, int, float*);
-
-constexpr int kMostValues = kMostVectors == 4 ? 12 : 6;
-
-template <int kVectors, int kValues = kMostValues>
-KernelTileFunction KernelTileOf(int values) {
-  if (values == kValues) return KernelTile<kValues, kVectors>;
-  if constexpr (kValues > 1) return KernelTileOf<kVectors, kValues - 1>(values);
-  return nullptr;
-}
-
-// The gradient of the kernel [kernel_height, kernel_width, channels, features].
-//
-// Images are shared out in a fixed number of parts, whose sums are added in order.
-template <class Pool>
-void KernelGradient(Pool& pool, const Conv& conv, const float* images, const float* gradient,
-                    float* out) {
-  const int run = conv.kernel_width * conv.channels;
-  const int rows = (conv.out_height - 1) * conv.stride_height + conv.kernel_height;
-  const int columns = (conv.out_width - 1) * conv.stride_width + conv.kernel_width;
-  const size_t in_size = static_cast<size_t>(conv.height) * conv.width * conv.channels;
-  const size_t out_size = static_cast<size_t>(conv.out_height) * conv.out_width * conv.features;
-  const auto blocks = Blocks(conv.features, 2);
-  int padded = 0;
-  for (const Block& block : blocks) padded += block.vectors * kLanes;
-  const size_t size = static_cast<size_t>(conv.kernel_height) * run * padded;
-  const int parts = std::min(conv.images, size > (1 << 17) ? 4 : 8);
-  std::vector<float> sums(size * parts);
-  // A slab of rows whose gradient stays in the first-level cache.
-  const int slab = std::max(1, 128 / conv.out_width);
-  ForEach(pool, parts, [&](int part) {
-    const int first = static_cast<int>(static_cast<int64_t>(part) * conv.images / parts);
-    const int last = static_cast<int>(static_cast<int64_t>(part + 1) * conv.images / parts);
-    for (int n = first; n < last; ++n) {
-      const Bordered image =
-          WithBorder<0>(images + n * in_size, conv.height, conv.width, conv.channels,
-                        conv.pad_height, conv.pad_width, rows, columns);
-      const float* given = gradient + n * out_size;
-      if (padded != conv.features) {
-        float* room = Scratch<1>(static_cast<size_t>(conv.out_height) * conv.out_width * padded);
-        for (int p = 0; p < conv.out_height * conv.out_width; ++p) {
-          float* to = std::copy_n(given + static_cast<size_t>(p) * conv.features, conv.features,
-                                  room + static_cast<size_t>(p) * padded);
-          std::fill(to, room + static_cast<size_t>(p + 1) * padded, 0.0f);
-        }
-        given = room;
-      }
-      for (int y = 0; y < conv.out_height; y += slab) {
-        const int some = std::min(slab, conv.out_height - y);
-        float* to = sums.data() + size * part;
-        for (const Block& block : blocks) {
-          const float* g = given + static_cast<size_t>(y) * conv.out_width * padded + block.begin;
-          for (int r = 0; r < conv.kernel_height; ++r) {
-            const float* x = image.data + (y * conv.stride_height + r) * image.pitch;
-            for (int i = 0; i < run; i += kMostValues) {
-              const int values = std::min(kMostValues, run - i);
-              const auto tile = block.vectors == 2 ? KernelTileOf<2>(values) : KernelTileOf<1>(values);
-              tile(x + i, image.pitch * conv.stride_height,
-                   static_cast<ptrdiff_t>(conv.stride_width) * conv.channels, g,
-                   static_cast<ptrdiff_t>(conv.out_width) * padded, padded, some, conv.out_width, to);
-              to += static_cast<size_t>(values) * block.vectors * kLanes;
-            }
-          }
-        }
-      }
-    }
-  });
-  // From [block][row][run][lanes] to [row][run][features].
-  size_t offset = 0;
-  for (const Block& block : blocks) {
-    const int width = block.vectors * kLanes, some = std::min(width, conv.features - block.begin);
-    for (int64_t i = 0; i < static_cast<int64_t>(conv.kernel_height) * run; ++i, offset += width) {
-      float* to = out + i * conv.features + block.begin;
-      for (int k = 0; k < some; ++k) {
-        float sum = 0.0f;
-        for (int part = 0; part < parts; ++part) sum += sums[size * part + offset + k];
-        to[k] = sum;
-      }
-    }
-  }
 }
 
 }  // namespace lth

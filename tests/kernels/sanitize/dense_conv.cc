@@ -1,5 +1,6 @@
 // Dense convolutions, their shapes from test_kernels_convolution.py.
 #include "dense_conv.h"
+#include "dense_conv_gradient.h"
 
 #include "check.h"
 
