@@ -16,7 +16,6 @@ import argparse
 import importlib.util
 import os
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,11 +26,13 @@ import jax
 import numpy as np
 from ours import Ours, SideBySide
 from problem import Problem, make_problem
-from steps import SETTLE_SECONDS, cpu_seconds, load, spread, versions
+from steps import compete, load, spread, versions
 
 NETS = ("conv2", "conv4", "conv6", "resnet20")
 # How many times PyTorch's time ours should take at most, on Python 3.12.
 TARGETS = {"conv2": 1.25, "conv4": 1.25, "conv6": 1.25, "resnet20": 2.2}
+# Steps before all rounds, whose losses are compared.
+FIRST_STEPS = 4
 # Without crops and flips; few validation images: an evaluation follows every turn, untimed.
 OVERRIDES = ("data.crop=0", "data.flip=False", "data.validation_size=100", "eval.batch_size=100")
 
@@ -79,17 +80,6 @@ def make_contenders(problem: Problem, groups: Sequence[int]) -> dict[str, Any]:
     return contenders
 
 
-def play_round(contenders: dict[str, Any], steps: int, warmup: int) -> dict[str, float]:
-    """Milliseconds per step and run of everyone, one after another."""
-    times = {}
-    for name, contender in contenders.items():
-        time.sleep(SETTLE_SECONDS)
-        if warmup:
-            contender.train(warmup)
-        times[name] = contender.train(steps)[0] / steps * 1e3
-    return times
-
-
 def report(net: str, rounds: Sequence[dict[str, float]]) -> list[str]:
     """A line for each contender; ours with the ratio to the better of PyTorch's."""
     lines = []
@@ -115,21 +105,16 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, list[dict[str, flo
             print(f"{len(problem.splits.train.labels)} images: {problem.source}\n")
             print(f"{'net':<10}{'':<38}{'ms a step':>8}  {'min–max':<14}{'ratio':>8}")
         contenders = make_contenders(problem, options.groups)
-        losses = {name: contender.train(4)[1] for name, contender in contenders.items()}
-        before, start = cpu_seconds(), time.perf_counter()
-        found[net] = [
-            play_round(contenders, options.steps, options.warmup) for _ in range(options.rounds)
-        ]
-        seconds, after = time.perf_counter() - start, cpu_seconds()
-        others = (after[1] - before[1] - (after[0] - before[0])) / seconds
-        print("\n".join(report(net, found[net])))
-        print(
-            f"{'':<10}batch {problem.spec.train.batch_size}, {problem.spec.train.optimizer}; mean "
-            "training loss of the first 4 steps, on equal batches: "
-            + ", ".join(f"{loss:.4f}" for loss in losses.values())
-            + f"; other processes kept {others:.1f} cores busy\n",
-            flush=True,
+        found[net], closing = compete(
+            contenders,
+            rounds=options.rounds,
+            steps=options.steps,
+            warmup=options.warmup,
+            first=FIRST_STEPS,
         )
+        print("\n".join(report(net, found[net])))
+        train = problem.spec.train
+        print(f"{'':<10}batch {train.batch_size}, {train.optimizer}; {closing}\n", flush=True)
     return found
 
 
