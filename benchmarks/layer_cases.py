@@ -33,11 +33,13 @@ class Case:
       layer: its kind, and its kernel's shape and strides.
       x: the shape of its input, [n, in] or [n, height, width, channels].
       padding: a convolution's zeros on each side of an image.
+      first: whether it is a network's first, whose input's gradient training has no use for.
     """
 
     layer: Layer
     x: tuple[int, ...]
     padding: int = 0
+    first: bool = False
 
     def __str__(self) -> str:
         rows, *_, inputs, outputs = *self.layer.shape[:1], *self.layer.shape[-2:]
@@ -64,17 +66,19 @@ class Operands:
 
     Attributes:
       case: the layer.
+      inward: whether the gradient of its input is wanted.
       mask, kernel: bool and float32, of the kernel's shape, pruned weights at zero.
       x: the input; given: the gradient of the output.
     """
 
-    def __init__(self, case: Case, density: float):
+    def __init__(self, case: Case, density: float, whole: bool = True):
         random = np.random.default_rng(0)
 
         def normal(shape: Sequence[int]) -> np.ndarray:
             return random.standard_normal(shape, np.float32)
 
         self.case, shape = case, case.layer.shape
+        self.inward = whole or not case.first
         size = math.prod(shape)
         mask = np.arange(size) < max(1, round(density * size))
         random.shuffle(mask)
@@ -105,7 +109,7 @@ def layers_of(net: str) -> list[Case]:
 
     x = jax.ShapeDtypeStruct((spec.train.batch_size, *facts.shape), jnp.float32)
     jax.eval_shape(traced, jax.random.key(0), x)
-    return found
+    return [dataclasses.replace(found[0], first=True), *found[1:]]
 
 
 def _case(module: Any, x: jax.Array) -> Case:

@@ -25,11 +25,12 @@ class Theirs:
     given: torch.Tensor
     share = 1.0  # of the examples it is given, those that count
 
-    def _step(self) -> torch.Tensor:
-        self.module.W_val.grad = self.x.grad = None
+    def _step(self) -> list[torch.Tensor]:
+        """(output, gradient of the values, gradient of the input), the last if it is wanted."""
         y = self.module(self.x)
-        y.backward(self.given)
-        return y
+        wanted = [tensor for tensor in (self.module.W_val, self.x) if tensor.requires_grad]
+        # Not `backward`: that would copy the input's gradient, which no layer keeps, into `grad`.
+        return [y.detach(), *torch.autograd.grad(y, wanted, self.given)]
 
     def train(self, steps: int) -> tuple[float]:
         """Seconds of that many repetitions."""
@@ -44,14 +45,15 @@ class Linear(Theirs):
 
     def __init__(self, operands: Operands):
         self.module = SparseLinear(torch.tensor(operands.kernel.T.copy()))
-        self.x = torch.tensor(operands.x).requires_grad_()
+        self.x = torch.tensor(operands.x).requires_grad_(operands.inward)
         self.given = torch.tensor(operands.given)
 
     def results(self) -> list[np.ndarray]:
-        """(output, gradient of the kernel, gradient of the input), as ours are laid out."""
-        y, module = self._step(), self.module
-        gradient = from_csr_2d(module.W_val.grad, module.W_idx, (module.N, module.M))
-        return [y.detach().numpy(), gradient.numpy().T, self.x.grad.numpy()]
+        """What `_step` gives, as ours is laid out."""
+        y, gradient, *dx = self._step()
+        shape = self.module.N, self.module.M
+        kernel = from_csr_2d(gradient, self.module.W_idx, shape).numpy().T
+        return [y.numpy(), kernel, *(part.numpy() for part in dx)]
 
 
 class Convolution(Theirs):
@@ -86,18 +88,16 @@ class Convolution(Theirs):
                 return torch.tensor(array.transpose(0, 3, 1, 2).copy())
             return torch.tensor(array.transpose(3, 1, 2, 0).copy()).permute(3, 0, 1, 2)
 
-        self.x, self.given = laid_out(operands.x).requires_grad_(), laid_out(operands.given)
+        self.x = laid_out(operands.x).requires_grad_(operands.inward)
+        self.given = laid_out(operands.given)
 
     def results(self) -> list[np.ndarray]:
-        """(output, gradient of the kernel, gradient of the input), as ours are laid out."""
-        y, module = self._step(), self.module
-        shape = module.OC, module.IC, module.K, module.K
-        gradient = from_sparse_format_conv2d(module.W_val.grad, module.W_idx, shape)
-        y, dx = (
-            tensor.numpy()[: self.examples].transpose(0, 2, 3, 1)
-            for tensor in (y.detach(), self.x.grad)
-        )
-        return [y, gradient.numpy().transpose(2, 3, 1, 0), dx]
+        """What `_step` gives, as ours is laid out."""
+        y, gradient, *dx = self._step()
+        shape = self.module.OC, self.module.IC, self.module.K, self.module.K
+        kernel = from_sparse_format_conv2d(gradient, self.module.W_idx, shape)
+        y, *dx = (part.numpy()[: self.examples].transpose(0, 2, 3, 1) for part in (y, *dx))
+        return [y, kernel.numpy().transpose(2, 3, 1, 0), *dx]
 
 
 def contenders_of(operands: Operands, repacking: bool) -> dict[str, Theirs]:

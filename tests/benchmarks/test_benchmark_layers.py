@@ -1,3 +1,4 @@
+import dataclasses
 import sys
 import types
 
@@ -46,12 +47,16 @@ def test_layers_are_those_of_training(layers):
         "16 → 32, 1×1 by 2, 128 of 32×32",
         "32 → 64, 1×1 by 2, 128 of 16×16",
     }
+    assert [case.first for case in resnet] == [True] + [False] * 21
     assert {case.padding for case in resnet if case.layer.shape[0] == 1} == {0}
 
 
 @pytest.mark.usefixtures("built")
 def test_ours_computes_the_layer(layers, strided):
     operands = layers.Operands(strided, 0.3)
+    first = dataclasses.replace(strided, first=True)
+    assert operands.inward
+    assert not layers.Operands(first, 0.3, whole=False).inward
 
     def convolved(x, kernel):
         numbers = ("NHWC", "HWIO", "NHWC")
@@ -108,7 +113,7 @@ def test_leaves_out_wrong_results(layers, strided, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "sparseprop_layers", theirs)
     monkeypatch.setattr(layers, "missing", lambda: "")
 
-    contenders = layers.make_contenders(strided, 0.3, True)
+    contenders = layers.make_contenders(layers.Operands(strided, 0.3), True)
 
     assert list(contenders) == ["ours", "good"]
     assert "left out, since its results are others: bad" in capsys.readouterr().out
