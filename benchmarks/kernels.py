@@ -13,7 +13,6 @@ ratios are taken within rounds. Nothing here fails for being slow.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import importlib.util
 import os
 import sys
@@ -27,11 +26,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from conv import FIRST_STEPS, NETS, OVERRIDES
-from ours import Ours
+from ours import Ours, kernels_named
 from problem import Problem, make_problem
 from steps import compete, load, spread, versions
 
-from lth_jax.experiment import kernels_of
 from lth_jax.trees import PyTree
 
 KERNELS = ("xla", "auto", "sparse")
@@ -93,15 +91,10 @@ def make_contenders(problem: Problem, mask: PyTree, kernels: Sequence[str]) -> d
     Raises:
       SpecError: there is no compiler for `sparse`.
     """
-    contenders: dict[str, Any] = {}
-    for name in kernels:
-        spec = dataclasses.replace(
-            problem.spec, train=dataclasses.replace(problem.spec.train, kernel=name)
-        )
-        made = kernels_of(spec, problem.model, problem.splits.train.images.shape[1:])
-        if made.note:
-            print(made.note)
-        contenders[f"lth_jax, {name}"] = Ours(problem, kernels=made, masks=[mask])
+    contenders: dict[str, Any] = {
+        f"lth_jax, {name}": Ours(problem, kernels=kernels_named(name, problem), masks=[mask])
+        for name in kernels
+    }
     if importlib.util.find_spec("torch"):
         from pytorch_nets import FORMATS, ConvLoop
 

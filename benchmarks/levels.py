@@ -27,13 +27,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import jax.numpy as jnp
 import numpy as np
-from ours import SideBySide
+from ours import SideBySide, kernels_named
 from problem import Problem, make_problem
 from steps import compete, load, spread, versions
 
 from lth_jax.build import targets_of
-from lth_jax.experiment import kernels_of
-from lth_jax.kernels.choice import Kernels
 from lth_jax.pruning.masks import prunable
 from lth_jax.spec import Spec
 from lth_jax.trees import PyTree, map_named, named_leaves
@@ -171,16 +169,8 @@ class Bench:
         replicates = runs_of(problem.spec)
         self.replicates = (replicates * math.ceil(runs / len(replicates)))[: runs or None]
         self.replicates = self.replicates or replicates
-        self.kernels = {name: self._kernels(name) for name in names}
+        self.kernels = {name: kernels_named(name, problem) for name in names}
         self.twins: dict[str, SideBySide] = {}
-
-    def _kernels(self, name: str) -> Kernels:
-        spec = self.problem.spec
-        spec = dataclasses.replace(spec, train=dataclasses.replace(spec.train, kernel=name))
-        made = kernels_of(spec, self.problem.model, self.problem.splits.train.images.shape[1:])
-        if made.note:
-            print(made.note)
-        return made
 
     def contenders(self, level: int) -> dict[str, SideBySide]:
         """Everyone at a level, by the kernel's name."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from problem import Problem
 
+from lth_jax.experiment import kernels_of
 from lth_jax.kernels.choice import XLA, Kernels
 from lth_jax.kernels.packing import Packing
 from lth_jax.pruning.masks import apply_mask, ones_mask
@@ -27,6 +29,20 @@ from lth_jax.states import (
 )
 from lth_jax.training import Program
 from lth_jax.trees import PyTree
+
+
+def kernels_named(name: str, problem: Problem) -> Kernels:
+    """What computes the problem's network under a `train.kernel`; says so where it is not as asked.
+
+    Raises:
+      SpecError: there is no compiler for `sparse`.
+    """
+    train = dataclasses.replace(problem.spec.train, kernel=name)
+    spec = dataclasses.replace(problem.spec, train=train)
+    made = kernels_of(spec, problem.model, problem.splits.train.images.shape[1:])
+    if made.note:
+        print(made.note)
+    return made
 
 
 class Ours:
