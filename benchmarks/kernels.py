@@ -13,11 +13,9 @@ ratios are taken within rounds. Nothing here fails for being slow.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import importlib.util
 import os
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,12 +25,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import jax
 import jax.numpy as jnp
 import numpy as np
-from conv import NETS, OVERRIDES, play_round
-from ours import Ours
+from conv import FIRST_STEPS, NETS, OVERRIDES
+from ours import Ours, kernels_named
 from problem import Problem, make_problem
-from steps import cpu_seconds, load, spread, versions
+from steps import compete, load, spread, versions
 
-from lth_jax.experiment import kernels_of
 from lth_jax.trees import PyTree
 
 KERNELS = ("xla", "auto", "sparse")
@@ -55,8 +52,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--densities", default="0.1,0.05", help="of convolutions, by commas")
     parser.add_argument("--kernels", default=",".join(KERNELS), help="any of these, by commas")
     parser.add_argument("--rounds", type=int, default=5, help="how often each has its turn")
-    parser.add_argument("--steps", type=int, default=8, help="training steps in a turn")
-    parser.add_argument("--warmup", type=int, default=2, help="untimed steps before a turn")
+    # A call of few steps is mostly first touches of memory; real training calls for hundreds.
+    parser.add_argument("--steps", type=int, default=20, help="training steps in a turn")
+    parser.add_argument("--warmup", type=int, default=5, help="untimed steps before a turn")
     parser.add_argument("--data", choices=("auto", "real", "synthetic"), default="auto")
     parser.add_argument("--data-dir", default="", help="prepared datasets; else $TFDS_DATA_DIR")
     options = parser.parse_args(arguments)
@@ -93,15 +91,10 @@ def make_contenders(problem: Problem, mask: PyTree, kernels: Sequence[str]) -> d
     Raises:
       SpecError: there is no compiler for `sparse`.
     """
-    contenders: dict[str, Any] = {}
-    for name in kernels:
-        spec = dataclasses.replace(
-            problem.spec, train=dataclasses.replace(problem.spec.train, kernel=name)
-        )
-        made = kernels_of(spec, problem.model, problem.splits.train.images.shape[1:])
-        if made.note:
-            print(made.note)
-        contenders[f"lth_jax, {name}"] = Ours(problem, kernels=made, mask=mask)
+    contenders: dict[str, Any] = {
+        f"lth_jax, {name}": Ours(problem, kernels=kernels_named(name, problem), masks=[mask])
+        for name in kernels
+    }
     if importlib.util.find_spec("torch"):
         from pytorch_nets import FORMATS, ConvLoop
 
@@ -129,18 +122,16 @@ def report(net: str, density: float, rounds: Sequence[dict[str, float]]) -> list
 def measure(options: argparse.Namespace, net: str, problem: Problem, density: float) -> list[Any]:
     """All rounds of one net and density, printed."""
     contenders = make_contenders(problem, random_mask(problem, density), options.kernels)
-    losses = {name: contender.train(4)[1] for name, contender in contenders.items()}
-    before, start = cpu_seconds(), time.perf_counter()
-    rounds = [play_round(contenders, options.steps, options.warmup) for _ in range(options.rounds)]
-    seconds, after = time.perf_counter() - start, cpu_seconds()
-    others = (after[1] - before[1] - (after[0] - before[0])) / seconds
-    print("\n".join(report(net, density, rounds)))
-    ours = [f"{loss:.4f}" for name, loss in losses.items() if "lth_jax" in name]
-    print(
-        f"{'':<18}batch {problem.spec.train.batch_size}; mean training loss of the first 4 steps: "
-        f"{', '.join(ours)}; other processes kept {others:.1f} cores busy\n",
-        flush=True,
+    rounds, closing = compete(
+        contenders,
+        rounds=options.rounds,
+        steps=options.steps,
+        warmup=options.warmup,
+        first=FIRST_STEPS,
     )
+    print("\n".join(report(net, density, rounds)))
+    closing += "; PyTorch's, if any, are the last, of dense networks"
+    print(f"{'':<18}batch {problem.spec.train.batch_size}; {closing}\n", flush=True)
     return rounds
 
 

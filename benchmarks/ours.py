@@ -2,19 +2,47 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
+from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from problem import Problem
 
+from lth_jax.experiment import kernels_of
 from lth_jax.kernels.choice import XLA, Kernels
 from lth_jax.kernels.packing import Packing
 from lth_jax.pruning.masks import apply_mask, ones_mask
-from lth_jax.states import Examples, Inputs, TrainState, in_batches, new_run, pack_run, stack_runs
+from lth_jax.states import (
+    Examples,
+    Inputs,
+    Run,
+    TrainState,
+    in_batches,
+    new_run,
+    pack_run,
+    stack_runs,
+)
 from lth_jax.training import Program
 from lth_jax.trees import PyTree
+
+
+def kernels_named(name: str, problem: Problem) -> Kernels:
+    """What computes the problem's network under a `train.kernel`; says so where it is not as asked.
+
+    Raises:
+      SpecError: there is no compiler for `sparse`.
+    """
+    train = dataclasses.replace(problem.spec.train, kernel=name)
+    spec = dataclasses.replace(problem.spec, train=train)
+    made = kernels_of(spec, problem.model, problem.splits.train.images.shape[1:])
+    if made.note:
+        print(made.note)
+    return made
 
 
 class Ours:
@@ -26,7 +54,10 @@ class Ours:
       problem: the data and the starting point.
       runs: how many are `vmap`ped in one program.
       kernels: what computes the network.
-      mask: of all runs; None for all True, which costs XLA what any other mask costs.
+      masks: of each run, with as many weights in each layer; empty for all True, which costs XLA
+        what any other mask costs.
+      replicates: of each run, which decide its batches; empty for replicate 0.
+      twin: one of the same problem, number of runs and kernels, whose program and data it shares.
     """
 
     def __init__(
@@ -34,47 +65,80 @@ class Ours:
         problem: Problem,
         runs: int = 1,
         kernels: Kernels = XLA,
-        mask: PyTree | None = None,
+        masks: Sequence[PyTree] = (),
+        replicates: Sequence[int] = (),
+        twin: Ours | None = None,
     ):
         spec, splits = problem.spec, problem.splits
-        self.program = Program(
+        self.problem, self.kernels, self.runs = problem, kernels, runs
+        if twin:
+            self.program = twin.program
+            self.examples, self.validation = twin.examples, twin.validation
+        else:
+            self.program = self._program()
+            train = splits.train
+            self.examples = Examples(jnp.asarray(train.images), jnp.asarray(train.labels))
+            self.validation = in_batches(*splits.validation, spec.eval.batch_size)
+        level = 1 if masks else 0
+        masks = masks or [ones_mask(problem.params)] * runs
+        pairs = [
+            self._run(level, mask, replicate)
+            for mask, replicate in zip(masks, replicates or [0] * runs, strict=True)
+        ]
+        self.run, self.inputs = (stack_runs(list(part)) for part in zip(*pairs, strict=True))
+        self.every, self.step, self.evaluated = int(spec.eval.every), 0, 0
+        self.loss = float("nan")  # mean training loss between the last two evaluations
+
+    def _program(self) -> Program:
+        problem, train = self.problem, self.problem.spec.train
+        return Program(
             problem.model,
             problem.optimizer,
-            batch_size=spec.train.batch_size,
+            batch_size=train.batch_size,
             pixels=problem.pixels,
-            label_smoothing=spec.train.label_smoothing,
-            group_size=runs,
-            kernels=kernels,
+            label_smoothing=train.label_smoothing,
+            group_size=self.runs,
+            kernels=self.kernels,
         )
+
+    def _run(self, level: int, mask: PyTree, replicate: int) -> tuple[Run, Inputs]:
+        """One run at its start, packed as the kernels have it."""
+        problem = self.problem
         params, model_state = jax.tree.map(jnp.asarray, (problem.params, problem.model_state))
-        level, mask = (0, ones_mask(params)) if mask is None else (1, mask)
         params = apply_mask(params, mask)
-        packing = Packing(kernels.layout(level, mask, lambda _: True), kernels.layers, mask)
+        layout = self.kernels.layout(level, mask, lambda _: True)
+        packing = Packing(layout, self.kernels.layers, mask)
         state = TrainState(params, model_state, problem.optimizer.init(params))
-        self.examples = Examples(jnp.asarray(splits.train.images), jnp.asarray(splits.train.labels))
-        self.validation = in_batches(*splits.validation, spec.eval.batch_size)
-        run = pack_run(new_run(state, len(splits.train.labels)), packing, problem.optimizer)
-        self.run = stack_runs([run] * runs)
-        self.inputs = stack_runs([Inputs(packing.mask(mask), problem.key)] * runs)
-        self.runs = runs
-        self.every, self.step, self.evaluated = int(spec.eval.every), 0, 0
-        self.evaluating = 0.0  # seconds, in the last call of `train`
+        run = new_run(state, len(problem.splits.train.labels))
+        inputs = Inputs(packing.mask(mask), problem.run_key(replicate))
+        return pack_run(run, packing, problem.optimizer), inputs
+
+    def compile(self) -> None:
+        """Compiles what is not compiled yet, by no steps at all."""
+        self.run = self.program.train(self.run, self.inputs, self.examples, self.step, self.step)
+        self.evaluate()
 
     def train(self, steps: int) -> tuple[float, float]:
         """(seconds, mean loss of the last chunk) of that many steps; evaluations untimed."""
-        seconds, loss, stop = 0.0, 0.0, self.step + steps
-        self.evaluating = 0.0
+        seconds, stop = 0.0, self.step + steps
         while self.step < stop:
-            end = min((self.step // self.every + 1) * self.every, stop)
-            start = time.perf_counter()
-            self.run = jax.block_until_ready(
-                self.program.train(self.run, self.inputs, self.examples, self.step, end)
-            )
-            seconds += time.perf_counter() - start
-            self.step = end
-            evaluation, loss = self.evaluate()
-            self.evaluating += evaluation
-        return seconds / self.runs, loss
+            seconds += self.leg(stop)
+        return seconds / self.runs, self.loss
+
+    def leg(self, stop: int) -> float:
+        """Seconds of training to the next evaluation, at most to `stop`, of all runs together.
+
+        The evaluation that follows is untimed.
+        """
+        end = min((self.step // self.every + 1) * self.every, stop)
+        start = time.perf_counter()
+        self.run = jax.block_until_ready(
+            self.program.train(self.run, self.inputs, self.examples, self.step, end)
+        )
+        seconds = time.perf_counter() - start
+        self.step = end
+        self.evaluate()
+        return seconds
 
     def evaluate(self) -> tuple[float, float]:
         """(seconds of an evaluation, mean training loss since the one before)."""
@@ -83,30 +147,76 @@ class Ours:
             self.program.evaluate(self.run, self.validation, self.step, updates)
         )
         del result
-        self.evaluated = self.step
-        return time.perf_counter() - start, float(loss[0])
+        self.evaluated, self.loss = self.step, float(loss[0])
+        return time.perf_counter() - start, self.loss
 
 
 class SideBySide:
-    """Several runs in the air at once, one for each core, as a level's runs are in `levels.py`.
+    """Several runs, one for each core in the air at once, as `levels.py` trains those of a level.
 
     Times are per run: those of all together, divided by their number.
+
+    Args:
+      problem: the data and the starting point.
+      runs: their number.
+      workers: groups in the air at once; 0 for as many as runs.
+      group: runs that are `vmap`ped in one program; the last group is filled up with idle ones.
+      kernels: what computes the network.
+      masks, replicates: of each run, as in `Ours`.
+      twin: one of the same problem, size of groups and kernels, whose program and data it shares.
     """
 
-    def __init__(self, problem: Problem, runs: int):
-        self.runs = [Ours(problem) for _ in range(runs)]
-        self.pool = ThreadPoolExecutor(runs)
+    def __init__(
+        self,
+        problem: Problem,
+        runs: int,
+        *,
+        workers: int = 0,
+        group: int = 1,
+        kernels: Kernels = XLA,
+        masks: Sequence[PyTree] = (),
+        replicates: Sequence[int] = (),
+        twin: SideBySide | None = None,
+    ):
+        self.runs, self.groups = runs, []
+        first = twin.groups[0] if twin else None
+        replicates = replicates or [0] * runs
+        for start in range(0, runs, group):
+            members = slice(start, start + group)
+            mine = _filled(masks[members], group), _filled(replicates[members], group)
+            self.groups.append(Ours(problem, group, kernels, *mine, first))
+            first = first or self.groups[0]
+        self.workers = min(workers or runs, len(self.groups))
+        self.pool = ThreadPoolExecutor(self.workers)
+        for ours in self.groups:  # before two of them compile the same at once
+            ours.compile()
 
     def train(self, steps: int) -> tuple[float, float]:
         """(seconds per run, mean loss of the first run's last chunk); evaluations untimed."""
-        start = time.perf_counter()
-        done = list(self.pool.map(lambda run: run.train(steps), self.runs))
-        evaluating = sum(run.evaluating for run in self.runs) / len(self.runs)
-        seconds = time.perf_counter() - start - evaluating
-        return seconds / len(self.runs), done[0][1]
+        waiting = deque((ours, ours.step + steps) for ours in self.groups)
+        seconds = sum(self.pool.map(_legs, [waiting] * self.workers))
+        return seconds / self.workers / self.runs, self.groups[0].loss
 
     def evaluate(self) -> tuple[float, float]:
         """(seconds of an evaluation per run, mean training loss since the one before)."""
         start = time.perf_counter()
-        done = list(self.pool.map(Ours.evaluate, self.runs))
-        return (time.perf_counter() - start) / len(self.runs), done[0][1]
+        done = list(self.pool.map(Ours.evaluate, self.groups))
+        return (time.perf_counter() - start) / self.runs, done[0][1]
+
+
+def _filled(members: Sequence[Any], size: int) -> list[Any]:
+    """`members`, the last one repeated up to `size`; none stay none."""
+    return [*members, *[members[-1]] * (size - len(members))] if len(members) else []
+
+
+def _legs(waiting: deque[tuple[Ours, int]]) -> float:
+    """A worker's seconds of training: leg by leg, of whoever has waited longest."""
+    seconds = 0.0
+    while True:
+        try:
+            ours, stop = waiting.popleft()
+        except IndexError:
+            return seconds
+        seconds += ours.leg(stop)
+        if ours.step < stop:
+            waiting.append((ours, stop))

@@ -52,7 +52,11 @@ class Problem:
     @property
     def key(self) -> jax.Array:
         """The key of batch orders that the real loop gives replicate 0."""
-        return derive(self.spec.seed, "data", 0)
+        return self.run_key(0)
+
+    def run_key(self, replicate: int) -> jax.Array:
+        """The key of batch orders that the real loop gives a replicate."""
+        return derive(self.spec.seed, "data", replicate)
 
     @property
     def widths(self) -> tuple[int, ...]:

@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -27,6 +27,7 @@ from floor import Floor, Reading
 from ours import Ours, SideBySide
 from problem import Problem, make_problem
 
+T = TypeVar("T")
 WARMUP_STEPS = 20
 # Between two turns: the worker threads of one library stop waiting for work, which they do busily,
 # before the next library needs the cores. OpenBLAS's take 30 ms.
@@ -199,6 +200,58 @@ def cpu_seconds() -> tuple[float, float]:
     return mine, busy / os.sysconf("SC_CLK_TCK")
 
 
+def in_company(work: Callable[[], T]) -> tuple[T, float, str]:
+    """What `work` gives, its seconds, and a phrase about the cores that others used meanwhile."""
+    before, start = cpu_seconds(), time.perf_counter()
+    result = work()
+    seconds, after = time.perf_counter() - start, cpu_seconds()
+    others = (after[1] - before[1] - (after[0] - before[0])) / seconds
+    return result, seconds, f"other processes kept {others:.1f} cores busy"
+
+
+def take_turns(
+    contenders: dict[str, Any], *, rounds: int, steps: int, warmup: int
+) -> tuple[list[dict[str, float]], str]:
+    """Rounds in which everyone has a turn, one after another.
+
+    Args:
+      contenders: by name; each has `train(steps)`, whose result begins with its seconds.
+      rounds: how many.
+      steps: timed steps of a turn; warmup: untimed ones before them.
+
+    Returns:
+      Milliseconds per step by name, for each round; a phrase about the cores that others used.
+    """
+
+    def turn(contender: Any) -> float:
+        time.sleep(SETTLE_SECONDS)
+        if warmup:
+            contender.train(warmup)
+        return contender.train(steps)[0] / steps * 1e3
+
+    def play() -> list[dict[str, float]]:
+        return [{name: turn(c) for name, c in contenders.items()} for _ in range(rounds)]
+
+    found, _, company = in_company(play)
+    return found, company
+
+
+def compete(
+    contenders: dict[str, Any], *, rounds: int, steps: int, warmup: int, first: int
+) -> tuple[list[dict[str, float]], str]:
+    """`take_turns` after `first` untimed steps on equal batches, which compile and give losses.
+
+    Returns:
+      Milliseconds per step and run by name, for each round; a closing line with the losses.
+    """
+    losses = {name: contender.train(first)[1] for name, contender in contenders.items()}
+    found, company = take_turns(contenders, rounds=rounds, steps=steps, warmup=warmup)
+    return found, (
+        f"mean training loss of the first {first} steps, on equal batches: "
+        f"{', '.join(f'{loss:.4f}' for loss in losses.values())}; {company}"
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> list[Round]:
     options = parse(arguments)
     problem = make_problem(options.data, options.data_dir)
@@ -218,13 +271,12 @@ def main(arguments: Sequence[str] | None = None) -> list[Round]:
         print(f"Mean training loss up to step {options.check_steps}, on equal batches: ", end="")
         print(", ".join(f"{name} {loss:.4f}" for name, loss in losses.items()) + "\n")
 
-    before, start = cpu_seconds(), time.perf_counter()
-    rounds = [play_round(contenders, floor, options.steps) for _ in range(options.rounds)]
-    seconds, after = time.perf_counter() - start, cpu_seconds()
-    others = (after[1] - before[1] - (after[0] - before[0])) / seconds
+    rounds, seconds, company = in_company(
+        lambda: [play_round(contenders, floor, options.steps) for _ in range(options.rounds)]
+    )
     print("\n".join(report(rounds, floor)))
     print(f"\n{options.rounds} rounds of {options.steps} steps in {seconds:.0f} s; ", end="")
-    print(f"load average now {load()}; other processes kept {others:.1f} cores busy")
+    print(f"load average now {load()}; {company}")
     return rounds
 
 

@@ -1,19 +1,9 @@
-import importlib.util
-from pathlib import Path
-
 import pytest
-
-FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
 @pytest.fixture
-def kernels(monkeypatch):
-    """The benchmark as a module, from the folder that is no package."""
-    monkeypatch.syspath_prepend(FOLDER)
-    spec = importlib.util.spec_from_file_location("benchmark_kernels", FOLDER / "kernels.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def kernels(benchmark_of):
+    return benchmark_of("kernels")
 
 
 def test_names_what_can_be_measured(kernels, capsys):
@@ -36,3 +26,9 @@ def test_ratios_are_of_the_better_of_a_round(kernels):
     assert "2.00  2.00–2.00" in lines[0]
     assert lines[0].endswith("≥ 2.5×")
     assert not any("×" in line for line in lines[1:])
+
+
+def test_a_call_is_long_enough_to_be_like_training(kernels):
+    options = kernels.parse([])
+
+    assert (options.steps, options.warmup) == (20, 5)
