@@ -42,7 +42,9 @@ class Kernels:
     def layout(self, level: int, mask: PyTree, packable: Callable[[str], bool]) -> Layout:
         """The leaves of a run to pack, and the lengths of their vectors; empty for none.
 
-        A fixed rule on kind, size and density decides, so that a run always takes the same path.
+        A fixed rule on kinds, shapes and densities decides, so that a run always takes the same
+        path. Under `auto` layers of a kind are packed together, at the level where that pays for
+        all as a whole: one by one, each that joins would need another program.
 
         Args:
           level: the run's.
@@ -53,14 +55,18 @@ class Kernels:
         if not self.layers or level == 0:
             return ()
         leaves = named_leaves(mask)
-        kept = {name: count_true(leaves[name]) for name in self.layers}
+        kept = {name: count_true(leaves[name]) for name in self.layers if packable(name)}
+        if self.choice == "auto":
+            paid = {kind for kind in ("dense", "conv") if self._pays(kind, kept)}
+            kept = {name: some for name, some in kept.items() if self.layers[name].kind in paid}
         sizes = {name: math.prod(layer.shape) for name, layer in self.layers.items()}
-        chosen = {
-            name: kept[name]
-            for name, layer in self.layers.items()
-            if (self.choice == "sparse" or pays(layer, kept[name])) and packable(name)
-        }
-        return layout_of(chosen, sizes, max(sizes.values()))
+        return layout_of(kept, sizes, max(sizes.values()))
+
+    def _pays(self, kind: str, kept: Mapping[str, int]) -> bool:
+        """Whether layers of that kind, with `kept` surviving weights, are faster packed."""
+        of_kind = {name: self.layers[name] for name in kept if self.layers[name].kind == kind}
+        packed = sum(packed_time(layer, kept[name]) for name, layer in of_kind.items())
+        return packed <= sum(dense_time(layer) for layer in of_kind.values())
 
     @contextlib.contextmanager
     def tracing(self) -> Iterator[None]:
@@ -70,21 +76,33 @@ class Kernels:
 
 
 XLA = Kernels()
-# A dense layer pays at or below this density; a smaller one takes no time worth saving.
-DENSE_DENSITY, LEAST_WEIGHTS = 0.5, 10_000
-# A weight of a packed convolution takes as long as two of a dense one, and dealing a channel to
-# planes and back as long as 12 weights do. Both fitted to forward and gradients of 30 shapes, from
-# LeNet-5's to VGG's, at densities of 5 to 60%, against native dense convolutions on one core.
-CONV_DENSITY, WEIGHTS_PER_CHANNEL = 0.45, 12
+# The time that a surviving weight of a packed layer takes, in times of a dense one, by kind.
+WEIGHT_TIME = {"dense": 1 / 0.5, "conv": 1 / 0.45}
+# To deal a channel of a convolution to planes and back takes as long as so many surviving weights
+# do. Both are fitted to forward and gradients of 30 shapes, from LeNet-5's to VGG's, at densities
+# of 5 to 60%, against native dense convolutions on one core.
+WEIGHTS_PER_CHANNEL = 12
+# A smaller dense layer takes no time worth saving.
+LEAST_WEIGHTS = 10_000
 
 
-def pays(layer: Layer, kept: int) -> bool:
-    """Whether a layer with `kept` surviving weights is faster packed than dense."""
+def dense_time(layer: Layer) -> float:
+    """Of a step of a dense layer, in multiply-adds for an example."""
+    return math.prod(layer.shape) * layer.positions
+
+
+def packed_time(layer: Layer, kept: int) -> float:
+    """Of a step of a packed layer with `kept` surviving weights, in the units of `dense_time`."""
+    overhead = WEIGHTS_PER_CHANNEL * sum(layer.shape[-2:]) if layer.kind == "conv" else 0
+    return (kept + overhead) * layer.positions * WEIGHT_TIME[layer.kind]
+
+
+def can_pay(layer: Layer) -> bool:
+    """Whether a layer is faster packed at a tenth of its weights, and takes time worth saving."""
     size = math.prod(layer.shape)
-    if layer.kind == "dense":
-        return size >= LEAST_WEIGHTS and kept <= DENSE_DENSITY * size
-    channels = sum(layer.shape[-2:])
-    return kept + WEIGHTS_PER_CHANNEL * channels <= CONV_DENSITY * size
+    if layer.kind == "dense" and size < LEAST_WEIGHTS:
+        return False
+    return packed_time(layer, size // 10) <= dense_time(layer)
 
 
 def choose(
@@ -109,7 +127,7 @@ def choose(
     layers, convolutions = find_layers(apply, variables, x)
     if not layers and not convolutions:
         return Kernels(note="every layer stays with XLA: none is a float32 Dense or Conv of Linen")
-    layers = {name: layer for name, layer in layers.items() if wanted == "sparse" or pays(layer, 0)}
+    layers = {name: layer for name, layer in layers.items() if wanted == "sparse" or can_pay(layer)}
     try:
         if convolutions:
             load("dense_conv", folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -23,11 +24,13 @@ class Layer(NamedTuple):
       kind: `dense`, its kernel [in, out], or `conv`, [height, width, channels, features].
       shape: of its kernel.
       strides: of a convolution's window, by row and column.
+      positions: of an example at which the kernel is applied: a convolution's output pixels.
     """
 
     kind: str
     shape: tuple[int, ...]
     strides: tuple[int, int] = (1, 1)
+    positions: int = 1
 
 
 def find_layers(
@@ -81,9 +84,9 @@ def _layer(module: nn.Module, leaf: Any, args: tuple[Any, ...]) -> Layer | None:
     if not single or module.precision is not None or 0 in (*x.shape, *leaf.shape):
         return None
     if _is_plain_dense(module, leaf, x):
-        return Layer("dense", tuple(leaf.shape))
+        return Layer("dense", tuple(leaf.shape), positions=math.prod(x.shape[1:-1]))
     if _is_plain_conv(module, leaf, x):
-        return Layer("conv", tuple(leaf.shape), strides_of(module))
+        return Layer("conv", tuple(leaf.shape), strides_of(module), _out_pixels(module, x))
     return None
 
 
@@ -124,6 +127,18 @@ def _both(value: Any) -> tuple[Any, Any]:
 def strides_of(module: Any) -> tuple[int, int]:
     """The strides of a convolution's window."""
     return _both(module.strides)
+
+
+def _out_pixels(module: Any, x: jax.Array) -> int:
+    """Pixels of each image that a plain convolution of `x` [n, height, width, channels] gives."""
+    of_sides = zip(
+        x.shape[1:3],
+        padding_of(module, x) or (),
+        module.kernel_size,
+        strides_of(module),
+        strict=True,
+    )
+    return math.prod((size + sum(pads) - side) // step + 1 for size, pads, side, step in of_sides)
 
 
 def padding_of(module: Any, x: jax.Array) -> tuple[tuple[int, int], ...] | None:

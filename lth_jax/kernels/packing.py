@@ -22,7 +22,7 @@ from lth_jax.trees import PyTree, map_named, named_leaves
 Layout = tuple[tuple[str, int], ...]
 # The shares of a leaf that vectors may have. Few, so that an experiment's levels share programs;
 # closer where it is fuller, since what padding costs is the optimizer's update of it.
-SHARES = (0.03, 0.075, 0.135, 0.22, 0.34, 0.54, 1.0)
+SHARES = (0.045, 0.135, 0.22, 0.34, 0.54, 1.0)
 # Leaves smaller than the largest by this factor have vectors of their whole size, always.
 SMALL = 16
 

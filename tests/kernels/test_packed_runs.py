@@ -1,8 +1,5 @@
 """Experiments whose runs are packed: the same science, the same safety, the same bits."""
 
-import dataclasses
-import math
-
 import numpy as np
 import pytest
 from tiny import StopAt, arrays, assert_same_run, experiment, results, tiny_spec, train
@@ -10,7 +7,6 @@ from tiny import StopAt, arrays, assert_same_run, experiment, results, tiny_spec
 from lth_jax.errors import Interrupted, SpecError
 from lth_jax.experiment import kernels_of
 from lth_jax.kernels import build, choice
-from lth_jax.kernels.layers import Layer
 from lth_jax.results import RunId
 
 pytestmark = pytest.mark.usefixtures("built")
@@ -95,26 +91,6 @@ def test_pruned_weights_that_are_not_zero_keep_a_run_dense(tmp_path):
     assert kernels[RunId("freeze_pruned", 1, 0, 0)] == "xla"
 
 
-def test_few_compilations_serve_many_levels():
-    built = experiment(sparse(model__hidden=(300, 100)))
-    kernels = dataclasses.replace(built.kernels, choice="sparse")
-    shapes = {name: layer.shape for name, layer in kernels.layers.items()}
-    layouts = set()
-    for level in range(26):
-        mask = {
-            name.split("/")[0]: {"kernel": kept(shape, 0.9 if "output" in name else 0.8, level)}
-            for name, shape in shapes.items()
-        }
-        layouts.add(kernels.layout(level, mask, lambda _: True))
-    assert 3 <= len(layouts) <= 8
-
-
-def kept(shape, factor, level):
-    mask = np.zeros(np.prod(shape), bool)
-    mask[: int(len(mask) * factor**level)] = True
-    return mask.reshape(shape)
-
-
 def test_without_a_compiler_auto_goes_on_and_sparse_refuses(monkeypatch):
     built = experiment(sparse())
     shape = built.example.shape[1:]
@@ -127,19 +103,3 @@ def test_without_a_compiler_auto_goes_on_and_sparse_refuses(monkeypatch):
     assert "no C++ compiler" in found.note
     assert (found.choice, found.layers, found.dense) == ("xla", {}, "xla")
     assert kernels_of(tiny_spec(train__kernel="xla"), built.model, shape) == choice.XLA
-
-
-@pytest.mark.parametrize(
-    ("shape", "kept", "paid"),
-    [
-        ((3, 3, 64, 64), 0.4, True),
-        ((3, 3, 64, 64), 0.5, False),
-        ((3, 3, 16, 16), 0.2, True),
-        ((3, 3, 16, 16), 0.4, False),
-        ((1, 1, 512, 128), 0.3, True),
-        ((1, 1, 32, 64), 0.05, False),  # two channels are dealt for every 43 weights
-        ((3, 3, 3, 64), 0.05, False),
-    ],
-)
-def test_auto_packs_a_convolution_where_that_was_measured_to_pay(shape, kept, paid):
-    assert choice.pays(Layer("conv", shape), round(kept * math.prod(shape))) == paid
