@@ -74,7 +74,7 @@ def test_packed_convolutions_spread_it_as_xla_does(strides, padding, place, valu
     theirs = undefined(lambda x, k: convolution._xla(x, k, strides, padding), x, kernel)
     np.testing.assert_array_equal(out, theirs[0])
     np.testing.assert_array_equal(dx, theirs[1])
-    # Between rows, pixels meet zeros: it may reach more weights of its channel, but no other's.
+    # Between rows it meets zeros: it may reach more weights of its channel, but no other's.
     assert np.all(dkernel[theirs[2]])
     assert not np.any(np.delete(dkernel, place[3], axis=2))
 
