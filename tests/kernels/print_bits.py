@@ -1,8 +1,10 @@
-"""Prints a hash of what the kernels compute: `print_bits.py FOLDER`, where they are kept.
+"""Prints XLA's threads and a hash of what the kernels compute: `print_bits.py FOLDER THREADS`.
 
-A process of its own for `test_kernels_threads.py`, since XLA starts its threads once.
+The kernels are kept in FOLDER; THREADS is `threads.cc`, compiled. A process of its own for
+`test_kernels_threads.py`, since XLA starts its threads once.
 """
 
+import ctypes
 import hashlib
 import sys
 from pathlib import Path
@@ -15,7 +17,7 @@ from lth_jax.kernels import build
 from lth_jax.kernels.convolution import conv
 from lth_jax.kernels.layers import Layer
 from lth_jax.kernels.packing import Packing
-from lth_jax.kernels.sparse import sparse_dense
+from lth_jax.kernels.sparse import Window, sparse_conv, sparse_dense
 
 
 def normal(seed, *shape):
@@ -32,15 +34,27 @@ def outcomes(function, *operands):
     return jax.jit(all_of)(*operands)
 
 
+def packed(kind, shape, density, strides=(1, 1)):
+    """A packed leaf of one layer."""
+    mask = np.random.default_rng(0).random(shape) < density
+    name, layer = "layer/kernel", Layer(kind, shape, strides)
+    packing = Packing(((name, int(mask.sum())),), {name: layer}, {"layer": {"kernel": mask}})
+    return packing.leaves[name]
+
+
 def dense():
     """A layer large enough to be shared out among threads."""
-    mask = np.random.default_rng(0).random((784, 300)) < 0.2
-    name, layer = "layer/kernel", Layer("dense", mask.shape)
-    packing = Packing(((name, int(mask.sum())),), {name: layer}, {"layer": {"kernel": mask}})
-    leaf = packing.leaves[name]
-    values = jnp.asarray(leaf.pack(normal(1, *mask.shape)))
-    x = normal(2, 300, 784)
+    leaf = packed("dense", (784, 300), 0.2)
+    values, x = jnp.asarray(leaf.pack(normal(1, *leaf.shape))), normal(2, 300, 784)
     return outcomes(lambda values, x: sparse_dense(values, leaf.tables, x), values, x)
+
+
+def packed_convolution():
+    """Tasks enough for all parts of the kernel's gradient, and unequal ones."""
+    leaf = packed("conv", (3, 3, 20, 37), 0.3, (2, 1))
+    window = Window((3, 3), (2, 1), ((1, 1), (0, 2)))
+    values, x = jnp.asarray(leaf.pack(normal(5, *leaf.shape))), normal(6, 37, 32, 32, 20)
+    return outcomes(lambda values, x: sparse_conv(values, leaf.tables, x, window), values, x)
 
 
 def convolution():
@@ -49,14 +63,21 @@ def convolution():
     return outcomes(run, normal(3, 19, 16, 16, 20), normal(4, 3, 3, 20, 37))
 
 
-def main(folder: Path) -> None:
+def threads(library: Path) -> int:
+    """How many threads XLA gives kernels."""
+    capsule = jax.ffi.pycapsule(ctypes.CDLL(str(library)).Threads)
+    jax.ffi.register_ffi_target("threads", capsule, platform="cpu")
+    return int(jax.jit(jax.ffi.ffi_call("threads", jax.ShapeDtypeStruct((), jnp.int32)))())
+
+
+def main(folder: Path, library: Path) -> None:
     for kind in build.TARGETS:
         build.load(kind, folder)
     digest = hashlib.sha256()
-    for leaf in jax.tree.leaves([dense(), convolution()]):
+    for leaf in jax.tree.leaves([dense(), convolution(), packed_convolution()]):
         digest.update(np.asarray(leaf).tobytes())
-    print(digest.hexdigest())
+    print(threads(library), digest.hexdigest())
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,8 +1,10 @@
 """Kernels are built once, by one process or several at once, and only where it is safe."""
 
 import os
+import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -54,6 +56,36 @@ def test_built_once_and_again_when_source_or_compiler_change(quick, monkeypatch)
     monkeypatch.setenv("CXX", "c++ -DOTHER=1")
     build.load("dense_conv", quick)
     assert len(libraries(quick)) == 3
+
+
+@pytest.mark.parametrize("kind", build.TARGETS)
+def test_every_file_that_a_kernel_includes_is_in_its_key(kind, monkeypatch, tmp_path):
+    shutil.copytree(build.SOURCE, tmp_path / "source")
+    monkeypatch.setattr(build, "SOURCE", tmp_path / "source")
+    compiler = build._compiler()
+    command = (*compiler, "-MM", f"-I{build.jax.ffi.include_dir()}", f"{build.SOURCE / kind}.cc")
+    rule = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    included = [Path(word) for word in rule.split() if word.startswith(str(build.SOURCE))]
+    assert len(included) >= 4
+    keys = {build._key(compiler)}
+    for path in included:
+        path.write_text(path.read_text(encoding="utf-8") + "// other\n", encoding="utf-8")
+        keys.add(build._key(compiler))
+    assert len(keys) == 1 + len(included)
+
+
+def test_an_installation_has_every_source(tmp_path):
+    pytest.importorskip("setuptools")
+    project = tmp_path / "project"
+    shutil.copytree(ROOT / "lth_jax", project / "lth_jax")
+    for name in ("pyproject.toml", "README.md", "requirements.txt"):
+        shutil.copy(ROOT / name, project)
+    options = ("--no-build-isolation", "--no-deps", "--quiet", "--wheel-dir", tmp_path)
+    subprocess.run([sys.executable, "-m", "pip", "wheel", *options, project], check=True)
+    [wheel] = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    for file in (*build.SOURCE.glob("*.h"), *build.SOURCE.glob("*.cc")):
+        assert f"lth_jax/kernels/source/{file.name}" in names
 
 
 def test_a_damaged_library_is_built_again(quick, tmp_path):

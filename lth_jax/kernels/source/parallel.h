@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <cmath>
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
@@ -73,9 +74,15 @@ void Shared(Pool& pool, int64_t work, One one) {
 }
 
 // Room for `count` floats that a thread keeps for its next task, at unspecified values. It begins
-// where a line of the cache does.
+// where a line of the cache does. For the sanitizers (tests/kernels/sanitize.py) it is exactly as
+// large as asked for, and holds no numbers.
 template <int kSlot>
 float* Scratch(size_t count) {
+#if defined(LTH_EXACT_SCRATCH)
+  thread_local std::vector<float> exact;
+  if (exact.size() != count) std::vector<float>(count, std::nanf("")).swap(exact);
+  return exact.data();
+#else
   constexpr size_t kLine = 64;
   thread_local std::vector<float> room;
   const size_t whole = count + kLine / sizeof(float);
@@ -83,6 +90,7 @@ float* Scratch(size_t count) {
   size_t bytes = room.size() * sizeof(float);
   void* begin = room.data();
   return static_cast<float*>(std::align(kLine, count * sizeof(float), begin, bytes));
+#endif
 }
 
 }  // namespace lth

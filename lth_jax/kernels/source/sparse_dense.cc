@@ -61,8 +61,8 @@ ffi::Error KernelGradientCall(ffi::ThreadPool pool, Integers begins, Integers co
 
 // The transposed table: begins [.., in + 1], columns and places [.., capacity]; given [.., n, out],
 // x [.., n, in].
-ffi::Error InputGradientCall(ffi::ThreadPool pool, Floats values, Integers begins,
-                             Integers columns, Integers places, Floats given, FloatResult x) {
+ffi::Error InputGradientCall(ffi::ThreadPool pool, Floats values, Integers begins, Integers columns,
+                             Integers places, Floats given, FloatResult x) {
   const int examples = Last<2>(x->dimensions())[0], rows = Last<2>(x->dimensions())[1];
   const int capacity = Last<1>(columns.dimensions())[0];
   const int width = Last<1>(given.dimensions())[0];

@@ -16,6 +16,7 @@
 #include <cstdint>
 
 #include "parallel.h"
+#include "table.h"
 #include "transpose.h"
 #include "vectors.h"
 
@@ -28,17 +29,11 @@ constexpr int kChains = kLanes == 16 ? 2 : 1;
 // Rows of a task: what it leaves in a tile is transposed while it is in the cache.
 constexpr int kRows = 32;
 
-// An index table: entries begins[row] to begins[row + 1] - 1 of `columns` are a row's.
-struct Table {
-  const int32_t *begins, *columns;
-  const int32_t* places;  // of the entries' values; null where they lie in the table's own order
-};
-
 inline void Row(const float* values, const Table& table, int row, const float* tile, float* out) {
   Vector sums[kChains][kPerTile] = {};
   const int end = table.begins[row + 1];
   const auto add = [&](int entry, Vector* sum) {
-    const float value = values[table.places ? table.places[entry] : entry];
+    const float value = values[table.place(entry)];
     const float* x = tile + static_cast<ptrdiff_t>(table.columns[entry]) * kTile;
     for (int j = 0; j < kPerTile; ++j) sum[j] += Load<Vector>(x + j * kLanes) * value;
   };
@@ -72,7 +67,8 @@ inline void GradientRow(const Table& table, int row, const float* tile, const fl
       if (add) sums += Load<Eight>(gradient + entry);
       Store(gradient + entry, sums);
     } else {
-      for (int e = 0; e < some; ++e) gradient[entry + e] = sums[e] + (add ? gradient[entry + e] : 0);
+      for (int e = 0; e < some; ++e)
+        gradient[entry + e] = sums[e] + (add ? gradient[entry + e] : 0);
     }
   }
 }
@@ -99,14 +95,16 @@ void ToTiles(Pool& pool, const float* x, int examples, int width, float* tiles) 
 
 // out[n, row] = Σ values · tiles, for `rows` rows of the table.
 template <class Pool>
-void Multiply(Pool& pool, const float* values, const Table& table, const float* tiles,
-              int examples, int width, int rows, float* out) {
+void Multiply(Pool& pool, const float* values, const Table& table, const float* tiles, int examples,
+              int width, int rows, float* out) {
   const int parts = (rows + kRows - 1) / kRows;
   ForEach(pool, TilesOf(examples) * parts, [&](int task) {
-    const int tile = task / parts, begin = task % parts * kRows, end = std::min(rows, begin + kRows);
+    const int tile = task / parts, begin = task % parts * kRows,
+              end = std::min(rows, begin + kRows);
     const float* x = tiles + static_cast<ptrdiff_t>(tile) * width * kTile;
     float* sums = Scratch<2>(kRows * kTile);
-    for (int row = begin; row < end; ++row) Row(values, table, row, x, sums + (row - begin) * kTile);
+    for (int row = begin; row < end; ++row)
+      Row(values, table, row, x, sums + (row - begin) * kTile);
     Transpose(sums, kTile, end - begin, std::min(kTile, examples - tile * kTile),
               out + static_cast<ptrdiff_t>(tile) * kTile * rows + begin, rows);
   });
@@ -121,7 +119,8 @@ void SparseGradient(Pool& pool, const Table& table, const float* tiles, const fl
     for (int row = part * kRows; row < std::min(rows, (part + 1) * kRows); ++row)
       for (int tile = 0; tile < TilesOf(examples); ++tile)
         GradientRow(table, row, tiles + static_cast<ptrdiff_t>(tile) * width * kTile,
-                    given + (static_cast<ptrdiff_t>(tile) * rows + row) * kTile, tile > 0, gradient);
+                    given + (static_cast<ptrdiff_t>(tile) * rows + row) * kTile, tile > 0,
+                    gradient);
   });
   std::fill(gradient + table.begins[rows], gradient + capacity, 0.0f);
 }

@@ -45,7 +45,8 @@ inline void Transpose(const float* from, ptrdiff_t from_pitch, int rows, int col
 
 // Adds neighbours: [a0+a1, a2+a3, b0+b1, b2+b3 | the same of the upper halves].
 inline Eight AddNeighbours(Eight a, Eight b) {
-  return LTH_SHUFFLE(a, b, 0, 2, 8, 10, 4, 6, 12, 14) + LTH_SHUFFLE(a, b, 1, 3, 9, 11, 5, 7, 13, 15);
+  return LTH_SHUFFLE(a, b, 0, 2, 8, 10, 4, 6, 12, 14) +
+         LTH_SHUFFLE(a, b, 1, 3, 9, 11, 5, 7, 13, 15);
 }
 
 // The sums of the lanes of eight vectors: seven additions, instead of seven for each.
@@ -59,7 +60,8 @@ inline Eight Sums(const Eight* v) {
 // A vector's lanes folded to eight.
 inline Eight Fold(Vector v) {
 #if defined(__AVX512F__)
-  return LTH_SHUFFLE(v, v, 0, 1, 2, 3, 4, 5, 6, 7) + LTH_SHUFFLE(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
+  return LTH_SHUFFLE(v, v, 0, 1, 2, 3, 4, 5, 6, 7) +
+         LTH_SHUFFLE(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
 #else
   return v;
 #endif

@@ -9,8 +9,12 @@ namespace {
 // lth_jax/kernels/packing.py makes them.
 struct Tables {
   Tables(const std::vector<bool>& mask, int width, int rows, int spare)
-      : kept(int(std::count(mask.begin(), mask.end(), true))), capacity(std::max(1, kept + spare)),
-        begins(rows + 1), columns(capacity), input_begins(width + 1), input_columns(capacity),
+      : kept(int(std::count(mask.begin(), mask.end(), true))),
+        capacity(std::max(1, kept + spare)),
+        begins(rows + 1),
+        columns(capacity),
+        input_begins(width + 1),
+        input_columns(capacity),
         places(capacity) {
     std::vector<int> place(mask.size());
     int entry = 0;
@@ -35,7 +39,7 @@ struct Tables {
   check::Array<int32_t> begins, columns, input_begins, input_columns, places;
 };
 
-void Check(check::Pool& pool, const std::string& name, int width, int rows, int examples,
+void Check(const std::string& name, int width, int rows, int examples,
            const std::vector<bool>& mask, int spare) {
   const Tables tables(mask, width, rows, spare);
   const auto values = check::Normal(tables.capacity), x = check::Normal(size_t(examples) * width);
@@ -53,13 +57,16 @@ void Check(check::Pool& pool, const std::string& name, int width, int rows, int 
   const auto seen = check::Unwritten(lanes * width), d = check::Unwritten(lanes * rows);
   const auto forward = check::Unwritten(y.size()), input = check::Unwritten(dx.size());
   const auto gradient = check::Unwritten(dw.size());
-  lth::ToTiles(pool, x.get(), examples, width, seen.get());
-  lth::ToTiles(pool, given.get(), examples, rows, d.get());
-  lth::Multiply(pool, values.get(), tables.ByOutput(), seen.get(), examples, width, rows,
-                forward.get());
-  lth::SparseGradient(pool, tables.ByOutput(), seen.get(), d.get(), examples, width, rows,
-                      tables.capacity, gradient.get());
-  lth::Multiply(pool, values.get(), tables.ByInput(), d.get(), examples, rows, width, input.get());
+  check::WithThreads([&](check::Pool& pool) {
+    lth::ToTiles(pool, x.get(), examples, width, seen.get());
+    lth::ToTiles(pool, given.get(), examples, rows, d.get());
+    lth::Multiply(pool, values.get(), tables.ByOutput(), seen.get(), examples, width, rows,
+                  forward.get());
+    lth::SparseGradient(pool, tables.ByOutput(), seen.get(), d.get(), examples, width, rows,
+                        tables.capacity, gradient.get());
+    lth::Multiply(pool, values.get(), tables.ByInput(), d.get(), examples, rows, width,
+                  input.get());
+  });
   check::Agree(name + ", forward", forward, y);
   check::Agree(name + ", kernel gradient", gradient, dw);
   check::Agree(name + ", input gradient", input, dx);
@@ -72,33 +79,33 @@ std::vector<bool> RandomMask(int width, int rows, double density) {
   return mask;
 }
 
-void CheckMasks(check::Pool& pool, const std::string& name, int width, int rows, int examples) {
+void CheckMasks(const std::string& name, int width, int rows, int examples) {
   const std::string dash = name + " - ";
   for (double density : {1.0, 0.5, 0.036, 0.0})
-    Check(pool, dash + std::to_string(density), width, rows, examples,
-          RandomMask(width, rows, density), density == 0.5 ? 5 : 0);
+    Check(dash + std::to_string(density), width, rows, examples, RandomMask(width, rows, density),
+          density == 0.5 ? 5 : 0);
   auto mask = RandomMask(width, rows, 0.5);
   for (int column = 0; column < width; ++column)
     for (int row = 0; row < rows; ++row)
       if (row % 3 == 0 || row == rows - 1 || column % 4 == 0 || column == width - 1)
         mask[size_t(column) * rows + row] = false;
-  Check(pool, dash + "empty inputs and outputs", width, rows, examples, mask, 0);
+  Check(dash + "empty inputs and outputs", width, rows, examples, mask, 0);
   std::fill(mask.begin(), mask.end(), false);
   mask[mask.size() - 1] = true;
-  Check(pool, dash + "one survivor", width, rows, examples, mask, 0);
+  Check(dash + "one survivor", width, rows, examples, mask, 0);
 }
 
 }  // namespace
 
-void CheckSparseDense(check::Pool& pool) {
-  CheckMasks(pool, "lenet first", 784, 300, 60);
-  CheckMasks(pool, "lenet first, full tiles", 784, 300, 128);
-  CheckMasks(pool, "lenet second", 300, 100, 60);
-  CheckMasks(pool, "lenet output", 100, 10, 60);
-  CheckMasks(pool, "conv2 first, smaller", 1024, 256, 100);
-  CheckMasks(pool, "conv2 second", 256, 256, 65);
-  CheckMasks(pool, "conv2 output", 256, 10, 199);
-  CheckMasks(pool, "one example", 300, 100, 1);
-  CheckMasks(pool, "one weight", 1, 1, 3);
-  CheckMasks(pool, "no multiple of lanes", 37, 29, 63);
+void CheckSparseDense() {
+  CheckMasks("lenet first", 784, 300, 60);
+  CheckMasks("lenet first, full tiles", 784, 300, 128);
+  CheckMasks("lenet second", 300, 100, 60);
+  CheckMasks("lenet output", 100, 10, 60);
+  CheckMasks("conv2 first, smaller", 1024, 256, 100);
+  CheckMasks("conv2 second", 256, 256, 65);
+  CheckMasks("conv2 output", 256, 10, 199);
+  CheckMasks("one example", 300, 100, 1);
+  CheckMasks("one weight", 1, 1, 3);
+  CheckMasks("no multiple of lanes", 37, 29, 63);
 }

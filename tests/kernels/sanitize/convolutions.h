@@ -1,0 +1,71 @@
+// What the drivers of convolutions share: their shapes, and the naive loop over all products.
+#pragma once
+
+#include <algorithm>
+#include <string>
+
+#include "check.h"
+
+namespace check {
+
+// A convolution of type `Conv`. `below` and `right` are the borders on the other sides: outputs
+// follow from all four.
+template <class Conv>
+Conv Of(int images, int height, int width, int channels, int rows, int columns, int features,
+        int down, int along, int top, int left, int below, int right) {
+  return {images,
+          height,
+          width,
+          channels,
+          rows,
+          columns,
+          features,
+          down,
+          along,
+          top,
+          left,
+          (height + top + below - rows) / down + 1,
+          (width + left + right - columns) / along + 1};
+}
+
+template <class Conv>
+Conv Square(int side, int channels, int features, int window, int stride, int border) {
+  return Of<Conv>(2, side, side, channels, window, window, features, stride, stride, border, border,
+                  border, border);
+}
+
+inline int Draw(int least, int most) {
+  return std::uniform_int_distribution<int>(least, most)(Random());
+}
+
+// Any shape, with up to so many images, channels and features.
+template <class Conv>
+Conv Drawn(int images, int channels, int features) {
+  const int rows = Draw(1, 5), columns = Draw(1, 5);
+  const int top = Draw(0, 3), left = Draw(0, 3), below = Draw(0, 3), right = Draw(0, 3);
+  const int height = std::max(Draw(1, 11), rows - top - below);
+  const int width = std::max(Draw(1, 11), columns - left - right);
+  return Of<Conv>(Draw(1, images), height, width, Draw(1, channels), rows, columns,
+                  Draw(1, features), Draw(1, 3), Draw(1, 3), top, left, below, right);
+}
+
+// Calls `each(image value, kernel value, output value)`, their indices, for every product.
+template <class Conv, class Each>
+void Products(const Conv& c, Each each) {
+  for (int n = 0; n < c.images; ++n)
+    for (int y = 0; y < c.out_height; ++y)
+      for (int x = 0; x < c.out_width; ++x)
+        for (int r = 0; r < c.kernel_height; ++r)
+          for (int q = 0; q < c.kernel_width; ++q) {
+            const int row = y * c.stride_height + r - c.pad_height;
+            const int column = x * c.stride_width + q - c.pad_width;
+            if (row < 0 || row >= c.height || column < 0 || column >= c.width) continue;
+            for (int i = 0; i < c.channels; ++i)
+              for (int k = 0; k < c.features; ++k)
+                each(((size_t(n) * c.height + row) * c.width + column) * c.channels + i,
+                     ((size_t(r) * c.kernel_width + q) * c.channels + i) * c.features + k,
+                     ((size_t(n) * c.out_height + y) * c.out_width + x) * c.features + k);
+          }
+}
+
+}  // namespace check
