@@ -43,6 +43,11 @@ def layout_of(kept: Mapping[str, int], sizes: Mapping[str, int], largest: int) -
     return tuple(sorted((name, max(1, length)) for name, length in lengths.items()))
 
 
+# Dense layers with vectors of at least that share have tables in blocks of about so many inputs: 64
+# examples of them fit a core's first cache.
+FULL, BLOCK = 0.2, 128
+
+
 class Packed(NamedTuple):
     """One packed leaf.
 
@@ -121,14 +126,20 @@ class Packing:
 
 
 def _packed(layer: Layer, length: int, mask: np.ndarray) -> Packed:
-    forward, mirrored = (_dense_sides if layer.kind == "dense" else _conv_sides)(layer, mask)
+    dense = layer.kind == "dense"
+    forward, mirrored = (_dense_sides if dense else _conv_sides)(layer, mask)
     order = np.lexsort((forward.codes, forward.rows))
     rows, codes = mirrored.rows[order], mirrored.codes[order]
     by_input = np.lexsort((codes, rows))
+    begins, input_begins = _begins(forward.rows, forward.outputs), _begins(rows, mirrored.outputs)
+    if dense:
+        full = length >= FULL * math.prod(layer.shape)
+        begins = _blocks(forward, layer.shape[0], full)
+        input_begins = _blocks(mirrored, layer.shape[1], full)
     tables = Tables(
-        _begins(forward.rows, forward.outputs),
+        jnp.asarray(begins, jnp.int32),
         _filled(forward.codes[order], length),
-        _begins(rows, mirrored.outputs),
+        jnp.asarray(input_begins, jnp.int32),
         _filled(codes[by_input], length),
         _filled(by_input, length),
     )
@@ -171,10 +182,19 @@ def _conv_sides(layer: Layer, mask: np.ndarray) -> tuple[_Side, _Side]:
     )
 
 
-def _begins(rows: np.ndarray, count: int) -> jax.Array:
-    """Where each row's entries begin, once they are sorted, int32 [count + 1]."""
-    begins = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=count))])
-    return jnp.asarray(begins, jnp.int32)
+def _begins(rows: np.ndarray, count: int) -> np.ndarray:
+    """Where each row's entries begin, once they are sorted, int [count + 1]."""
+    return np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=count))])
+
+
+def _blocks(side: _Side, width: int, full: bool) -> np.ndarray:
+    """Where each row's entries of each block of columns begin, int [outputs + 1, blocks].
+
+    The last row holds the number of entries.
+    """
+    blocks = -(-width // BLOCK) if full else 1
+    begins = _begins(side.rows * blocks + side.codes // -(-width // blocks), side.outputs * blocks)
+    return np.concatenate([begins, np.repeat(begins[-1:], blocks - 1)]).reshape(-1, blocks)
 
 
 def _filled(entries: np.ndarray, length: int) -> jax.Array:

@@ -21,7 +21,8 @@ class Tables(NamedTuple):
     Values lie in the order of the outputs; entries behind the last one are padding.
 
     Attributes:
-      begins: [outputs + 1], the first entry of each output, and the number of entries.
+      begins: [outputs + 1], the first entry of each output, and the number of entries; of a dense
+        layer [outputs + 1, blocks], the first entry of each block of inputs.
       columns: [capacity], the input of each entry; of a convolution, its channel · 2¹⁶ + its row
         under the window · 2⁸ + its column there.
       input_begins, input_columns: the same for inputs, and the outputs of their entries; of a
@@ -56,14 +57,14 @@ def sparse_dense(values: jax.Array, tables: Tables, x: jax.Array) -> jax.Array:
     Returns:
       float32 [n, out].
     """
-    shape = (x.shape[0], tables.begins.shape[-1] - 1)
+    shape = (x.shape[0], tables.begins.shape[-2] - 1)
     return _call("SparseDenseForward", shape)(values, tables.begins, tables.columns, x)
 
 
 def _forward(values, tables, x):
     examples, width = x.shape
     tiles = (-(-examples // TILE), width, TILE)
-    y, kept = _call("SparseDenseForwardKeeping", (examples, tables.begins.shape[-1] - 1), tiles)(
+    y, kept = _call("SparseDenseForwardKeeping", (examples, tables.begins.shape[-2] - 1), tiles)(
         values, tables.begins, tables.columns, x
     )
     return y, (values, tables, kept)

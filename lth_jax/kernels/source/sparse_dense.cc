@@ -6,7 +6,16 @@
 namespace lth {
 namespace {
 
-// Shapes: values [.., capacity], begins [.., rows + 1], columns [.., capacity], x [.., n, in],
+// The index table of a run. Shapes: begins [.., rows + 1, blocks], columns [.., capacity], places the
+// same or null.
+Table TableOf(Integers begins, Integers columns, const int32_t* places, int64_t run) {
+  const auto cut = Last<2>(begins.dimensions());
+  const int64_t capacity = Last<1>(columns.dimensions())[0];
+  return {begins.typed_data() + run * cut[0] * cut[1], columns.typed_data() + run * capacity,
+          places ? places + run * capacity : nullptr, cut[1]};
+}
+
+// Shapes: values [.., capacity], begins [.., rows + 1, blocks], columns [.., capacity], x [.., n, in],
 // y [.., n, rows], kept [.., tiles, in, 64] or nothing.
 void Forward(ffi::ThreadPool& pool, Floats values, Integers begins, Integers columns, Floats x,
              FloatResult y, float* kept) {
@@ -16,10 +25,9 @@ void Forward(ffi::ThreadPool& pool, Floats values, Integers begins, Integers col
   const int64_t runs = Runs(y->dimensions(), 2);
   const int64_t tiled = int64_t{TilesOf(examples)} * width * kTile;
   for (int64_t run = 0; run < runs; ++run) {
-    const Table table{begins.typed_data() + run * (rows + 1), columns.typed_data() + run * capacity,
-                      nullptr};
+    const Table table = TableOf(begins, columns, nullptr, run);
     float* tiles = kept ? kept + run * tiled : Scratch<3>(tiled);
-    Shared(pool, int64_t{table.begins[rows]} * TilesOf(examples) * kTile, [&](auto& chosen) {
+    Shared(pool, int64_t{table.begin(rows)} * TilesOf(examples) * kTile, [&](auto& chosen) {
       ToTiles(chosen, x.typed_data() + run * examples * width, examples, width, tiles);
       Multiply(chosen, values.typed_data() + run * capacity, table, tiles, examples, width, rows,
                y->typed_data() + run * examples * rows);
@@ -47,10 +55,9 @@ ffi::Error KernelGradientCall(ffi::ThreadPool pool, Integers begins, Integers co
   const int width = Last<2>(kept.dimensions())[0];
   const int64_t tiled = int64_t{TilesOf(examples)} * kTile;
   for (int64_t run = 0; run < Runs(given.dimensions(), 2); ++run) {
-    const Table table{begins.typed_data() + run * (rows + 1), columns.typed_data() + run * capacity,
-                      nullptr};
+    const Table table = TableOf(begins, columns, nullptr, run);
     float* d = Scratch<3>(tiled * rows);
-    Shared(pool, table.begins[rows] * tiled, [&](auto& chosen) {
+    Shared(pool, table.begin(rows) * tiled, [&](auto& chosen) {
       ToTiles(chosen, given.typed_data() + run * examples * rows, examples, rows, d);
       SparseGradient(chosen, table, kept.typed_data() + run * tiled * width, d, examples, width,
                      rows, capacity, gradient->typed_data() + run * capacity);
@@ -59,7 +66,7 @@ ffi::Error KernelGradientCall(ffi::ThreadPool pool, Integers begins, Integers co
   return ffi::Error::Success();
 }
 
-// The transposed table: begins [.., in + 1], columns and places [.., capacity]; given [.., n, out],
+// The transposed table: begins [.., in + 1, blocks], columns and places [.., capacity]; given [.., n, out],
 // x [.., n, in].
 ffi::Error InputGradientCall(ffi::ThreadPool pool, Floats values, Integers begins, Integers columns,
                              Integers places, Floats given, FloatResult x) {
@@ -68,10 +75,9 @@ ffi::Error InputGradientCall(ffi::ThreadPool pool, Floats values, Integers begin
   const int width = Last<1>(given.dimensions())[0];
   const int64_t tiled = int64_t{TilesOf(examples)} * width * kTile;
   for (int64_t run = 0; run < Runs(x->dimensions(), 2); ++run) {
-    const Table table{begins.typed_data() + run * (rows + 1), columns.typed_data() + run * capacity,
-                      places.typed_data() + run * capacity};
+    const Table table = TableOf(begins, columns, places.typed_data(), run);
     float* d = Scratch<3>(tiled);
-    Shared(pool, int64_t{table.begins[rows]} * TilesOf(examples) * kTile, [&](auto& chosen) {
+    Shared(pool, int64_t{table.begin(rows)} * TilesOf(examples) * kTile, [&](auto& chosen) {
       ToTiles(chosen, given.typed_data() + run * examples * width, examples, width, d);
       Multiply(chosen, values.typed_data() + run * capacity, table, d, examples, width, rows,
                x->typed_data() + run * examples * rows);

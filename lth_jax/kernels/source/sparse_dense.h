@@ -2,14 +2,15 @@
 //
 // Examples are transposed to tiles [width][64], so that a weight meets 64 of them at once:
 //
-//   Row           out[64] = Σ values[e] · tile[column of e][64]
+//   Row           out[64] += Σ values[e] · tile[column of e][64]
 //                 Sums stay in registers; for each weight one broadcast, 64/lanes loads and as many
 //                 multiply-adds. One load for each multiply-add: bound by loads from L1 and L2.
 //   GradientRow   gradient[e] = tile[column of e][64] · given[64]
 //                 `given` stays in registers: the same walk with a dot product for each weight.
 //
-// The gradient of the input is Row over the transposed index table, whose `places` say where the
-// values lie.
+// Fuller tables are cut into blocks of columns, whose part of a tile stays in L1 while some rows pass
+// over it. The gradient of the input is Row over the transposed index table, whose `places` say where
+// the values lie.
 #pragma once
 
 #include <algorithm>
@@ -29,15 +30,19 @@ constexpr int kChains = kLanes == 16 ? 2 : 1;
 // Rows of a task: what it leaves in a tile is transposed while it is in the cache.
 constexpr int kRows = 32;
 
-inline void Row(const float* values, const Table& table, int row, const float* tile, float* out) {
+// Adds a row's entries of a block to out[64], or, for the first block, sets it.
+inline void Row(const float* values, const Table& table, int row, int block, const float* tile,
+                float* out) {
   Vector sums[kChains][kPerTile] = {};
-  const int end = table.begins[row + 1];
+  if (block > 0)
+    for (int j = 0; j < kPerTile; ++j) sums[0][j] = Load<Vector>(out + j * kLanes);
+  const int end = table.end(row, block);
   const auto add = [&](int entry, Vector* sum) {
     const float value = values[table.place(entry)];
     const float* x = tile + static_cast<ptrdiff_t>(table.columns[entry]) * kTile;
     for (int j = 0; j < kPerTile; ++j) sum[j] += Load<Vector>(x + j * kLanes) * value;
   };
-  int entry = table.begins[row];
+  int entry = table.begin(row, block);
   for (; entry + kChains <= end; entry += kChains)
     for (int chain = 0; chain < kChains; ++chain) add(entry + chain, sums[chain]);
   for (; entry < end; ++entry) add(entry, sums[0]);
@@ -47,13 +52,13 @@ inline void Row(const float* values, const Table& table, int row, const float* t
   }
 }
 
-// Adds to gradient[entries of row], or sets it.
-inline void GradientRow(const Table& table, int row, const float* tile, const float* given,
-                        bool add, float* gradient) {
+// Adds to gradient[a row's entries of a block], or sets it.
+inline void GradientRow(const Table& table, int row, int block, const float* tile,
+                        const float* given, bool add, float* gradient) {
   Vector d[kPerTile];
   for (int j = 0; j < kPerTile; ++j) d[j] = Load<Vector>(given + j * kLanes);
-  const int end = table.begins[row + 1];
-  for (int entry = table.begins[row]; entry < end; entry += 8) {
+  const int end = table.end(row, block);
+  for (int entry = table.begin(row, block); entry < end; entry += 8) {
     const int some = std::min(8, end - entry);
     Eight products[8] = {};
     for (int e = 0; e < some; ++e) {
@@ -103,8 +108,9 @@ void Multiply(Pool& pool, const float* values, const Table& table, const float* 
               end = std::min(rows, begin + kRows);
     const float* x = tiles + static_cast<ptrdiff_t>(tile) * width * kTile;
     float* sums = Scratch<2>(kRows * kTile);
-    for (int row = begin; row < end; ++row)
-      Row(values, table, row, x, sums + (row - begin) * kTile);
+    for (int block = 0; block < table.blocks; ++block)
+      for (int row = begin; row < end; ++row)
+        Row(values, table, row, block, x, sums + (row - begin) * kTile);
     Transpose(sums, kTile, end - begin, std::min(kTile, examples - tile * kTile),
               out + static_cast<ptrdiff_t>(tile) * kTile * rows + begin, rows);
   });
@@ -116,13 +122,17 @@ void SparseGradient(Pool& pool, const Table& table, const float* tiles, const fl
                     int examples, int width, int rows, int capacity, float* gradient) {
   const int parts = (rows + kRows - 1) / kRows;
   ForEach(pool, parts, [&](int part) {
-    for (int row = part * kRows; row < std::min(rows, (part + 1) * kRows); ++row)
-      for (int tile = 0; tile < TilesOf(examples); ++tile)
-        GradientRow(table, row, tiles + static_cast<ptrdiff_t>(tile) * width * kTile,
-                    given + (static_cast<ptrdiff_t>(tile) * rows + row) * kTile, tile > 0,
-                    gradient);
+    const int begin = part * kRows, end = std::min(rows, begin + kRows);
+    for (int tile = 0; tile < TilesOf(examples); ++tile) {
+      const float* x = tiles + static_cast<ptrdiff_t>(tile) * width * kTile;
+      const float* d = given + static_cast<ptrdiff_t>(tile) * rows * kTile;
+      for (int block = 0; block < table.blocks; ++block)
+        for (int row = begin; row < end; ++row)
+          GradientRow(table, row, block, x, d + static_cast<ptrdiff_t>(row) * kTile, tile > 0,
+                      gradient);
+    }
   });
-  std::fill(gradient + table.begins[rows], gradient + capacity, 0.0f);
+  std::fill(gradient + table.begin(rows), gradient + capacity, 0.0f);
 }
 
 }  // namespace lth

@@ -5,48 +5,65 @@
 
 namespace {
 
-// The index tables of a mask [width, rows], `spare` entries of padding behind them, as
-// lth_jax/kernels/packing.py makes them.
+// The index tables of a mask [width, rows], `spare` entries of padding behind them, columns in so
+// many blocks, as lth_jax/kernels/packing.py makes them.
 struct Tables {
-  Tables(const std::vector<bool>& mask, int width, int rows, int spare)
-      : kept(int(std::count(mask.begin(), mask.end(), true))),
+  Tables(const std::vector<bool>& mask, int width, int rows, int spare, int blocks)
+      : blocks(blocks),
+        kept(int(std::count(mask.begin(), mask.end(), true))),
         capacity(std::max(1, kept + spare)),
-        begins(rows + 1),
+        begins((rows + 1) * blocks),
         columns(capacity),
-        input_begins(width + 1),
+        input_begins((width + 1) * blocks),
         input_columns(capacity),
         places(capacity) {
     std::vector<int> place(mask.size());
     int entry = 0;
-    for (int row = 0; row < rows; begins[++row] = entry)
-      for (int column = 0; column < width; ++column)
+    for (int row = 0; row < rows; ++row)
+      for (int column = 0; column < width; ++column) {
+        Begin(begins, row, column, width, entry);
         if (mask[size_t(column) * rows + row]) {
           place[size_t(column) * rows + row] = entry;
           columns[entry++] = column;
         }
+      }
+    End(begins, rows);
     entry = 0;
-    for (int column = 0; column < width; input_begins[++column] = entry)
-      for (int row = 0; row < rows; ++row)
+    for (int column = 0; column < width; ++column)
+      for (int row = 0; row < rows; ++row) {
+        Begin(input_begins, column, row, rows, entry);
         if (mask[size_t(column) * rows + row]) {
           places[entry] = place[size_t(column) * rows + row];
           input_columns[entry++] = row;
         }
+      }
+    End(input_begins, width);
   }
-  lth::Table ByOutput() const { return {begins.get(), columns.get(), nullptr}; }
-  lth::Table ByInput() const { return {input_begins.get(), input_columns.get(), places.get()}; }
+  // Where a row's blocks begin that begin at this column; they may be empty.
+  void Begin(check::Array<int32_t>& to, int row, int column, int width, int entry) {
+    for (int block = 0; block < blocks; ++block)
+      if (width * block / blocks == column) to[row * blocks + block] = entry;
+  }
+  void End(check::Array<int32_t>& to, int rows) {
+    for (int block = 0; block < blocks; ++block) to[rows * blocks + block] = kept;
+  }
+  lth::Table ByOutput() const { return {begins.get(), columns.get(), nullptr, blocks}; }
+  lth::Table ByInput() const {
+    return {input_begins.get(), input_columns.get(), places.get(), blocks};
+  }
 
-  int kept, capacity;
+  int blocks, kept, capacity;
   check::Array<int32_t> begins, columns, input_begins, input_columns, places;
 };
 
 void Check(const std::string& name, int width, int rows, int examples,
-           const std::vector<bool>& mask, int spare) {
-  const Tables tables(mask, width, rows, spare);
+           const std::vector<bool>& mask, int spare, int blocks) {
+  const Tables tables(mask, width, rows, spare, blocks);
   const auto values = check::Normal(tables.capacity), x = check::Normal(size_t(examples) * width);
   const auto given = check::Normal(size_t(examples) * rows);
   std::vector<double> y(given.size), dx(x.size), dw(tables.capacity);
   for (int row = 0; row < rows; ++row)
-    for (int entry = tables.begins[row]; entry < tables.begins[row + 1]; ++entry)
+    for (int entry = tables.ByOutput().begin(row); entry < tables.ByOutput().begin(row + 1); ++entry)
       for (int n = 0; n < examples; ++n) {
         const size_t in = size_t(n) * width + tables.columns[entry], out = size_t(n) * rows + row;
         y[out] += double{x[in]} * values[entry];
@@ -83,16 +100,16 @@ void CheckMasks(const std::string& name, int width, int rows, int examples) {
   const std::string dash = name + " - ";
   for (double density : {1.0, 0.5, 0.036, 0.0})
     Check(dash + std::to_string(density), width, rows, examples, RandomMask(width, rows, density),
-          density == 0.5 ? 5 : 0);
+          density == 0.5 ? 5 : 0, density >= 0.5 ? 3 : 1);
   auto mask = RandomMask(width, rows, 0.5);
   for (int column = 0; column < width; ++column)
     for (int row = 0; row < rows; ++row)
       if (row % 3 == 0 || row == rows - 1 || column % 4 == 0 || column == width - 1)
         mask[size_t(column) * rows + row] = false;
-  Check(dash + "empty inputs and outputs", width, rows, examples, mask, 0);
+  Check(dash + "empty inputs and outputs", width, rows, examples, mask, 0, 2);
   std::fill(mask.begin(), mask.end(), false);
   mask[mask.size() - 1] = true;
-  Check(dash + "one survivor", width, rows, examples, mask, 0);
+  Check(dash + "one survivor", width, rows, examples, mask, 0, 2);
 }
 
 }  // namespace
