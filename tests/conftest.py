@@ -78,3 +78,10 @@ def compilations():
     jax.monitoring.register_event_duration_secs_listener(listen)
     yield events
     jax.monitoring.unregister_event_duration_listener(listen)
+
+
+@pytest.fixture
+def without_figures(monkeypatch):
+    """No figures of runs and tickets are drawn, which takes seconds."""
+    for name in ("write.result_figures", "write.ticket_figures", "live.result_figures"):
+        monkeypatch.setattr(f"lth_jax.report.{name}", lambda *_: [])

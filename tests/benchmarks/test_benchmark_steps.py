@@ -20,7 +20,7 @@ def steps(monkeypatch):
 @pytest.mark.slow
 def test_times_our_step_and_the_floor(steps, capsys):
     rounds = steps.main(
-        ["--what=ours,floor", "--data=synthetic", "--rounds=2", "--steps=3", "--check-steps=2"]
+        ["--what=ours,floor", "--data=synthetic", "--rounds=2", "--steps=2", "--check-steps=1"]
     )
 
     output = capsys.readouterr().out

@@ -22,8 +22,7 @@ def main(tmp_path, monkeypatch, capsys, request):
     processes below build, and draw, for themselves.
     """
     if "with_figures" not in request.fixturenames:
-        for name in ("write.result_figures", "write.ticket_figures", "live.result_figures"):
-            monkeypatch.setattr(f"lth_jax.report.{name}", lambda *_: [])
+        request.getfixturevalue("without_figures")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(logging.getLogger("lth_jax"), "handlers", [])
     monkeypatch.setattr(build, "build", experiment)
