@@ -7,10 +7,18 @@ import tarfile
 
 import numpy as np
 import pytest
-from fake_data import cifar_files, random_images, trust, write_archives, write_tar
+from fake_data import (
+    cifar_files,
+    multiset,
+    random_images,
+    trust,
+    write_archives,
+    write_tar,
+)
 from test_data_sources import assert_golden
 
-from lth_jax.data import archives, cifar, idx, load, prepared
+from lth_jax.data import Dataset, archives, cifar, idx, load, prepared
+from lth_jax.data.places import resolve
 from lth_jax.data.sources import SOURCES
 from lth_jax.errors import DataError
 
@@ -208,21 +216,49 @@ def test_archives_with_other_checksums_are_named_and_not_used(name, tmp_path, no
 # --- Real data ------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
+def test_the_original_archives_hold_the_dataset(name, real_archives):
+    places = resolve(manual_dir=str(real_archives))
+    assert archives._find_archives(name, places) == (real_archives / name, "")
+    assert_golden(in_archives(name, real_archives))
+
+
+def in_archives(name, folder):
+    """The dataset as its idx files have it."""
+    arrays = [idx.read_archive(folder / name / file) for file in idx.ARCHIVES]
+    for index, array in enumerate(arrays):
+        arrays[index] = array[..., None] if array.ndim == 3 else array.astype(np.int32)
+    scale, origin = 1 / 255, "archives"
+    return Dataset(name, *arrays, num_classes=10, scale=scale, origin=origin)
+
+
 @pytest.mark.slow
 def test_mnist_and_fashion_mnist_of_one_data_dir_are_not_mixed_up(
-    real_archives, real_data_dir, tmp_path, no_network
+    real_archives, real_data_dir, tmp_path, monkeypatch, no_network
 ):
+    """Of their first examples, which need not minutes to be prepared."""
     import tensorflow_datasets as tfds
 
-    folders = places(tmp_path, manual_dir=str(real_archives))
+    firsts = {}
+    for name in ("mnist", "fashion_mnist"):
+        whole = in_archives(name, real_archives)
+        train = whole.train_images[:1500], whole.train_labels[:1500].astype(np.uint8)
+        test = whole.test_images[:300], whole.test_labels[:300].astype(np.uint8)
+        write_archives(tmp_path / "manual" / name, name, train, test)
+        trust(monkeypatch, name, tmp_path / "manual" / name)
+        firsts[name] = multiset(*train), multiset(*test)
+    folders = places(tmp_path, manual_dir=str(tmp_path / "manual"))
     mnist, fashion = load("mnist", **folders), load("fashion_mnist", **folders)
-    assert_golden(mnist)
-    assert_golden(fashion)
     # In the very order of TFDS's own preparation, and readable by its own builders.
     stock = load("mnist", data_dir=str(real_data_dir), cache_dir=str(tmp_path / "other"))
-    np.testing.assert_array_equal(mnist.train_images, stock.train_images)
-    np.testing.assert_array_equal(mnist.test_labels, stock.test_labels)
+    ours = {image.tobytes() for image in mnist.train_images}
+    order = [index for index, image in enumerate(stock.train_images) if image.tobytes() in ours]
+    np.testing.assert_array_equal(mnist.train_images, stock.train_images[order])
+    np.testing.assert_array_equal(mnist.train_labels, stock.train_labels[order])
     for dataset in (mnist, fashion):
+        train = multiset(dataset.train_images, dataset.train_labels)
+        test = multiset(dataset.test_images, dataset.test_labels)
+        assert (train, test) == firsts[dataset.name]
         builder = tfds.builder(dataset.name, data_dir=tmp_path / "data")
         assert builder.is_prepared()
         example = builder.as_data_source("test")[123]
