@@ -1,5 +1,6 @@
 """`run.py`: exit statuses, what is printed where, and what wrong input is answered with."""
 
+import contextlib
 import os
 import re
 import shlex
@@ -326,11 +327,11 @@ def stop(process, signum):
 
 
 @pytest.mark.slow
-def test_ctrl_c_stops_it_within_seconds_and_the_same_command_goes_on(tmp_path):
+def test_ctrl_c_stops_it_within_seconds_and_the_same_command_goes_on(main, tmp_path, monkeypatch):
     with command_line.start(*LONG, "--workdir=x y", cwd=tmp_path) as process:
         wait_until_training(process)
-        # Meanwhile a second process is refused, and leaves the first alone.
-        status, out, err = command_line.run(*LONG, "--workdir=x y", cwd=tmp_path)
+        # Meanwhile a second process, this one, is refused, and leaves the first alone.
+        status, out, err = main(*LONG, "--workdir=x y")
         assert (status, out) == (2, "")
         assert err.count("\n") == 1
         assert re.match(rf"error: x y is in use by process {process.pid} on \S+; ", err)
@@ -339,8 +340,10 @@ def test_ctrl_c_stops_it_within_seconds_and_the_same_command_goes_on(tmp_path):
     assert again == ["python", str(command_line.RUN), *LONG, "--workdir=x y"]
     step = int(re.search(r"level 0, step (\d+) of 2000000", line)[1])
     assert step > 0
-    with command_line.start(*again[2:], cwd=tmp_path) as process:
-        assert f"level 0 goes on from step {step} of 2000000" in wait_until_training(process)
+    monkeypatch.setattr(running, "_signals", lambda: contextlib.nullcontext(StopAt(1)))
+    status, out, err = main(*again[2:])
+    assert status == 128 + signal.SIGINT
+    assert f"level 0 goes on from step {step} of 2000000" in err
 
 
 @pytest.mark.slow
