@@ -96,9 +96,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bits(tmp_path, kernel):
 
 
 @pytest.mark.slow
-def test_the_default_experiment_shows_the_ticket_effect_in_small(
-    tmp_path, capsys, without_figures
-):
+def test_the_default_experiment_shows_the_ticket_effect_in_small(tmp_path, capsys, without_figures):
     """`run.py` cut down to one level at a harsh rate, on the real network and data."""
     status = run.main(
         [
