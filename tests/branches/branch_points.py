@@ -8,11 +8,7 @@ import numpy as np
 import pytest
 from small_networks import norm_and_dropout, optimizer, random_mask
 
-from lth_jax.branches import (
-    BRANCHES,
-    BranchPoint,
-    Ticket,
-)
+from lth_jax.branches import BRANCHES, BranchPoint, Ticket
 from lth_jax.pruning.masks import prunable
 from lth_jax.spec import TRANSFERS, BranchSpec
 from lth_jax.states import new_state, rewind

@@ -19,12 +19,7 @@ from branch_points import (
 )
 from small_networks import assert_same_bits, bits, random_mask
 
-from lth_jax.branches import (
-    BRANCHES,
-    Ticket,
-    draw_mask,
-    keep_as_many,
-)
+from lth_jax.branches import BRANCHES, Ticket, draw_mask, keep_as_many
 from lth_jax.pruning.masks import kept_counts, ones_mask, prunable
 from lth_jax.spec import TRANSFERS
 from lth_jax.states import TrainState, rewind

@@ -7,19 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from branch_points import (
-    STEP,
-    branch_point,
-    dense_scores,
-    layers,
-    named,
-)
+from branch_points import STEP, branch_point, dense_scores, layers, named
 from small_networks import assert_same_bits, optimizer, random_mask
 
-from lth_jax.branches import (
-    BRANCHES,
-    Ticket,
-)
+from lth_jax.branches import BRANCHES, Ticket
 from lth_jax.models import MODELS
 from lth_jax.pruning.masks import prunable
 from lth_jax.spec import BranchSpec

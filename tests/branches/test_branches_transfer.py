@@ -6,11 +6,7 @@ import pytest
 from branch_points import OPTIMIZER, STEP, branch_point, point, source_ticket
 from small_networks import assert_same_bits, optimizer
 
-from lth_jax.branches import (
-    BRANCHES,
-    Ticket,
-    new_heads,
-)
+from lth_jax.branches import BRANCHES, Ticket, new_heads
 from lth_jax.pruning.masks import ones_mask
 from lth_jax.spec import TRANSFERS
 from lth_jax.states import TrainState, rewind

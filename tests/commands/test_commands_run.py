@@ -9,15 +9,7 @@ import time
 import command_line
 import pytest
 from quick_run import QUICK
-from tiny import (
-    arguments,
-    assert_same_run,
-    data_file,
-    flip_byte,
-    results,
-    tiny_spec,
-    train,
-)
+from tiny import arguments, assert_same_run, data_file, flip_byte, results, tiny_spec, train
 
 from lth_jax import build, data
 from lth_jax.results import from_csv

@@ -7,9 +7,7 @@ import time
 import command_line
 import pytest
 from quick_run import QUICK
-from tiny import (
-    arguments,
-)
+from tiny import arguments
 
 from lth_jax import data
 

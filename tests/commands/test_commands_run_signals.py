@@ -10,13 +10,7 @@ import time
 import command_line
 import pytest
 from quick_run import QUICK
-from tiny import (
-    StopAt,
-    arguments,
-    assert_same_run,
-    tiny_spec,
-    train,
-)
+from tiny import StopAt, arguments, assert_same_run, tiny_spec, train
 
 from lth_jax.commands import running
 

@@ -4,14 +4,7 @@ import sys
 
 import numpy as np
 import pytest
-from fake_data import (
-    cifar_files,
-    multiset,
-    random_images,
-    trust,
-    write_archives,
-    write_tar,
-)
+from fake_data import cifar_files, multiset, random_images, trust, write_archives, write_tar
 from test_data_sources import assert_golden
 
 from lth_jax.data import Dataset, archives, idx, load, prepared

@@ -6,10 +6,7 @@ import tarfile
 
 import numpy as np
 import pytest
-from fake_data import (
-    random_images,
-    write_tar,
-)
+from fake_data import random_images, write_tar
 
 from lth_jax.data import cifar, idx
 

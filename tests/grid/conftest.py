@@ -1,10 +1,7 @@
 """A trunk that is trained once for many tests."""
 
 import pytest
-from tiny import (
-    tiny_spec,
-    train,
-)
+from tiny import tiny_spec, train
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,6 @@
 """What tests of the grid read from the runs they train."""
 
-from tiny import (
-    results,
-)
+from tiny import results
 
 from lth_jax.store import checkpoints
 

@@ -5,15 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 from grid_runs import KERNELS, ONE, level, rows_of
-from tiny import (
-    Jobs,
-    Recorder,
-    curves,
-    host,
-    results,
-    tiny_spec,
-    train,
-)
+from tiny import Jobs, Recorder, curves, host, results, tiny_spec, train
 
 from lth_jax.branches import BRANCHES
 from lth_jax.build import build

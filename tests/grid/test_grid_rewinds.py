@@ -3,15 +3,7 @@
 import numpy as np
 import pytest
 from grid_runs import ONE, level, rows_of
-from tiny import (
-    StopAt,
-    assert_same_run,
-    experiment,
-    host,
-    results,
-    tiny_spec,
-    train,
-)
+from tiny import StopAt, assert_same_run, experiment, host, results, tiny_spec, train
 
 from lth_jax.errors import Interrupted
 from lth_jax.results import TRUNK, RunId

@@ -4,14 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scored import (
-    DEEP,
-    WITH_STATE,
-    scores_of,
-    scoring,
-    with_gradients,
-    without_apply,
-)
+from scored import DEEP, WITH_STATE, scores_of, scoring, with_gradients, without_apply
 from small_networks import arrays, assert_same_bits, bits
 
 from lth_jax.pruning.criteria import Scoring

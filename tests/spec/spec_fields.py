@@ -1,12 +1,6 @@
 """Another value for every field of a spec."""
 
-from lth_jax.spec import (
-    Spec,
-    default_config,
-    flatten,
-    from_config,
-    to_dict,
-)
+from lth_jax.spec import Spec, default_config, flatten, from_config, to_dict
 
 FIELDS = flatten(to_dict(Spec()))
 # What may grow or move between two starts of one experiment, and nothing else.

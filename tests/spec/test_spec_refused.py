@@ -9,11 +9,7 @@ from hypothesis import given, settings
 from spec_fields import FIELDS, nested
 
 from lth_jax.errors import SpecError
-from lth_jax.spec import (
-    from_config,
-    identity,
-    to_dict,
-)
+from lth_jax.spec import from_config, identity, to_dict
 
 NAN, INF = float("nan"), float("inf")
 # field, value, what the message says is accepted

@@ -9,24 +9,12 @@ import numpy as np
 import optax
 import pytest
 from hypothesis import given, settings
-from small_networks import (
-    CLASSES,
-    SHAPE,
-    arrays,
-    training_set,
-    validation_set,
-)
+from small_networks import CLASSES, SHAPE, arrays, training_set, validation_set
 from small_training import COUNT, EXAMPLE, setting
 
 from lth_jax.data.pixels import Pixels
 from lth_jax.models.base import Model
-from lth_jax.states import (
-    Best,
-    in_batches,
-    new_run,
-    new_state,
-    stack_runs,
-)
+from lth_jax.states import Best, in_batches, new_run, new_state, stack_runs
 from lth_jax.training import Program
 
 # --- Invariant 6: evaluation counts everything once -----------------------------------------

@@ -22,12 +22,7 @@ from small_training import BATCH, COUNT, EXAMPLE, Setting, setting, single
 from lth_jax.data.pixels import Pixels
 from lth_jax.optimizers import OPTIMIZERS
 from lth_jax.pruning.masks import ones_mask
-from lth_jax.states import (
-    TrainState,
-    new_state,
-    rewind,
-    unstack_run,
-)
+from lth_jax.states import TrainState, new_state, rewind, unstack_run
 from lth_jax.training import Program, epoch_order
 
 # --- Invariant 4: masked training is plain training -----------------------------------------

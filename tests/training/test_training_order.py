@@ -8,26 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from hypothesis import given, settings
-from small_networks import (
-    CLASSES,
-    SCALE,
-    SHAPE,
-    assert_same_bits,
-    optimizer,
-    random_mask,
-)
+from small_networks import CLASSES, SCALE, SHAPE, assert_same_bits, optimizer, random_mask
 from small_training import BATCH, COUNT, EXAMPLE
 
 from lth_jax.data.pixels import Pixels
 from lth_jax.models.base import Model
 from lth_jax.pruning.masks import ones_mask
-from lth_jax.states import (
-    Examples,
-    Inputs,
-    new_run,
-    new_state,
-    stack_runs,
-)
+from lth_jax.states import Examples, Inputs, new_run, new_state, stack_runs
 from lth_jax.training import Program, epoch_order
 
 # --- Invariant 12: the data order -----------------------------------------------------------

@@ -6,21 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from small_networks import (
-    CLASSES,
-    SCALE,
-    SHAPE,
-    arrays,
-)
+from small_networks import CLASSES, SCALE, SHAPE, arrays
 
 from lth_jax.data.pixels import Pixels
 from lth_jax.models.base import Model
-from lth_jax.states import (
-    Examples,
-    Inputs,
-    TrainState,
-    in_batches,
-)
+from lth_jax.states import Examples, Inputs, TrainState, in_batches
 from lth_jax.training import Program
 
 

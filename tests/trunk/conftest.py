@@ -1,10 +1,7 @@
 """Trunks that are trained once for many tests."""
 
 import pytest
-from tiny import (
-    tiny_spec,
-    train,
-)
+from tiny import tiny_spec, train
 from trunk_runs import BIG, LATE, SPEC
 
 
@@ -34,6 +31,7 @@ def three(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def big(tmp_path_factory):
+    """The tiny experiment with a replicate and a draw more."""
     path = tmp_path_factory.mktemp("big") / "run"
     train(path, BIG)
     return path

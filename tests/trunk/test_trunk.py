@@ -8,15 +8,7 @@ import jax.monitoring
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import (
-    assert_same_run,
-    curves,
-    experiment,
-    host,
-    results,
-    tiny_spec,
-    train,
-)
+from tiny import assert_same_run, curves, experiment, host, results, tiny_spec, train
 from trunk_runs import LATE, SPEC, assert_bits, load, part
 
 from lth_jax import levels

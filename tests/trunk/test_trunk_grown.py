@@ -3,14 +3,7 @@
 import shutil
 
 import pytest
-from tiny import (
-    Recorder,
-    arrays,
-    assert_same_run,
-    results,
-    tiny_spec,
-    train,
-)
+from tiny import Recorder, arrays, assert_same_run, results, tiny_spec, train
 from trunk_runs import SPEC
 
 from lth_jax.plan import planned_runs

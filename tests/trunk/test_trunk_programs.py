@@ -7,14 +7,7 @@ import jax
 import jax.monitoring
 import jax.numpy as jnp
 import pytest
-from tiny import (
-    StopAt,
-    curves,
-    experiment,
-    results,
-    tiny_spec,
-    train,
-)
+from tiny import StopAt, curves, experiment, results, tiny_spec, train
 from trunk_runs import BIG, SPEC, load, part
 
 from lth_jax import experiment as experiments

@@ -7,15 +7,7 @@ import shutil
 import signal
 
 import pytest
-from tiny import (
-    Recorder,
-    StopAt,
-    assert_same_run,
-    data_file,
-    flip_byte,
-    tiny_spec,
-    train,
-)
+from tiny import Recorder, StopAt, assert_same_run, data_file, flip_byte, tiny_spec, train
 from trunk_runs import SPEC
 
 from lth_jax import flights

@@ -1,13 +1,12 @@
 """Specs of trunks that are trained once for many tests, and their checkpoints."""
 
-from tiny import (
-    tiny_spec,
-)
+from tiny import tiny_spec
 
 from lth_jax.store import checkpoints
 
 SPEC = tiny_spec()
 LATE = tiny_spec(rewind__step="7")
+BIG = tiny_spec(levels=2, replicates=3, branch={"random_mask": {"draws": 2}})
 
 
 def load(path, replicate, name):
@@ -23,6 +22,3 @@ def assert_bits(found, wanted):
     for name in wanted:
         assert found[name].dtype == wanted[name].dtype, name
         assert found[name].tobytes() == wanted[name].tobytes(), name
-
-
-BIG = tiny_spec(levels=2, replicates=3, branch={"random_mask": {"draws": 2}})
