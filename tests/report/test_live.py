@@ -101,6 +101,7 @@ def test_a_file_in_the_way_is_one_line(tmp_path):
     assert (tmp_path / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_a_resumed_run_has_every_point_once(tmp_path, without_figures):
     spec = tiny_spec(levels=1, checkpoint__every_seconds=0)
     ticking = itertools.count(0, 1000).__next__  # so that files are written at every evaluation
