@@ -78,3 +78,27 @@ def compilations():
     jax.monitoring.register_event_duration_secs_listener(listen)
     yield events
     jax.monitoring.unregister_event_duration_listener(listen)
+
+
+@pytest.fixture
+def without_figures(monkeypatch):
+    """No figures of runs and tickets are drawn, which takes seconds."""
+    for name in ("write.result_figures", "write.ticket_figures", "live.result_figures"):
+        monkeypatch.setattr(f"lth_jax.report.{name}", lambda *_: [])
+
+
+@pytest.fixture
+def single_steps(monkeypatch):
+    """Chunks of one step: a pause after every one, however fast the machine."""
+    monkeypatch.setattr("lth_jax.flights.CHUNK_SECONDS", 0.0)
+
+
+@pytest.fixture
+def jobs(monkeypatch):
+    """Every job that is trained, and its end."""
+    from tiny import Jobs
+
+    monkeypatch.setattr(Jobs, "jobs", {})
+    monkeypatch.setattr(Jobs, "ends", {})
+    monkeypatch.setattr("lth_jax.trunk.LevelTrainer", Jobs)
+    return Jobs

@@ -16,6 +16,7 @@ from lth_jax import spec as specs
 from lth_jax.build import build
 from lth_jax.events import SilentObserver
 from lth_jax.experiment import Experiment
+from lth_jax.models import MODELS
 from lth_jax.results import RunId
 from lth_jax.store import RunDirectory, checkpoints
 from lth_jax.trunk import Trunk
@@ -90,7 +91,20 @@ def _programs(*_key) -> dict:
 
 @functools.cache
 def _built(train, model, data, pruning) -> Experiment:
-    return build(specs.Spec(train=train, model=model, data=data, pruning=pruning))
+    built = build(specs.Spec(train=train, model=model, data=data, pruning=pruning))
+    key = (
+        dataclasses.replace(train, kernel="xla"),
+        model,
+        MODELS[model.name].module,
+        built.example.shape,
+        tuple((row.name, row.shape) for row in built.parameters),
+    )
+    network, optimizer = _MADE.setdefault(key, (built.model, built.optimizer))
+    return dataclasses.replace(built, model=network, optimizer=optimizer)
+
+
+# JAX compiles an initialization and a rewind for each network and optimizer as an object.
+_MADE: dict = {}
 
 
 def train(

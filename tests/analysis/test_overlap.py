@@ -8,13 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lth_jax.analysis.overlap import (
-    PackedMask,
-    between_levels,
-    between_replicates,
-    overlap,
-    total,
-)
+from lth_jax.analysis.overlap import PackedMask, between_levels, between_replicates, overlap, total
 
 bits = st.integers(1, 40).flatmap(lambda n: st.lists(st.booleans(), min_size=n, max_size=n))
 

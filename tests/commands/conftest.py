@@ -1,12 +1,14 @@
-"""The command line in this process."""
+"""The command line in this process, and a run for it to look at."""
 
+import json
 import logging
+import shutil
 
 import pytest
-from tiny import experiment
+from tiny import experiment, tiny_spec, train
 
 from lth_jax import build
-from lth_jax.commands import run
+from lth_jax.commands import inspect, run
 
 
 @pytest.fixture
@@ -22,8 +24,7 @@ def main(tmp_path, monkeypatch, capsys, request):
     processes below build, and draw, for themselves.
     """
     if "with_figures" not in request.fixturenames:
-        for name in ("write.result_figures", "write.ticket_figures", "live.result_figures"):
-            monkeypatch.setattr(f"lth_jax.report.{name}", lambda *_: [])
+        request.getfixturevalue("without_figures")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(logging.getLogger("lth_jax"), "handlers", [])
     monkeypatch.setattr(build, "build", experiment)
@@ -34,3 +35,48 @@ def main(tmp_path, monkeypatch, capsys, request):
         return status, captured.out, captured.err
 
     return main
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """A run of one level, to inspect."""
+    path = tmp_path_factory.mktemp("inspect") / "run"
+    train(path, tiny_spec(levels=1))
+    return path
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    """A run directory of one's own, to spoil."""
+    return shutil.copytree(finished, tmp_path / "copy")
+
+
+@pytest.fixture
+def shown(capsys, monkeypatch):
+    """What `inspect` prints at a width, its words one space apart."""
+
+    def shown(path, *arguments, width=120):
+        monkeypatch.setenv("COLUMNS", str(width))
+        assert inspect.main([str(path), *arguments]) == 0
+        out, err = capsys.readouterr()
+        assert err == ""
+        return " ".join(out.split())
+
+    return shown
+
+
+@pytest.fixture
+def found(capsys):
+    """The object that `inspect --json` prints."""
+
+    def found(path, *arguments):
+        assert inspect.main([str(path), "--json", *arguments]) == 0
+        out, err = capsys.readouterr()
+        assert err == ""
+
+        def refuse(name):
+            pytest.fail(f"{name} is no JSON")
+
+        return json.loads(out, parse_constant=refuse)
+
+    return found

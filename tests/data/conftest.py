@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fake_data import cifar_files, random_images
 
 from lth_jax.data import Dataset
 
@@ -54,3 +55,9 @@ def tiny_dataset(name, seed=0):
         scale=1 / 255,
         origin="made up",
     )
+
+
+@pytest.fixture
+def cifar10_files():
+    """What an archive of 20 and 3 random images holds."""
+    return cifar_files("cifar10", random_images("cifar10", 20), random_images("cifar10", 3, seed=1))

@@ -115,8 +115,8 @@ def trust(monkeypatch, name, folder, **facts):
     infos = {file: checksums.compute_url_info(folder / file) for file in source.archives}
     by_url = {source.url + file: info for file, info in infos.items()}
     monkeypatch.setattr(builders.BUILDERS[name], "url_infos", by_url)
-    hashes = {file: info.checksum for file, info in infos.items()}
-    monkeypatch.setattr(archives, "_checksums", lambda _: hashes)
+    hashes, others = {file: info.checksum for file, info in infos.items()}, archives._checksums
+    monkeypatch.setattr(archives, "_checksums", lambda n: hashes if n == name else others(n))
     if facts:
         changed = source._replace(facts=source.facts._replace(**facts))
         monkeypatch.setitem(SOURCES, name, changed)

@@ -48,7 +48,7 @@ def test_a_ticket_is_trained_on_something_else(tmp_path):
     assert main(tmp_path / "file", steps=40) == found
 
 
-def test_a_cell_of_the_seed_s_grid_is_trained_pruned_and_rewound(tmp_path, capsys):
+def test_a_cell_of_the_seed_s_grid_is_trained_pruned_and_rewound(tmp_path, capsys, without_figures):
     main = runpy.run_path(str(EXAMPLES / "seed_grid.py"))["main"]
     cells = ["--datasets=digits", "--models=mlp,vgg16", f"--out={tmp_path}"]
     # An 8×8 image is no image for VGG: a cell that fails is named, and the others are run.

@@ -166,8 +166,10 @@ def small(name, dtype="float32"):
         jnp.asarray(random.integers(0, 256, (8, side, side, 1), np.uint8)),
         jnp.asarray(random.integers(0, 3, 8).astype(np.int32)),
     )
-    state = new_state(model, program.optimizer, jax.random.key(0), jnp.zeros((1, side, side, 1)))
-    return program, examples, state
+    # In one piece, and of a generator that XLA has built in: each would take seconds to compile.
+    first = jax.jit(lambda key, x: new_state(model, program.optimizer, key, x))
+    key = jax.random.key(0, impl="unsafe_rbg")
+    return program, examples, first(key, jnp.zeros((1, side, side, 1)))
 
 
 def train(program, examples, state, mask, steps):

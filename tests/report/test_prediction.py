@@ -6,12 +6,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from lth_jax.report.prediction import (
-    Prediction,
-    picture_text,
-    prediction_figure,
-    print_prediction,
-)
+from lth_jax.report.prediction import Prediction, picture_text, prediction_figure, print_prediction
 
 IMAGE = np.linspace(0, 1, 64).reshape(8, 8, 1)
 SHARES = np.array([0.0002, 0.02, 0.9798])

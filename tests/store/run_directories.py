@@ -1,0 +1,28 @@
+"""Run directories by hand."""
+
+import dataclasses
+
+from lth_jax.errors import StoreError
+from lth_jax.results import ResultRow, RunId
+from lth_jax.spec import from_config
+from lth_jax.store import RunDirectory
+
+SPEC = from_config({"levels": 1, "replicates": 1})
+
+
+def open_run(path, spec=SPEC):
+    return RunDirectory.open(path, spec, "digits", ["run.py", "--workdir=x"])
+
+
+def row(branch="ticket", level=0, replicate=0, draw=0):
+    run_id = RunId(branch, level, replicate, draw)
+    numbers = dict.fromkeys([f.name for f in dataclasses.fields(ResultRow)][4:], 1)
+    return ResultRow(*run_id, **numbers | {"kernel": "xla"})
+
+
+def refusal(action, path):
+    """(what the action gave, or what it was refused with)."""
+    try:
+        return action(path), ""
+    except StoreError as error:
+        return None, str(error)
