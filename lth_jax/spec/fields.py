@@ -87,7 +87,7 @@ class TrainSpec:
     warmup: str = "0"
     drops: tuple[tuple[str, float], ...] = ()
     label_smoothing: float = 0.0
-    kernel: str = "xla"
+    kernel: str = "auto"
 
 
 @dataclasses.dataclass(frozen=True)
