@@ -149,7 +149,7 @@ def kernels_of(spec: Spec, model: Model, shape: tuple[int, ...]) -> Kernels:
     Raises:
       SpecError: `train.kernel` is `sparse`, and there is no compiler.
     """
-    x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    x = jax.ShapeDtypeStruct((spec.train.batch_size, *shape), jnp.float32)
     variables = jax.eval_shape(model.init, jax.random.key(0), x)
     folder = resolve(cache_dir=spec.data.cache_dir).cache_dir / "kernels"
     try:

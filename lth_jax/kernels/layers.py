@@ -24,13 +24,14 @@ class Layer(NamedTuple):
       kind: `dense`, its kernel [in, out], or `conv`, [height, width, channels, features].
       shape: of its kernel.
       strides: of a convolution's window, by row and column.
-      positions: of an example at which the kernel is applied: a convolution's output pixels.
+      applied: how often the kernel is in a batch: its examples, times a convolution's output
+        pixels.
     """
 
     kind: str
     shape: tuple[int, ...]
     strides: tuple[int, int] = (1, 1)
-    positions: int = 1
+    applied: int = 1
 
 
 def find_layers(
@@ -84,9 +85,10 @@ def _layer(module: nn.Module, leaf: Any, args: tuple[Any, ...]) -> Layer | None:
     if not single or module.precision is not None or 0 in (*x.shape, *leaf.shape):
         return None
     if _is_plain_dense(module, leaf, x):
-        return Layer("dense", tuple(leaf.shape), positions=math.prod(x.shape[1:-1]))
+        return Layer("dense", tuple(leaf.shape), applied=math.prod(x.shape[:-1]))
     if _is_plain_conv(module, leaf, x):
-        return Layer("conv", tuple(leaf.shape), strides_of(module), _out_pixels(module, x))
+        applied = x.shape[0] * _out_pixels(module, x)
+        return Layer("conv", tuple(leaf.shape), strides_of(module), applied)
     return None
 
 

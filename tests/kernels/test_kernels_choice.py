@@ -13,11 +13,11 @@ from lth_jax.kernels.layers import Layer, find_layers
 
 
 def dense(*shape):
-    return Layer("dense", shape)
+    return Layer("dense", shape, applied=60)
 
 
 def conv(*shape, pixels=1024):
-    return Layer("conv", shape, (1, 1), pixels)
+    return Layer("conv", shape, (1, 1), 60 * pixels)
 
 
 NETWORKS = {
@@ -100,8 +100,9 @@ def test_the_rule_says_what_was_measured(layer, kept, paid):
     assert (packed_time(layer, kept * math.prod(layer.shape)) <= dense_time(layer)) == paid
 
 
-def test_small_layers_are_never_packed():
+def test_small_layers_and_batches_are_never_packed():
     assert not can_pay(dense(100, 10))
+    assert not can_pay(Layer("dense", (784, 300), applied=5))  # a weight meets 64 at once
     assert not can_pay(conv(3, 3, 3, 64))
     assert can_pay(dense(784, 300))
     assert can_pay(conv(3, 3, 16, 16))
@@ -116,4 +117,4 @@ def test_a_convolution_is_applied_at_every_pixel_of_its_output(padding, strides)
     out = jax.eval_shape(module.apply, variables, x)
     apply = lambda variables, x, train, rngs: (module.apply(variables, x), {})  # noqa: E731
     layers, _ = find_layers(apply, variables, x)
-    assert layers["kernel"].positions == math.prod(out.shape[1:3])
+    assert layers["kernel"].applied == math.prod(out.shape[:3])

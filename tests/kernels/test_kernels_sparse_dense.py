@@ -18,6 +18,7 @@ ZOO = {
     "lenet first": ((784, 300), 60),
     "lenet second": ((300, 100), 60),
     "lenet output": ((100, 10), 60),
+    "many tiles": ((70, 40), 573),
     "lenet, full tiles": ((784, 300), 2 * TILE),
     "conv2 first": ((1024, 256), 100),
     "conv2 second": ((256, 256), TILE + 1),

@@ -26,11 +26,10 @@ void Forward(ffi::ThreadPool& pool, Floats values, Integers begins, Integers col
   const int64_t tiled = int64_t{TilesOf(examples)} * width * kTile;
   for (int64_t run = 0; run < runs; ++run) {
     const Table table = TableOf(begins, columns, nullptr, run);
-    float* tiles = kept ? kept + run * tiled : Scratch<3>(tiled);
     Shared(pool, int64_t{table.begin(rows)} * TilesOf(examples) * kTile, [&](auto& chosen) {
-      ToTiles(chosen, x.typed_data() + run * examples * width, examples, width, tiles);
-      Multiply(chosen, values.typed_data() + run * capacity, table, tiles, examples, width, rows,
-               y->typed_data() + run * examples * rows);
+      Multiply(chosen, values.typed_data() + run * capacity, table,
+               x.typed_data() + run * examples * width, examples, width, rows,
+               kept ? kept + run * tiled : nullptr, y->typed_data() + run * examples * rows);
     });
   }
 }
@@ -73,13 +72,11 @@ ffi::Error InputGradientCall(ffi::ThreadPool pool, Floats values, Integers begin
   const int examples = Last<2>(x->dimensions())[0], rows = Last<2>(x->dimensions())[1];
   const int capacity = Last<1>(columns.dimensions())[0];
   const int width = Last<1>(given.dimensions())[0];
-  const int64_t tiled = int64_t{TilesOf(examples)} * width * kTile;
   for (int64_t run = 0; run < Runs(x->dimensions(), 2); ++run) {
     const Table table = TableOf(begins, columns, places.typed_data(), run);
-    float* d = Scratch<3>(tiled);
     Shared(pool, int64_t{table.begin(rows)} * TilesOf(examples) * kTile, [&](auto& chosen) {
-      ToTiles(chosen, given.typed_data() + run * examples * width, examples, width, d);
-      Multiply(chosen, values.typed_data() + run * capacity, table, d, examples, width, rows,
+      Multiply(chosen, values.typed_data() + run * capacity, table,
+               given.typed_data() + run * examples * width, examples, width, rows, nullptr,
                x->typed_data() + run * examples * rows);
     });
   }

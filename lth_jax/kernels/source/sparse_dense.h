@@ -29,6 +29,8 @@ constexpr int kPerTile = kTile / kLanes;
 constexpr int kChains = kLanes == 16 ? 2 : 1;
 // Rows of a task: what it leaves in a tile is transposed while it is in the cache.
 constexpr int kRows = 32;
+// Tiles that are shared out whole.
+constexpr int kManyTiles = 8;
 
 // Adds a row's entries of a block to out[64], or, for the first block, sets it.
 inline void Row(const float* values, const Table& table, int row, int block, const float* tile,
@@ -80,39 +82,68 @@ inline void GradientRow(const Table& table, int row, int block, const float* til
 
 inline int TilesOf(int examples) { return (examples + kTile - 1) / kTile; }
 
-// Examples [examples, width] to tiles [tile][width][64], lanes without an example at zero.
+// Columns `begin` to `end - 1` of a tile's examples, of [examples, width], to `to` [width][64]; lanes
+// without an example are zero.
+inline void ToTile(const float* x, int examples, int width, int tile, int begin, int end,
+                   float* to) {
+  const int some = std::min(kTile, examples - tile * kTile);
+  Transpose(x + static_cast<ptrdiff_t>(tile) * kTile * width + begin, width, some, end - begin,
+            to + static_cast<ptrdiff_t>(begin) * kTile, kTile);
+  for (int column = begin; some < kTile && column < end; ++column) {
+    float* lanes = to + static_cast<ptrdiff_t>(column) * kTile;
+    std::fill(lanes + some, lanes + kTile, 0.0f);
+  }
+}
+
+// Examples [examples, width] to tiles [tile][width][64].
 template <class Pool>
 void ToTiles(Pool& pool, const float* x, int examples, int width, float* tiles) {
-  const int parts = (width + 255) / 256;
+  constexpr int kColumns = 256;
+  const int parts = (width + kColumns - 1) / kColumns;
   ForEach(pool, TilesOf(examples) * parts, [&](int task) {
-    const int tile = task / parts, begin = task % parts * 256, end = std::min(width, begin + 256);
-    const int some = std::min(kTile, examples - tile * kTile);
-    const float* from = x + static_cast<ptrdiff_t>(tile) * kTile * width;
-    float* to = tiles + static_cast<ptrdiff_t>(tile) * width * kTile;
-    Transpose(from + begin, width, some, end - begin, to + static_cast<ptrdiff_t>(begin) * kTile,
-              kTile);
-    for (int column = begin; some < kTile && column < end; ++column) {
-      float* lanes = to + static_cast<ptrdiff_t>(column) * kTile;
-      std::fill(lanes + some, lanes + kTile, 0.0f);
-    }
+    const int tile = task / parts, begin = task % parts * kColumns;
+    ToTile(x, examples, width, tile, begin, std::min(width, begin + kColumns),
+           tiles + static_cast<ptrdiff_t>(tile) * width * kTile);
   });
 }
 
-// out[n, row] = Σ values · tiles, for `rows` rows of the table.
+// out[n, row] = Σ values · tile, for rows `begin` to `end - 1`, at most kRows, and `some` examples.
+inline void MultiplyRows(const float* values, const Table& table, const float* tile, int some,
+                         int begin, int end, int rows, float* out) {
+  float* sums = Scratch<2>(kRows * kTile);
+  for (int block = 0; block < table.blocks; ++block)
+    for (int row = begin; row < end; ++row)
+      Row(values, table, row, block, tile, sums + (row - begin) * kTile);
+  Transpose(sums, kTile, end - begin, some, out + begin, rows);
+}
+
+// out[n, row] = Σ values · x[n, ·], for `rows` rows of the table. The examples' tiles stay in `tiles`,
+// unless it is null.
+//
+// A few tiles are shared out by rows; many, as in evaluation, one by one, each used while it is in the
+// cache.
 template <class Pool>
-void Multiply(Pool& pool, const float* values, const Table& table, const float* tiles, int examples,
-              int width, int rows, float* out) {
-  const int parts = (rows + kRows - 1) / kRows;
-  ForEach(pool, TilesOf(examples) * parts, [&](int task) {
-    const int tile = task / parts, begin = task % parts * kRows,
-              end = std::min(rows, begin + kRows);
-    const float* x = tiles + static_cast<ptrdiff_t>(tile) * width * kTile;
-    float* sums = Scratch<2>(kRows * kTile);
-    for (int block = 0; block < table.blocks; ++block)
-      for (int row = begin; row < end; ++row)
-        Row(values, table, row, block, x, sums + (row - begin) * kTile);
-    Transpose(sums, kTile, end - begin, std::min(kTile, examples - tile * kTile),
-              out + static_cast<ptrdiff_t>(tile) * kTile * rows + begin, rows);
+void Multiply(Pool& pool, const float* values, const Table& table, const float* x, int examples,
+              int width, int rows, float* tiles, float* out) {
+  const ptrdiff_t size = static_cast<ptrdiff_t>(width) * kTile;
+  const int count = TilesOf(examples), parts = (rows + kRows - 1) / kRows;
+  const auto multiply = [&](int tile, int part, const float* from) {
+    MultiplyRows(values, table, from, std::min(kTile, examples - tile * kTile), part * kRows,
+                 std::min(rows, (part + 1) * kRows), rows,
+                 out + static_cast<ptrdiff_t>(tile) * kTile * rows);
+  };
+  if (count < kManyTiles) {
+    if (!tiles) tiles = Scratch<3>(count * size);
+    ToTiles(pool, x, examples, width, tiles);
+    ForEach(pool, count * parts, [&](int task) {
+      multiply(task / parts, task % parts, tiles + task / parts * size);
+    });
+    return;
+  }
+  ForEach(pool, count, [&](int tile) {
+    float* own = tiles ? tiles + tile * size : Scratch<3>(size);
+    ToTile(x, examples, width, tile, 0, width, own);
+    for (int part = 0; part < parts; ++part) multiply(tile, part, own);
   });
 }
 

@@ -75,13 +75,12 @@ void Check(const std::string& name, int width, int rows, int examples,
   const auto forward = check::Unwritten(y.size()), input = check::Unwritten(dx.size());
   const auto gradient = check::Unwritten(dw.size());
   check::WithThreads([&](check::Pool& pool) {
-    lth::ToTiles(pool, x.get(), examples, width, seen.get());
-    lth::ToTiles(pool, given.get(), examples, rows, d.get());
-    lth::Multiply(pool, values.get(), tables.ByOutput(), seen.get(), examples, width, rows,
+    lth::Multiply(pool, values.get(), tables.ByOutput(), x.get(), examples, width, rows, seen.get(),
                   forward.get());
+    lth::ToTiles(pool, given.get(), examples, rows, d.get());
     lth::SparseGradient(pool, tables.ByOutput(), seen.get(), d.get(), examples, width, rows,
                         tables.capacity, gradient.get());
-    lth::Multiply(pool, values.get(), tables.ByInput(), d.get(), examples, rows, width,
+    lth::Multiply(pool, values.get(), tables.ByInput(), given.get(), examples, rows, width, nullptr,
                   input.get());
   });
   check::Agree(name + ", forward", forward, y);
@@ -122,6 +121,7 @@ void CheckSparseDense() {
   CheckMasks("conv2 first, smaller", 1024, 256, 100);
   CheckMasks("conv2 second", 256, 256, 65);
   CheckMasks("conv2 output", 256, 10, 199);
+  CheckMasks("many tiles", 70, 40, 573);
   CheckMasks("one example", 300, 100, 1);
   CheckMasks("one weight", 1, 1, 3);
   CheckMasks("no multiple of lanes", 37, 29, 63);
