@@ -33,7 +33,7 @@ from steps import compete, load, spread, versions
 from lth_jax.trees import PyTree
 
 KERNELS = ("xla", "auto", "sparse")
-DENSE_SHARE = 0.2  # of the convolutions' density, that dense layers have
+DENSE_SHARE = 0.2  # of the convolutions' density, that dense layers have; at 1 nothing is pruned
 # What PyTorch's dense step should take of ours at least, by net and density.
 TARGETS = {
     **{(net, 0.1): 2.5 for net in ("conv2", "conv4", "conv6")},
@@ -79,7 +79,8 @@ def random_mask(problem: Problem, density: float) -> PyTree:
     random = np.random.default_rng(0)
 
     def leaf(value: Any) -> Any:
-        share = {4: density, 2: density * DENSE_SHARE}.get(np.ndim(value), 1.0)
+        dense = density * DENSE_SHARE if density < 1 else 1.0
+        share = {4: density, 2: dense}.get(np.ndim(value), 1.0)
         return jnp.asarray(random.random(np.shape(value)) < share)
 
     return jax.tree.map(leaf, problem.params)

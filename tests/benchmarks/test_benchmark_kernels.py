@@ -1,3 +1,6 @@
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 
 
@@ -32,3 +35,13 @@ def test_a_call_is_long_enough_to_be_like_training(kernels):
     options = kernels.parse([])
 
     assert (options.steps, options.warmup) == (20, 5)
+
+
+@pytest.mark.parametrize(("density", "of_dense"), [(1.0, 1.0), (0.5, 0.1)])
+def test_dense_layers_have_a_fifth_of_what_convolutions_have(kernels, density, of_dense):
+    params = {"conv": np.ones((3, 3, 16, 32)), "fc": np.ones((80, 100)), "bias": np.ones(100)}
+    mask = kernels.random_mask(SimpleNamespace(params=params), density)
+
+    assert mask["conv"].mean() == pytest.approx(density, abs=0.03)
+    assert mask["fc"].mean() == pytest.approx(of_dense, abs=0.02)
+    assert mask["bias"].all()
