@@ -16,7 +16,7 @@ import argparse
 import importlib.util
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import jax
 import numpy as np
+from options import OVERRIDES, add_data, add_steps, names_of, parser_of, start
 from ours import Ours, SideBySide, kernels_named
 from problem import Problem, make_problem
 from steps import compete, load, spread, versions
@@ -34,30 +35,18 @@ KERNELS = ("xla", "auto")
 TARGET = 1.11
 # Steps before all rounds, whose losses are compared.
 FIRST_STEPS = 4
-# Without crops and flips; few validation images: an evaluation follows every turn, untimed.
-OVERRIDES = ("data.crop=0", "data.flip=False", "data.validation_size=100", "eval.batch_size=100")
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").split("\n\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("--nets", default=",".join(NETS), help="any of these, by commas")
-    parser.add_argument("--rounds", type=int, default=5, help="how often each has its turn")
-    # A call of few steps is mostly first touches of memory; real training calls for hundreds.
-    parser.add_argument("--steps", type=int, default=20, help="training steps in a turn")
-    parser.add_argument("--warmup", type=int, default=5, help="untimed steps before a turn")
+    add_steps(parser)
     parser.add_argument("--kernels", default=",".join(KERNELS), help="any of these, by commas")
     parser.add_argument("--groups", default="1", help="runs `vmap`ped in one program, by commas")
-    parser.add_argument("--data", choices=("auto", "real", "synthetic"), default="auto")
-    parser.add_argument("--data-dir", default="", help="prepared datasets; else $TFDS_DATA_DIR")
+    add_data(parser)
     options = parser.parse_args(arguments)
-    for field, known in (("nets", NETS), ("kernels", KERNELS)):
-        names = [name for name in getattr(options, field).split(",") if name]
-        if unknown := set(names) - set(known):
-            parser.error(f"--{field}: {', '.join(sorted(unknown))}; accepted: {', '.join(known)}")
-        setattr(options, field, names)
+    options.nets = names_of(parser, "nets", options.nets, tuple(NETS))
+    options.kernels = names_of(parser, "kernels", options.kernels, KERNELS)
     options.groups = [int(size) for size in options.groups.split(",")]
     if min(options.rounds, options.steps, *options.groups) < 1:
         parser.error("--rounds, --steps and --groups: accepted: 1 or more")
@@ -78,13 +67,34 @@ def make_contenders(
             contenders[f"lth_jax {name}, a run for each core"] = SideBySide(
                 problem, len(os.sched_getaffinity(0)), kernels=kernels
             )
-    if importlib.util.find_spec("torch"):
-        from pytorch_nets import FORMATS, ConvLoop
+    return contenders | pytorch_of(problem)
 
-        contenders |= {f"PyTorch eager, {name}": ConvLoop(problem, name) for name in FORMATS}
-    else:
+
+def pytorch_of(problem: Problem) -> dict[str, Any]:
+    """PyTorch's dense loops, by name; none where it is not installed."""
+    if not importlib.util.find_spec("torch"):
         print("PyTorch is not installed: its rows are left out.\n")
-    return contenders
+        return {}
+    from pytorch_nets import FORMATS, ConvLoop
+
+    return {f"PyTorch eager, {name}": ConvLoop(problem, name) for name in FORMATS}
+
+
+def to_pytorch(rounds: Sequence[dict[str, float]], name: str) -> list[float]:
+    """The time of `name` as a multiple of PyTorch's better one, in each round; none without it."""
+    theirs = [min((v for k, v in r.items() if "PyTorch" in k), default=np.nan) for r in rounds]
+    ratios = [r[name] / other for r, other in zip(rounds, theirs, strict=True)]
+    return ratios if "PyTorch" not in name and np.all(np.isfinite(ratios)) else []
+
+
+def problems_of(options: argparse.Namespace) -> Iterator[tuple[str, Problem]]:
+    """Each network, and what all work on; says first where the images come from."""
+    for index, net in enumerate(options.nets):
+        config = f"configs/{net}_cifar10.py"
+        problem = make_problem(options.data, options.data_dir, config, OVERRIDES)
+        if index == 0:
+            print(f"{len(problem.splits.train.labels)} images: {problem.source}\n")
+        yield net, problem
 
 
 def report(net: str, rounds: Sequence[dict[str, float]]) -> list[str]:
@@ -92,9 +102,7 @@ def report(net: str, rounds: Sequence[dict[str, float]]) -> list[str]:
     lines = []
     for name in rounds[0]:
         line = f"{net:<10}{name:<38}{spread([r[name] for r in rounds], '{:.1f}')}"
-        theirs = [min([v for k, v in r.items() if "PyTorch" in k], default=np.nan) for r in rounds]
-        if "lth_jax" in name and np.all(np.isfinite(theirs)):
-            ratios = [r[name] / other for r, other in zip(rounds, theirs, strict=True)]
+        if ratios := to_pytorch(rounds, name):
             line += f"{spread(ratios, '{:.2f}')}× PyTorch"
             if "auto" in name:
                 line += f"  ≤ {TARGET}×"
@@ -106,12 +114,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, list[dict[str, flo
     options = parse(arguments)
     print(f"{versions()}; {os.cpu_count()} cores ({jax.default_backend()}); load average {load()}")
     found = {}
-    for net in options.nets:
-        problem = make_problem(
-            options.data, options.data_dir, f"configs/{net}_cifar10.py", OVERRIDES
-        )
+    for net, problem in problems_of(options):
         if not found:
-            print(f"{len(problem.splits.train.labels)} images: {problem.source}\n")
             print(f"{'net':<10}{'':<38}{'ms a step':>8}  {'min–max':<14}{'ratio':>8}")
         contenders = make_contenders(problem, options.kernels, options.groups)
         found[net], closing = compete(
@@ -128,7 +132,4 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, list[dict[str, flo
 
 
 if __name__ == "__main__":
-    # Makes NumPy's BLAS choose kernels of another processor, and is read when NumPy is imported.
-    if os.environ.pop("OPENBLAS_CORETYPE", None):
-        os.execv(sys.executable, sys.orig_argv)
-    main()
+    start(main)

@@ -13,7 +13,6 @@ ratios are taken within rounds. Nothing here fails for being slow.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 import sys
 from collections.abc import Sequence
@@ -25,9 +24,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import jax
 import jax.numpy as jnp
 import numpy as np
-from conv import FIRST_STEPS, NETS, OVERRIDES
+from conv import FIRST_STEPS, NETS, problems_of, pytorch_of, to_pytorch
+from options import add_data, add_steps, densities_of, names_of, parser_of, start
 from ours import Ours, kernels_named
-from problem import Problem, make_problem
+from problem import Problem
 from steps import compete, load, spread, versions
 
 from lth_jax.trees import PyTree
@@ -44,31 +44,16 @@ TARGETS = {
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").split("\n\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("--nets", default=",".join(NETS), help="any of these, by commas")
     parser.add_argument("--densities", default="0.1,0.05", help="of convolutions, by commas")
     parser.add_argument("--kernels", default=",".join(KERNELS), help="any of these, by commas")
-    parser.add_argument("--rounds", type=int, default=5, help="how often each has its turn")
-    # A call of few steps is mostly first touches of memory; real training calls for hundreds.
-    parser.add_argument("--steps", type=int, default=20, help="training steps in a turn")
-    parser.add_argument("--warmup", type=int, default=5, help="untimed steps before a turn")
-    parser.add_argument("--data", choices=("auto", "real", "synthetic"), default="auto")
-    parser.add_argument("--data-dir", default="", help="prepared datasets; else $TFDS_DATA_DIR")
+    add_steps(parser)
+    add_data(parser)
     options = parser.parse_args(arguments)
-    for field, known in (("nets", NETS), ("kernels", KERNELS)):
-        names = [name for name in getattr(options, field).split(",") if name]
-        if unknown := set(names) - set(known):
-            parser.error(f"--{field}: {', '.join(sorted(unknown))}; accepted: {', '.join(known)}")
-        setattr(options, field, names)
-    try:
-        options.densities = [float(density) for density in options.densities.split(",")]
-    except ValueError as error:
-        parser.error(f"--densities: {error}; accepted: numbers from 0 to 1, by commas")
-    if not all(0 <= density <= 1 for density in options.densities):
-        parser.error(f"--densities: {options.densities}; accepted: numbers from 0 to 1, by commas")
+    options.nets = names_of(parser, "nets", options.nets, tuple(NETS))
+    options.kernels = names_of(parser, "kernels", options.kernels, KERNELS)
+    options.densities = densities_of(parser, options.densities)
     if min(options.rounds, options.steps) < 1:
         parser.error("--rounds and --steps: accepted: 1 or more")
     return options
@@ -92,17 +77,11 @@ def make_contenders(problem: Problem, mask: PyTree, kernels: Sequence[str]) -> d
     Raises:
       SpecError: there is no compiler for `sparse`.
     """
-    contenders: dict[str, Any] = {
+    ours = {
         f"lth_jax, {name}": Ours(problem, kernels=kernels_named(name, problem), masks=[mask])
         for name in kernels
     }
-    if importlib.util.find_spec("torch"):
-        from pytorch_nets import FORMATS, ConvLoop
-
-        contenders |= {f"PyTorch, dense, {name}": ConvLoop(problem, name) for name in FORMATS}
-    else:
-        print("PyTorch is not installed: its rows are left out.\n")
-    return contenders
+    return ours | pytorch_of(problem)
 
 
 def report(net: str, density: float, rounds: Sequence[dict[str, float]]) -> list[str]:
@@ -110,10 +89,8 @@ def report(net: str, density: float, rounds: Sequence[dict[str, float]]) -> list
     lines = []
     for name in rounds[0]:
         line = f"{net:<10}{density:<8.3g}{name:<30}{spread([r[name] for r in rounds], '{:.1f}')}"
-        theirs = [min([v for k, v in r.items() if "PyTorch" in k], default=np.nan) for r in rounds]
-        if "lth_jax" in name and np.all(np.isfinite(theirs)):
-            ratios = [other / r[name] for r, other in zip(rounds, theirs, strict=True)]
-            line += f"{spread(ratios, '{:.2f}')}× as fast as PyTorch"
+        if ratios := to_pytorch(rounds, name):
+            line += f"{spread([1 / ratio for ratio in ratios], '{:.2f}')}× as fast as PyTorch"
             if "sparse" in name and (net, density) in TARGETS:
                 line += f"  ≥ {TARGETS[net, density]}×"
         lines.append(line)
@@ -140,12 +117,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[tuple[str, float], list
     options = parse(arguments)
     print(f"{versions()}; {os.cpu_count()} cores; load average {load()}")
     found = {}
-    for net in options.nets:
-        problem = make_problem(
-            options.data, options.data_dir, f"configs/{net}_cifar10.py", OVERRIDES
-        )
+    for net, problem in problems_of(options):
         if not found:
-            print(f"{len(problem.splits.train.labels)} images: {problem.source}\n")
             print(f"{'net':<10}{'density':<8}{'':<30}{'ms a step':>8}  {'min–max':<14}{'ratio':>8}")
         for density in options.densities:
             found[net, density] = measure(options, net, problem, density)
@@ -153,7 +126,4 @@ def main(arguments: Sequence[str] | None = None) -> dict[tuple[str, float], list
 
 
 if __name__ == "__main__":
-    # Makes NumPy's BLAS choose kernels of another processor, and is read when NumPy is imported.
-    if os.environ.pop("OPENBLAS_CORETYPE", None):
-        os.execv(sys.executable, sys.orig_argv)
-    main()
+    start(main)

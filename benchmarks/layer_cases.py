@@ -14,7 +14,7 @@ import numpy as np
 
 from lth_jax import data
 from lth_jax.commands.configs import load_config
-from lth_jax.kernels.layers import Layer, padding_of, strides_of
+from lth_jax.kernels.layers import Layer, window_of
 from lth_jax.kernels.sparse import Tables, Window, sparse_conv, sparse_dense
 from lth_jax.networks import model_of
 from lth_jax.spec import from_config
@@ -115,8 +115,7 @@ def layers_of(net: str) -> list[Case]:
 def _case(module: Any, x: jax.Array) -> Case:
     if isinstance(module, nn.Dense):
         return Case(Layer("dense", (x.shape[-1], module.features)), x.shape)
-    padding = padding_of(module, x)
-    assert padding is not None, f"{module.name} cannot be packed"
-    assert len({*padding[0], *padding[1]}) == 1, "SparseProp pads all sides alike"
-    shape = (*module.kernel_size, x.shape[-1], module.features)
-    return Case(Layer("conv", shape, strides_of(module)), x.shape, padding[0][0])
+    window = window_of(module, x)
+    assert len({*window.padding[0], *window.padding[1]}) == 1, "SparseProp pads all sides alike"
+    shape = (*window.sides, x.shape[-1], module.features)
+    return Case(Layer("conv", shape, window.strides), x.shape, window.padding[0][0])

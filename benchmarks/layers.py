@@ -31,6 +31,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from layer_cases import CONFIGS, Case, Operands, layers_of
+from options import densities_of, names_of, parser_of
 from steps import load, spread, take_turns, versions
 
 from lth_jax.data.places import resolve
@@ -149,13 +150,9 @@ def report(case: Case, density: float, rounds: Sequence[dict[str, float]]) -> st
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").split("\n\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("--nets", default=",".join(CONFIGS), help="any of these, by commas")
     parser.add_argument("--densities", default="0.1,0.05", help="by commas")
-    parser.add_argument("--rounds", type=int, default=5, help="how often each has its turn")
     parser.add_argument("--layout", choices=("contiguous", "own"), default="contiguous")
     parser.add_argument(
         "--as-trained",
@@ -164,15 +161,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--seconds", type=float, default=0.2, help="of a turn, about")
     options = parser.parse_args(arguments)
-    options.nets = [name for name in options.nets.split(",") if name]
-    if unknown := set(options.nets) - set(CONFIGS):
-        parser.error(f"--nets: {', '.join(sorted(unknown))}; accepted: {', '.join(CONFIGS)}")
-    try:
-        options.densities = [float(density) for density in options.densities.split(",")]
-    except ValueError as error:
-        parser.error(f"--densities: {error}; accepted: numbers from 0 to 1, by commas")
-    if not all(0 <= density <= 1 for density in options.densities):
-        parser.error(f"--densities: {options.densities}; accepted: numbers from 0 to 1, by commas")
+    options.nets = names_of(parser, "nets", options.nets, tuple(CONFIGS))
+    options.densities = densities_of(parser, options.densities)
     if options.rounds < 1 or not options.seconds > 0:
         parser.error("--rounds: accepted: 1 or more; --seconds: above 0")
     return options

@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import jax.numpy as jnp
 import numpy as np
+from options import OVERRIDES, add_data, names_of, parser_of, start
 from ours import SideBySide, kernels_named
 from problem import Problem, make_problem
 from steps import compete, load, spread, versions
@@ -67,32 +68,22 @@ NETS = {
 TARGETS = {("lenet", 5): 1.5, ("lenet", 7): 2.1, ("lenet", 12): 4.5, ("lenet", 15): 5.8}
 # `auto` should at no level take more than this many times the time of `xla`.
 MOST_OF_XLA = 1.05
-# Few validation images: an evaluation follows every chunk, untimed.
-OVERRIDES = ("data.crop=0", "data.flip=False", "data.validation_size=100", "eval.batch_size=100")
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").split("\n\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("--nets", default="lenet", help=f"any of {', '.join(NETS)}, by commas")
     parser.add_argument(
         "--levels", default="", help="such as 0,5-9, or `all`; empty: those of the net's table"
     )
     parser.add_argument("--kernels", default=",".join(KERNELS), help="any of these, by commas")
-    parser.add_argument("--rounds", type=int, default=5, help="how often each has its turn")
     parser.add_argument("--steps", type=int, default=0, help="in a turn; 0: the net's own")
     parser.add_argument("--runs", type=int, default=0, help="0: all of a level of the preset")
     parser.add_argument("--group", type=int, default=1, help="runs `vmap`ped in one program")
-    parser.add_argument("--data", choices=("auto", "real", "synthetic"), default="auto")
-    parser.add_argument("--data-dir", default="", help="prepared datasets; else $TFDS_DATA_DIR")
+    add_data(parser)
     options = parser.parse_args(arguments)
-    for field, known in (("nets", tuple(NETS)), ("kernels", KERNELS)):
-        names = [name for name in getattr(options, field).split(",") if name]
-        if unknown := set(names) - set(known):
-            parser.error(f"--{field}: {', '.join(sorted(unknown))}; accepted: {', '.join(known)}")
-        setattr(options, field, names)
+    options.nets = names_of(parser, "nets", options.nets, tuple(NETS))
+    options.kernels = names_of(parser, "kernels", options.kernels, KERNELS)
     try:
         options.levels = {net: levels_of(options.levels, NETS[net]) for net in options.nets}
     except ValueError as error:
@@ -269,7 +260,4 @@ def main(
 
 
 if __name__ == "__main__":
-    # Makes NumPy's BLAS choose kernels of another processor, and is read when NumPy is imported.
-    if os.environ.pop("OPENBLAS_CORETYPE", None):
-        os.execv(sys.executable, sys.orig_argv)
-    main()
+    start(main)

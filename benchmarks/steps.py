@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import jax
 import numpy as np
 from floor import Floor, Reading
+from options import add_data, names_of, parser_of, start
 from ours import Ours, SideBySide
 from problem import Problem, make_problem
 
@@ -56,22 +57,15 @@ class Round(NamedTuple):
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").split("\n\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = parser_of(__doc__, rounds=11)
     parser.add_argument("--what", default=",".join(CHOICES), help="any of these, by commas")
-    parser.add_argument("--rounds", type=int, default=11, help="how often each has its turn")
     parser.add_argument("--steps", type=int, default=200, help="training steps in a turn")
     parser.add_argument(
         "--check-steps", type=int, default=300, help="steps on equal batches, to compare losses"
     )
-    parser.add_argument("--data", choices=("auto", "real", "synthetic"), default="auto")
-    parser.add_argument("--data-dir", default="", help="prepared datasets; else $TFDS_DATA_DIR")
+    add_data(parser)
     options = parser.parse_args(arguments)
-    options.what = [name for name in options.what.split(",") if name]
-    if unknown := set(options.what) - set(CHOICES):
-        parser.error(f"--what: {', '.join(sorted(unknown))}; accepted: {', '.join(CHOICES)}")
+    options.what = names_of(parser, "what", options.what, CHOICES)
     if min(options.rounds, options.steps, options.check_steps) < 1:
         parser.error("--rounds, --steps and --check-steps: accepted: 1 or more")
     return options
@@ -281,7 +275,4 @@ def main(arguments: Sequence[str] | None = None) -> list[Round]:
 
 
 if __name__ == "__main__":
-    # Makes NumPy's BLAS choose kernels of another processor, and is read when NumPy is imported.
-    if os.environ.pop("OPENBLAS_CORETYPE", None):
-        os.execv(sys.executable, sys.orig_argv)
-    main()
+    start(main)

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from lth_jax.kernels.convolution import native_convolutions
+from lth_jax.kernels.sparse import Window
 from lth_jax.trees import PyTree, named_leaves
 
 # The window's sides and the channels that an index table can tell apart.
@@ -87,8 +88,8 @@ def _layer(module: nn.Module, leaf: Any, args: tuple[Any, ...]) -> Layer | None:
     if _is_plain_dense(module, leaf, x):
         return Layer("dense", tuple(leaf.shape), applied=math.prod(x.shape[:-1]))
     if _is_plain_conv(module, leaf, x):
-        applied = x.shape[0] * _out_pixels(module, x)
-        return Layer("conv", tuple(leaf.shape), strides_of(module), applied)
+        *places, _ = window_of(module, x).out(x.shape, module.features)
+        return Layer("conv", tuple(leaf.shape), strides_of(module), math.prod(places))
     return None
 
 
@@ -131,16 +132,11 @@ def strides_of(module: Any) -> tuple[int, int]:
     return _both(module.strides)
 
 
-def _out_pixels(module: Any, x: jax.Array) -> int:
-    """Pixels of each image that a plain convolution of `x` [n, height, width, channels] gives."""
-    of_sides = zip(
-        x.shape[1:3],
-        padding_of(module, x) or (),
-        module.kernel_size,
-        strides_of(module),
-        strict=True,
-    )
-    return math.prod((size + sum(pads) - side) // step + 1 for size, pads, side, step in of_sides)
+def window_of(module: Any, x: jax.Array) -> Window:
+    """How a plain convolution's kernel moves over images `x` [n, height, width, channels]."""
+    padding = padding_of(module, x)
+    assert padding is not None, "`find_layers` finds no such convolution"
+    return Window(tuple(module.kernel_size), strides_of(module), padding)
 
 
 def padding_of(module: Any, x: jax.Array) -> tuple[tuple[int, int], ...] | None:

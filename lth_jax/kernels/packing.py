@@ -127,19 +127,15 @@ class Packing:
 
 def _packed(layer: Layer, length: int, mask: np.ndarray) -> Packed:
     dense = layer.kind == "dense"
+    full = dense and length >= FULL * math.prod(layer.shape)
     forward, mirrored = (_dense_sides if dense else _conv_sides)(layer, mask)
     order = np.lexsort((forward.codes, forward.rows))
     rows, codes = mirrored.rows[order], mirrored.codes[order]
     by_input = np.lexsort((codes, rows))
-    begins, input_begins = _begins(forward.rows, forward.outputs), _begins(rows, mirrored.outputs)
-    if dense:
-        full = length >= FULL * math.prod(layer.shape)
-        begins = _blocks(forward, layer.shape[0], full)
-        input_begins = _blocks(mirrored, layer.shape[1], full)
     tables = Tables(
-        jnp.asarray(begins, jnp.int32),
+        _begins(forward, full),
         _filled(forward.codes[order], length),
-        jnp.asarray(input_begins, jnp.int32),
+        _begins(mirrored, full),
         _filled(codes[by_input], length),
         _filled(by_input, length),
     )
@@ -150,11 +146,13 @@ class _Side(NamedTuple):
     """One side of a kernel's survivors: what each adds to, and what it takes there.
 
     Attributes:
+      inputs: codes are less than this.
       outputs: how many rows the table has.
       rows: int64 [kept], each survivor's.
       codes: int64 [kept], each survivor's entry there.
     """
 
+    inputs: int
     outputs: int
     rows: np.ndarray
     codes: np.ndarray
@@ -162,8 +160,9 @@ class _Side(NamedTuple):
 
 def _dense_sides(layer: Layer, mask: np.ndarray) -> tuple[_Side, _Side]:
     """Outputs with their inputs, and inputs with their outputs."""
+    width, count = layer.shape
     inputs, outputs = np.nonzero(mask)
-    return _Side(layer.shape[1], outputs, inputs), _Side(layer.shape[0], inputs, outputs)
+    return _Side(width, count, outputs, inputs), _Side(count, width, inputs, outputs)
 
 
 def _conv_sides(layer: Layer, mask: np.ndarray) -> tuple[_Side, _Side]:
@@ -176,25 +175,27 @@ def _conv_sides(layer: Layer, mask: np.ndarray) -> tuple[_Side, _Side]:
     place = (rows << 8) + columns
     down, along = layer.strides
     rests = (channels * down + rows % down) * along + columns % along
+    *_, inputs, outputs = layer.shape
     return (
-        _Side(layer.shape[3], features, (channels << 16) + place),
-        _Side(layer.shape[2] * down * along, rests, (features << 16) + place),
+        _Side(inputs << 16, outputs, features, (channels << 16) + place),
+        _Side(outputs << 16, inputs * down * along, rests, (features << 16) + place),
     )
 
 
-def _begins(rows: np.ndarray, count: int) -> np.ndarray:
-    """Where each row's entries begin, once they are sorted, int [count + 1]."""
-    return np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=count))])
-
-
-def _blocks(side: _Side, width: int, full: bool) -> np.ndarray:
-    """Where each row's entries of each block of columns begin, int [outputs + 1, blocks].
+def _begins(side: _Side, full: bool) -> jax.Array:
+    """Where each row's entries of each block of codes begin, int32 [outputs + 1, blocks].
 
     The last row holds the number of entries.
+
+    Args:
+      side: of the survivors.
+      full: whether codes are cut into blocks of at most `BLOCK`; else there is one.
     """
-    blocks = -(-width // BLOCK) if full else 1
-    begins = _begins(side.rows * blocks + side.codes // -(-width // blocks), side.outputs * blocks)
-    return np.concatenate([begins, np.repeat(begins[-1:], blocks - 1)]).reshape(-1, blocks)
+    blocks = -(-side.inputs // BLOCK) if full else 1
+    block = side.codes // -(-side.inputs // blocks)
+    counts = np.bincount(side.rows * blocks + block, minlength=side.outputs * blocks)
+    begins = np.concatenate([[0], np.cumsum(counts), np.full(blocks - 1, len(side.rows))])
+    return jnp.asarray(begins.reshape(-1, blocks), jnp.int32)
 
 
 def _filled(entries: np.ndarray, length: int) -> jax.Array:

@@ -9,8 +9,8 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from lth_jax.kernels.layers import kernel_name, padding_of, strides_of
-from lth_jax.kernels.sparse import Tables, Window, sparse_conv, sparse_dense
+from lth_jax.kernels.layers import kernel_name, window_of
+from lth_jax.kernels.sparse import Tables, sparse_conv, sparse_dense
 
 
 @contextlib.contextmanager
@@ -39,7 +39,7 @@ def packed_layers(tables: Mapping[str, Tables]) -> Iterator[None]:
 def _output(module: Any, tables: Tables, x: jax.Array) -> jax.Array:
     values = module.get_variable("params", "kernel")
     if type(module) is nn.Conv:
-        out = sparse_conv(values, tables, x, _window(module, x))
+        out = sparse_conv(values, tables, x, window_of(module, x))
     else:
         out = sparse_dense(values, tables, x.reshape(-1, x.shape[-1]))
         out = out.reshape(*x.shape[:-1], out.shape[-1])
@@ -47,9 +47,3 @@ def _output(module: Any, tables: Tables, x: jax.Array) -> jax.Array:
         return out
     bias = module.get_variable("params", "bias")
     return out + bias.reshape((1,) * (out.ndim - 1) + (-1,))
-
-
-def _window(module: Any, x: jax.Array) -> Window:
-    padding = padding_of(module, x)
-    assert padding is not None, "`find_layers` finds no such convolution"
-    return Window(tuple(module.kernel_size), strides_of(module), padding)

@@ -21,8 +21,8 @@ class Tables(NamedTuple):
     Values lie in the order of the outputs; entries behind the last one are padding.
 
     Attributes:
-      begins: [outputs + 1], the first entry of each output, and the number of entries; of a dense
-        layer [outputs + 1, blocks], the first entry of each block of inputs.
+      begins: [outputs + 1, blocks], the first entry of each output's block of inputs, and in the
+        last row the number of entries. A convolution has one block.
       columns: [capacity], the input of each entry; of a convolution, its channel · 2¹⁶ + its row
         under the window · 2⁸ + its column there.
       input_begins, input_columns: the same for inputs, and the outputs of their entries; of a
@@ -125,7 +125,7 @@ def sparse_conv(values: jax.Array, tables: Tables, x: jax.Array, window: Window)
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
 def _sparse_conv(values, tables, x, window):
-    shape = window.out(x.shape, tables.begins.shape[-1] - 1)
+    shape = window.out(x.shape, tables.begins.shape[-2] - 1)
     return _conv_call("SparseConvForward", shape, window, values, tables.begins, tables.columns, x)
 
 

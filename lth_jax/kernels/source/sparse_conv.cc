@@ -18,7 +18,7 @@ Sliding SlidingOf(Dimensions images, Dimensions out, Pair sides, Pair strides, P
 }
 
 // Calls `one(chosen pool, run, its table)` for each run of `images`. Shapes: begins [.., planes of
-// the target + 1], columns [.., capacity], places as columns, or null.
+// the target + 1, 1], columns [.., capacity], places as columns, or null.
 template <class One>
 ffi::Error EachRun(ffi::ThreadPool& pool, const Plan& plan, Dimensions images, Integers begins,
                    Integers columns, const int32_t* places, One one) {
