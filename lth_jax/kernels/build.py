@@ -28,6 +28,7 @@ FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-pthread")
 TUNING = (("-march=native",), ())
 TARGETS = {
     "dense_conv": ("ConvForward", "ConvInputGradient", "ConvKernelGradient"),
+    "dense_product": ("ProductForward", "ProductKernelGradient"),
     "sparse_dense": (
         "SparseDenseForward",
         "SparseDenseForwardKeeping",

@@ -15,6 +15,8 @@ from lth_jax.kernels.build import Unavailable, load
 from lth_jax.kernels.convolution import native_convolutions
 from lth_jax.kernels.layers import Layer, find_layers
 from lth_jax.kernels.packing import Layout, layout_of
+from lth_jax.kernels.product import LEAST_OUTPUTS
+from lth_jax.kernels.serving import native_products
 from lth_jax.kernels.sparse import TILE
 from lth_jax.trees import PyTree, count_true, named_leaves
 
@@ -26,19 +28,21 @@ class Kernels:
     Attributes:
       choice: `xla`, `auto` or `sparse`, as far as it can be had.
       layers: those that can be packed, by the name of their kernel's leaf.
+      products: names of the kernels of dense layers that are native where they are not packed.
       convolutions: whether dense convolutions are native.
       note: one line for people where things are not as asked for, else empty.
     """
 
     choice: str = "xla"
     layers: Mapping[str, Layer] = dataclasses.field(default_factory=dict)
+    products: frozenset[str] = frozenset()
     convolutions: bool = False
     note: str = ""
 
     @property
     def dense(self) -> str:
         """What computes a run none of whose layers is packed, as `results.csv` says it."""
-        return "native" if self.convolutions else "xla"
+        return "native" if self.convolutions or self.products else "xla"
 
     def layout(self, level: int, mask: PyTree, packable: Callable[[str], bool]) -> Layout:
         """The leaves of a run to pack, and the lengths of their vectors; empty for none.
@@ -72,19 +76,26 @@ class Kernels:
     @contextlib.contextmanager
     def tracing(self) -> Iterator[None]:
         """Within, what is traced uses these kernels."""
-        with native_convolutions() if self.convolutions else contextlib.nullcontext():
+        with contextlib.ExitStack() as stack:
+            if self.convolutions:
+                stack.enter_context(native_convolutions())
+            stack.enter_context(native_products(self.products))
             yield
 
 
 XLA = Kernels()
 # The time that a surviving weight of a packed layer takes, in times of a dense one, by kind.
-DENSE_WEIGHT_TIME, CONV_WEIGHT_TIME = 1 / 0.56, 1 / 0.45
+DENSE_WEIGHT_TIME, CONV_WEIGHT_TIME = 1 / 0.45, 1 / 0.45
 # To deal a channel of a convolution to planes and back takes as long as so many surviving weights
 # do. Both are fitted to forward and gradients of 30 shapes, from LeNet-5's to VGG's, at densities
 # of 5 to 60%, against native dense convolutions on one core.
 WEIGHTS_PER_CHANNEL = 12
 # A smaller dense layer takes no time worth saving.
 LEAST_WEIGHTS = 10_000
+# Dense layers up to these many weights, of so many examples, are native: on one or two cores they
+# take as long as XLA's where no input is zero, and less where some are. Larger kernels do not stay
+# in a core's second cache.
+MOST_PRODUCT_WEIGHTS, PRODUCT_EXAMPLES = 300_000, range(32, 1025)
 
 
 def dense_time(layer: Layer) -> float:
@@ -109,6 +120,16 @@ def can_pay(layer: Layer) -> bool:
     return packed_time(layer, size // 10) <= dense_time(layer)
 
 
+def can_be_native(layer: Layer) -> bool:
+    """Whether a dense layer that is not packed is best computed natively."""
+    return (
+        layer.kind == "dense"
+        and layer.shape[1] >= LEAST_OUTPUTS
+        and LEAST_WEIGHTS <= math.prod(layer.shape) <= MOST_PRODUCT_WEIGHTS
+        and layer.applied in PRODUCT_EXAMPLES
+    )
+
+
 def choose(
     wanted: str,
     folder: Path,
@@ -131,8 +152,11 @@ def choose(
     layers, convolutions = find_layers(apply, variables, x)
     if not layers and not convolutions:
         return Kernels(note="every layer stays with XLA: none is a float32 Dense or Conv of Linen")
+    products = frozenset(name for name, layer in layers.items() if can_be_native(layer))
     layers = {name: layer for name, layer in layers.items() if wanted == "sparse" or can_pay(layer)}
     try:
+        if products:
+            load("dense_product", folder)
         if convolutions:
             load("dense_conv", folder)
         for kind in sorted({layer.kind for layer in layers.values()}):
@@ -141,4 +165,4 @@ def choose(
         if wanted == "sparse":
             raise
         return Kernels(note=f"no native kernels, XLA computes everything: {error}")
-    return Kernels(wanted, layers, convolutions > 0)
+    return Kernels(wanted, layers, products, convolutions > 0)

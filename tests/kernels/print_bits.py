@@ -17,6 +17,7 @@ from lth_jax.kernels import build
 from lth_jax.kernels.convolution import conv
 from lth_jax.kernels.layers import Layer
 from lth_jax.kernels.packing import Packing
+from lth_jax.kernels.product import product
 from lth_jax.kernels.sparse import Window, sparse_conv, sparse_dense
 
 
@@ -49,6 +50,12 @@ def dense():
     return outcomes(lambda values, x: sparse_dense(values, leaf.tables, x), values, x)
 
 
+def dense_product():
+    """Groups of examples and tasks of inputs, unequal ones, many of them zero."""
+    x = normal(7, 300, 500) * (np.arange(500) % 3 > 0)
+    return outcomes(product, x, normal(8, 500, 101))
+
+
 def packed_convolution():
     """Tasks enough for all parts of the kernel's gradient, and unequal ones."""
     leaf = packed("conv", (3, 3, 20, 37), 0.3, (2, 1))
@@ -74,7 +81,7 @@ def main(folder: Path, library: Path) -> None:
     for kind in build.TARGETS:
         build.load(kind, folder)
     digest = hashlib.sha256()
-    for leaf in jax.tree.leaves([dense(), convolution(), packed_convolution()]):
+    for leaf in jax.tree.leaves([dense(), dense_product(), convolution(), packed_convolution()]):
         digest.update(np.asarray(leaf).tobytes())
     print(threads(library), digest.hexdigest())
 

@@ -13,6 +13,7 @@ from lth_jax.kernels import build
 HERE = Path(__file__).resolve().parent
 TESTS = (
     "convolution.py::test_the_zoos_layers_agree",
+    "product.py::test_the_zoos_layers_agree",
     "sparse_conv.py::test_the_zoos_layers_agree",
     "sparse_conv.py::test_small_images_lie_side_by_side",
     "sparse_conv.py::test_large_images_are_cut_into_bands",

@@ -116,5 +116,6 @@ inline void Agree(const std::string& what, const Array<float>& mine,
 }  // namespace check
 
 void CheckDenseConv();
+void CheckDenseProduct();
 void CheckSparseDense();
 void CheckSparseConv();

@@ -5,6 +5,7 @@
 int main() {
   CheckDenseConv();
   CheckSparseDense();
+  CheckDenseProduct();
   CheckSparseConv();
   if (check::failures == 0) std::puts("all kernels agree with naive loops");
   return check::failures != 0;
