@@ -7,6 +7,7 @@ the loop's bounds are traced, so no level, branch or chunk compiles anything aga
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -105,28 +106,39 @@ class Program:
     def compile(
         self, run: Run, inputs: Inputs, train: Examples, validation: Examples, test: Examples
     ) -> None:
-        """Compiles all three functions for these shapes, where that has not happened yet."""
+        """Compiles all three functions for these shapes, where that has not happened yet.
+
+        Side by side: XLA compiles each on one core.
+        """
         zero = np.int32(0)
-        self._executable("train", self._train, 3, (run, inputs, train, zero, zero))
-        self._executable("evaluate", self._evaluate, 3, (run, validation, zero, zero))
-        self._executable("test", self._test, 1, (run, test))
+        calls = (
+            ("train", self._train, 3, (run, inputs, train, zero, zero)),
+            ("evaluate", self._evaluate, 3, (run, validation, zero, zero)),
+            ("test", self._test, 1, (run, test)),
+        )
+        lowered = {
+            _key(name, args[0]): self._lowered(name, function, shared, args)
+            for name, function, shared, args in calls
+            if _key(name, args[0]) not in self._compiled
+        }
+        with ThreadPoolExecutor(len(calls)) as pool:
+            compiled = pool.map(lambda program: program.compile(), lowered.values())
+            self._compiled.update(zip(lowered, compiled, strict=True))
 
     def _call(self, name: str, function: Callable[..., Any], shared: int, *args: Any) -> Any:
-        return self._executable(name, function, shared, args)(*args)
-
-    def _executable(
-        self, name: str, function: Callable[..., Any], shared: int, args: tuple[Any, ...]
-    ) -> Callable[..., Any]:
-        """Ahead-of-time compiled, so that compilation never hides in a timed call."""
-        tables = args[0].tables
-        key = name, jax.tree.structure(tables), tuple(map(jnp.shape, jax.tree.leaves(tables)))
+        """Calls what was compiled ahead: no timed call hides a compilation."""
+        key = _key(name, args[0])
         if key not in self._compiled:
-            donated = (0,) if name != "test" else ()
-            mapped = jax.jit(map_runs(function, self.group_size, shared), donate_argnums=donated)
-            with self.kernels.tracing():
-                lowered = mapped.lower(*args)
-            self._compiled[key] = lowered.compile()
-        return self._compiled[key]
+            self._compiled[key] = self._lowered(name, function, shared, args).compile()
+        return self._compiled[key](*args)
+
+    def _lowered(
+        self, name: str, function: Callable[..., Any], shared: int, args: tuple[Any, ...]
+    ) -> jax.stages.Lowered:
+        donated = (0,) if name != "test" else ()
+        mapped = jax.jit(map_runs(function, self.group_size, shared), donate_argnums=donated)
+        with self.kernels.tracing():
+            return mapped.lower(*args)
 
     def _train(
         self, run: Run, inputs: Inputs, examples: Examples, start: jax.Array, stop: jax.Array
@@ -239,6 +251,12 @@ class Program:
             self._measure(best.params, best.model_state, examples, run.tables),
             self._measure(last.params, last.model_state, examples, run.tables),
         )
+
+
+def _key(name: str, run: Run) -> tuple[Any, ...]:
+    """What tells apart the programs for runs that are packed differently."""
+    tables = run.tables
+    return name, jax.tree.structure(tables), tuple(map(jnp.shape, jax.tree.leaves(tables)))
 
 
 def epoch_order(key: jax.Array, epoch: jax.Array, count: int) -> jax.Array:

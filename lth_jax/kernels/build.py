@@ -18,6 +18,8 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
@@ -48,18 +50,23 @@ class Unavailable(Exception):
     """Native kernels cannot be had here; the message is one line that says why."""
 
 
-def load(kind: str, folder: Path) -> None:
-    """Makes the kernels of `kind` known to XLA, building them if need be.
+def load(kinds: str | Sequence[str], folder: Path) -> None:
+    """Makes the kernels of `kinds` known to XLA, building those side by side that are missing.
 
     Args:
-      kind: one of `TARGETS`.
+      kinds: one or several of `TARGETS`.
       folder: where libraries are kept; created if need be.
 
     Raises:
-      Unavailable: there is no compiler, the build fails, or the folder is not this user's alone.
+      Unavailable: there is no compiler, a build fails, or the folder is not this user's alone.
     """
-    if kind not in _loaded:
-        library = _open(kind, folder)
+    wanted = (kinds,) if isinstance(kinds, str) else kinds
+    missing = [kind for kind in wanted if kind not in _loaded]
+    if not missing:
+        return
+    with ThreadPoolExecutor(len(missing)) as pool:
+        libraries = list(pool.map(lambda kind: _open(kind, folder), missing))
+    for kind, library in zip(missing, libraries, strict=True):
         for name in TARGETS[kind]:
             capsule = jax.ffi.pycapsule(getattr(library, name))
             jax.ffi.register_ffi_target(target(name), capsule, platform="cpu")

@@ -154,13 +154,11 @@ def choose(
         return Kernels(note="every layer stays with XLA: none is a float32 Dense or Conv of Linen")
     products = frozenset(name for name, layer in layers.items() if can_be_native(layer))
     layers = {name: layer for name, layer in layers.items() if wanted == "sparse" or can_pay(layer)}
+    kinds = {f"sparse_{layer.kind}" for layer in layers.values()}
+    used = {"dense_conv": convolutions, "dense_product": products}
+    kinds |= {kind for kind, served in used.items() if served}
     try:
-        if products:
-            load("dense_product", folder)
-        if convolutions:
-            load("dense_conv", folder)
-        for kind in sorted({layer.kind for layer in layers.values()}):
-            load(f"sparse_{kind}", folder)
+        load(sorted(kinds), folder)
     except Unavailable as error:
         if wanted == "sparse":
             raise
