@@ -32,7 +32,7 @@ class RunId(NamedTuple):
 class ResultRow:
     """One trained network. Accuracies and density are fractions in [0, 1]; losses are nats.
 
-    `kernel`: what computed it: `xla`, `native` (dense convolutions by native kernels), or `sparse`
+    `kernel`: what computed it: `xla`, `native` (dense layers by native kernels), or `sparse`
     (at least one layer's mask saved time).
     """
 
