@@ -6,8 +6,8 @@ The paper's network, Gaussian Glorot initialization, Adam 1.2e-3, batch 60, 20% 
     python run.py --config=configs/lenet_mnist.py          # 5,000 steps a level, 3 replicates
     python run.py --config=configs/lenet_mnist.py:paper    # 50,000 steps a level, 5 replicates
 
-Cost on 2 CPU cores: with both controls about 5 minutes at laptop scale, 10 without a C++ compiler; at
-most 15 minutes a level at paper scale, less as weights go.
+Cost on 2 CPU cores, with both controls: about 5 minutes at laptop scale, 10 without a C++ compiler;
+at most 15 minutes a level at paper scale, less as weights go.
 Expected: accuracy at early stop rises above the dense network's down to 13% of the weights, and is
 back at its level at about 3.6%; `reinit` and `random_mask` fall below it from about 20% on.
 """
