@@ -122,7 +122,7 @@ class Net(nn.Module):
 
 def test_layers_that_are_named_are_served_inside_any_linen_network():
     net, x = Net(), jnp.asarray(operands(48, 150, 16)[0]).reshape(4, 12, 150)
-    variables = net.init(jax.random.key(0), x)
+    variables = jax.tree.map(lambda leaf: leaf + 0.1, net.init(jax.random.key(0), x))  # biases too
     expected = net.apply(variables, x)
     names = {"first/kernel", "second/kernel"}
     with native_products(names):
