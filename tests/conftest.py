@@ -60,8 +60,7 @@ def built(folder):
     from lth_jax.kernels import build
 
     try:
-        for kind in build.TARGETS:
-            build.load(kind, folder)
+        build.load(tuple(build.TARGETS), folder)
     except build.Unavailable as error:
         pytest.skip(str(error))
 
