@@ -1,7 +1,8 @@
 """LeNet-300-100 on MNIST (Frankle & Carbin 2019, Figures 1 and 4).
 
-The paper's network, Gaussian Glorot initialization, Adam 1.2e-3, batch 60, 20% of every layer and
-10% of the output layer pruned a level, 5,000 validation examples, evaluation every 100 steps.
+The paper's network, Gaussian Glorot initialization (at paper scale truncated, as the paper's code
+draws it), Adam 1.2e-3, batch 60, 20% of every layer and 10% of the output layer pruned a level,
+5,000 validation examples, evaluation every 100 steps.
 
     python run.py --config=configs/lenet_mnist.py          # 5,000 steps a level, 3 replicates
     python run.py --config=configs/lenet_mnist.py:paper    # 50,000 steps a level, 5 replicates
@@ -43,6 +44,7 @@ def get_config(scale: str = "laptop"):
         config.replicates = 3
         config.levels = 16
     else:
+        config.model.init = "glorot_truncated"
         config.train.steps = "50000"
         config.replicates = 5
         config.levels = 24

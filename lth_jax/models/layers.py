@@ -9,11 +9,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-# Kernel initializations by name. `glorot_normal` is "Gaussian Glorot" (Frankle & Carbin 2019,
-# Figure 2), a plain normal distribution of variance 2 / (fan_in + fan_out); JAX's function of that
-# name truncates it.
+# Kernel initializations by name. `glorot_normal` is "Gaussian Glorot" as the text of Frankle & Carbin
+# (2019, Figure 2) has it, a plain normal distribution of variance 2 / (fan_in + fan_out).
+# `glorot_truncated` is what their code drew: the same variance, cut off at two deviations of the
+# normal distribution below it, so that no weight starts large. JAX's `glorot_normal` is this one.
 INITIALIZERS = {
     "glorot_normal": nn.initializers.variance_scaling(1.0, "fan_avg", "normal"),
+    "glorot_truncated": nn.initializers.variance_scaling(1.0, "fan_avg", "truncated_normal"),
     "glorot_uniform": nn.initializers.variance_scaling(1.0, "fan_avg", "uniform"),
     "he_normal": nn.initializers.variance_scaling(2.0, "fan_in", "normal"),
     "he_uniform": nn.initializers.variance_scaling(2.0, "fan_in", "uniform"),

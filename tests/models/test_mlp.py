@@ -46,6 +46,14 @@ def test_the_gaussian_is_not_truncated(lenet):
     np.testing.assert_allclose((np.abs(z) > 2).mean(), 0.0455, rtol=0.05)
 
 
+def test_the_gaussian_of_the_papers_code_is_truncated():
+    model = MODELS["mlp"].make(10, hidden=(300, 100), init="glorot_truncated")
+    params = model.init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))["params"]
+    z = np.ravel(params["fc1"]["kernel"]) * np.sqrt(1084 / 2)
+    np.testing.assert_allclose(z.std(), 1, rtol=0.01)
+    assert np.abs(z).max() < 2.28, "two deviations of the normal distribution before it is cut"
+
+
 def test_the_network_is_relu_layers_and_a_linear_one():
     model = MODELS["mlp"].make(2, hidden=(3,))
     x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 2, 2, 1)).astype(np.float32))
