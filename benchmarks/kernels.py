@@ -30,7 +30,7 @@ from ours import Ours, kernels_named
 from problem import Problem
 from steps import compete, load, spread, versions
 
-from lth_jax.trees import PyTree
+from lth_jax.pruning.trees import PyTree
 
 KERNELS = ("xla", "auto", "sparse")
 DENSE_SHARE = 0.2  # of the convolutions' density, that dense layers have; at 1 nothing is pruned

@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from lth_jax import data
-from lth_jax.commands.configs import load_config
-from lth_jax.kernels.layers import Layer, window_of
-from lth_jax.kernels.sparse import Tables, Window, sparse_conv, sparse_dense
-from lth_jax.networks import model_of
-from lth_jax.spec import from_config
+from lth_jax.config import from_config
+from lth_jax.config.files import load_config
+from lth_jax.lottery.networks import model_of
+from lth_jax.native.layers import Layer, window_of
+from lth_jax.native.sparse import Tables, Window, sparse_conv, sparse_dense
 
 CONFIGS = {
     "lenet": "lenet_mnist",

@@ -35,8 +35,8 @@ from options import densities_of, names_of, parser_of
 from steps import load, spread, take_turns, versions
 
 from lth_jax.data.places import resolve
-from lth_jax.kernels import build
-from lth_jax.kernels.packing import Packing, layout_of
+from lth_jax.native import build
+from lth_jax.native.packing import Packing, layout_of
 
 TARGET = 1.5  # how many times our time SparseProp's should be at least
 LEAST_REPETITIONS = 8

@@ -32,10 +32,10 @@ from ours import SideBySide, kernels_named
 from problem import Problem, make_problem
 from steps import compete, load, spread, versions
 
-from lth_jax.build import targets_of
+from lth_jax.config import Spec
+from lth_jax.lottery.build import targets_of
 from lth_jax.pruning.masks import prunable
-from lth_jax.spec import Spec
-from lth_jax.trees import PyTree, map_named, named_leaves
+from lth_jax.pruning.trees import PyTree, map_named, named_leaves
 
 KERNELS = ("xla", "auto", "sparse")
 

@@ -13,11 +13,13 @@ import jax
 import jax.numpy as jnp
 from problem import Problem
 
-from lth_jax.experiment import kernels_of
-from lth_jax.kernels.choice import XLA, Kernels
-from lth_jax.kernels.packing import Packing
+from lth_jax.lottery.experiment import kernels_of
+from lth_jax.native.choice import XLA, Kernels
+from lth_jax.native.packing import Packing
 from lth_jax.pruning.masks import apply_mask, ones_mask
-from lth_jax.states import (
+from lth_jax.pruning.trees import PyTree
+from lth_jax.training.loop import Program
+from lth_jax.training.states import (
     Examples,
     Inputs,
     Run,
@@ -27,8 +29,6 @@ from lth_jax.states import (
     pack_run,
     stack_runs,
 )
-from lth_jax.training import Program
-from lth_jax.trees import PyTree
 
 
 def kernels_named(name: str, problem: Problem) -> Kernels:
@@ -46,7 +46,7 @@ def kernels_named(name: str, problem: Problem) -> Kernels:
 
 
 class Ours:
-    """`lth_jax.training.Program` as `levels.py` drives it: masks, chunks of `eval.every`.
+    """`lth_jax.training.loop.Program` as `levels.py` drives it: masks, chunks of `eval.every`.
 
     Times are per run.
 

@@ -12,15 +12,15 @@ import numpy as np
 import optax
 
 from lth_jax import data
-from lth_jax.commands.configs import load_config
-from lth_jax.data.pixels import Pixels
+from lth_jax.config import Spec, from_config
+from lth_jax.config.files import load_config
 from lth_jax.errors import DataError
-from lth_jax.experiment import optimizer_of
+from lth_jax.lottery.experiment import optimizer_of
+from lth_jax.lottery.networks import model_of, pixels_of
 from lth_jax.models.base import Model
-from lth_jax.networks import model_of, pixels_of
-from lth_jax.rng import derive
-from lth_jax.spec import Spec, from_config
-from lth_jax.training import epoch_order
+from lth_jax.training.keys import derive
+from lth_jax.training.loop import epoch_order
+from lth_jax.training.pixels import Pixels
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,7 +22,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from lth_jax.commands.run import main as run
+from lth_jax.cli.run import main as run
 
 DATASETS = ("mnist", "fashion_mnist", "cifar10")
 MODELS = ("mlp", "lenet5", "alexnet", "vgg16", "resnet18", "densenet121")

@@ -11,25 +11,25 @@ from typing import TYPE_CHECKING
 from lth_jax._version import __version__
 
 if TYPE_CHECKING:
+    from lth_jax.config import default_config
     from lth_jax.export.compact import load_compact
+    from lth_jax.export.tickets import load_ticket, load_trained
     from lth_jax.models.base import Model, from_linen
     from lth_jax.models.nnx import from_nnx
     from lth_jax.pruning.masks import apply_mask, density, ones_mask, prunable
     from lth_jax.pruning.selection import prune
     from lth_jax.pruning.steps import mask_optimizer_state, masked_step
-    from lth_jax.spec import default_config
-    from lth_jax.tickets import load_ticket, load_trained
 
 _HOMES = {
     "Model": "lth_jax.models.base",
     "apply_mask": "lth_jax.pruning.masks",
-    "default_config": "lth_jax.spec",
+    "default_config": "lth_jax.config",
     "density": "lth_jax.pruning.masks",
     "from_linen": "lth_jax.models.base",
     "from_nnx": "lth_jax.models.nnx",
     "load_compact": "lth_jax.export.compact",
-    "load_ticket": "lth_jax.tickets",
-    "load_trained": "lth_jax.tickets",
+    "load_ticket": "lth_jax.export.tickets",
+    "load_trained": "lth_jax.export.tickets",
     "mask_optimizer_state": "lth_jax.pruning.steps",
     "masked_step": "lth_jax.pruning.steps",
     "ones_mask": "lth_jax.pruning.masks",

@@ -2,7 +2,7 @@
 
 import sys
 
-from lth_jax.commands import main
+from lth_jax.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -57,7 +57,7 @@ def folder():
 @pytest.fixture(scope="session")
 def built(folder):
     """All kernels, ready to be called; without a compiler the test is skipped."""
-    from lth_jax.kernels import build
+    from lth_jax.native import build
 
     try:
         build.load(tuple(build.TARGETS), folder)
@@ -89,15 +89,15 @@ def without_figures(monkeypatch):
 @pytest.fixture
 def single_steps(monkeypatch):
     """Chunks of one step: a pause after every one, however fast the machine."""
-    monkeypatch.setattr("lth_jax.flights.CHUNK_SECONDS", 0.0)
+    monkeypatch.setattr("lth_jax.lottery.groups.CHUNK_SECONDS", 0.0)
 
 
 @pytest.fixture
 def jobs(monkeypatch):
     """Every job that is trained, and its end."""
-    from tiny import Jobs
+    from .tiny import Jobs
 
     monkeypatch.setattr(Jobs, "jobs", {})
     monkeypatch.setattr(Jobs, "ends", {})
-    monkeypatch.setattr("lth_jax.trunk.LevelTrainer", Jobs)
+    monkeypatch.setattr("lth_jax.lottery.runner.LevelTrainer", Jobs)
     return Jobs

@@ -9,8 +9,8 @@ import numpy as np
 
 from lth_jax.models.base import Model, from_linen
 from lth_jax.models.mlp import MLP
-from lth_jax.optimizers import OPTIMIZERS
-from lth_jax.states import Examples, in_batches
+from lth_jax.training.optimizers import OPTIMIZERS
+from lth_jax.training.states import Examples, in_batches
 
 CLASSES = 3
 SHAPE = (4, 4, 1)

@@ -9,12 +9,13 @@ import time
 from pathlib import Path
 
 import pytest
-from tiny import arguments, assert_same_run, tiny_spec, train
 
-from lth_jax.commands import run
+from lth_jax.cli import run
 from lth_jax.data.places import resolve
-from lth_jax.plan import planned_runs
+from lth_jax.lottery.plan import planned_runs
 from lth_jax.store import RunDirectory
+
+from .tiny import arguments, assert_same_run, tiny_spec, train
 
 ROOT = Path(__file__).resolve().parents[1]
 # Each kill comes after this is told: later levels of packed runs have programs to compile first.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lth_jax.commands.configs import load_config, split_arguments
+from lth_jax.config.files import load_config, split_arguments
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -48,7 +48,7 @@ def test_every_link_and_picture_is_there(place):
 
 
 def test_every_row_of_a_registry_is_named():
-    from lth_jax.branches import BRANCHES
+    from lth_jax.lottery.branches import BRANCHES
     from lth_jax.pruning.criteria import CRITERIA
 
     assert [name for name in (*BRANCHES, *CRITERIA) if f"`{name}`" not in README] == []

@@ -11,15 +11,15 @@ from typing import ClassVar
 import jax
 import numpy as np
 
-from lth_jax import levels
-from lth_jax import spec as specs
-from lth_jax.build import build
-from lth_jax.events import SilentObserver
-from lth_jax.experiment import Experiment
+from lth_jax import config as specs
+from lth_jax.lottery import level as levels
+from lth_jax.lottery.build import build
+from lth_jax.lottery.experiment import Experiment
+from lth_jax.lottery.observer import SilentObserver
+from lth_jax.lottery.runner import Trunk
 from lth_jax.models import MODELS
-from lth_jax.results import RunId
 from lth_jax.store import RunDirectory, checkpoints
-from lth_jax.trunk import Trunk
+from lth_jax.store.results import RunId
 
 # 12 steps cross two epochs of 5 steps; the evaluations fall on 0, 5, 10 and 12.
 FIELDS = {
@@ -225,6 +225,6 @@ def data_file(checkpoint: Path) -> Path:
 
 def host(tree) -> dict[str, np.ndarray]:
     """The leaves of a pytree by name, on the host."""
-    from lth_jax.trees import named_leaves
+    from lth_jax.pruning.trees import named_leaves
 
     return {name: np.asarray(leaf) for name, leaf in named_leaves(tree).items()}

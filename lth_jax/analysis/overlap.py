@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lth_jax.trees import count_true
+from lth_jax.pruning.trees import count_true
 
 # (replicate, level) -> layer name -> its mask.
 LevelMasks = Mapping[tuple[int, int], Mapping[str, "PackedMask"]]

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from lth_jax.analysis.summary import branch_order
-from lth_jax.results import TRUNK, ResultRow
+from lth_jax.store.results import TRUNK, ResultRow
 
 
 class Paired(NamedTuple):

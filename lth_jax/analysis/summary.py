@@ -16,7 +16,7 @@ import dataclasses
 import math
 from collections.abc import Iterable, Sequence
 
-from lth_jax.results import TRUNK, ResultRow
+from lth_jax.store.results import TRUNK, ResultRow
 
 METRICS: tuple[str, ...] = (
     "early_stop_step",
@@ -104,7 +104,7 @@ def _summarize_level(rows: Sequence[ResultRow], replicates: set[int]) -> LevelSu
 def branch_order(rows: Iterable[ResultRow]) -> list[str]:
     """The branches of `rows`, the trunk first, the others as they first appear.
 
-    Rows sorted by `lth_jax.results.sort_rows` thus give the spec's order.
+    Rows sorted by `lth_jax.store.results.sort_rows` thus give the spec's order.
     """
     names = dict.fromkeys(row.branch for row in rows)
     return sorted(names, key=lambda name: name != TRUNK)  # the sort is stable

@@ -11,13 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lth_jax.data.pixels import Pixels
 from lth_jax.errors import StoreError
 from lth_jax.export import containers, sequential, sparse
 from lth_jax.export.sequential import Layer
 from lth_jax.export.shrinking import INPUTS, Shrunk
 from lth_jax.export.whole import Origin, objects
-from lth_jax.trees import PyTree, named_leaves
+from lth_jax.pruning.trees import PyTree, named_leaves
+from lth_jax.training.pixels import Pixels
 
 KIND = "lth_jax compact network"
 

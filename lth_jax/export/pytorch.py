@@ -21,7 +21,7 @@ import numpy as np
 from lth_jax.export import containers
 from lth_jax.export.whole import Origin
 from lth_jax.models import MODELS, Model
-from lth_jax.trees import PyTree, named_leaves
+from lth_jax.pruning.trees import PyTree, named_leaves
 
 KIND = "lth_jax network for PyTorch"
 # Of the zoo, what follows a flattening, and what is flattened: the last convolution, or the image.

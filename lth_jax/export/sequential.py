@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from lth_jax.models import MODELS
-from lth_jax.trees import PyTree
+from lth_jax.pruning.trees import PyTree
 
 EPSILON = 1e-5  # of Flax's batch norm, and of PyTorch's
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lth_jax.export.sequential import EPSILON, Layer, sizes
-from lth_jax.trees import PyTree
+from lth_jax.pruning.trees import PyTree
 
 WEIGHTED = ("conv", "dense")
 INPUTS = "inputs"  # the layer that picks what the first weighted layer still needs

@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lth_jax import spec as specs
+from lth_jax import config as specs
 from lth_jax.errors import SpecError, StoreError
 from lth_jax.export import containers
-from lth_jax.results import ResultRow
-from lth_jax.states import TrainState
-from lth_jax.trees import PyTree, named_leaves
+from lth_jax.pruning.trees import PyTree, named_leaves
+from lth_jax.store.results import ResultRow
+from lth_jax.training.states import TrainState
 
 KIND = "lth_jax ticket"
 # What reads the other kinds of files.

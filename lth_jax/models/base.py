@@ -8,8 +8,8 @@ from typing import Any, NamedTuple, cast
 import flax.linen as nn
 import jax
 
-from lth_jax.models.convolution import conv_general_dilated
-from lth_jax.trees import PyTree
+from lth_jax.native.xla_convolution import conv_general_dilated
+from lth_jax.pruning.trees import PyTree
 
 Variables = Mapping[str, PyTree]
 

@@ -9,8 +9,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-# Kernel initializations by name. `glorot_normal` is "Gaussian Glorot" as the text of Frankle & Carbin
-# (2019, Figure 2) has it, a plain normal distribution of variance 2 / (fan_in + fan_out).
+# Kernel initializations by name. `glorot_normal` is "Gaussian Glorot" as the text of Frankle &
+# Carbin (2019, Figure 2) has it, a plain normal distribution of variance 2 / (fan_in + fan_out).
 # `glorot_truncated` is what their code drew: the same variance, cut off at two deviations of the
 # normal distribution below it, so that no weight starts large. JAX's `glorot_normal` is this one.
 INITIALIZERS = {

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from lth_jax.pruning import gradients
 from lth_jax.pruning.gradients import Probe
-from lth_jax.trees import PyTree
+from lth_jax.pruning.trees import PyTree
 
 
 class Scoring(NamedTuple):

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lth_jax.trees import PyTree
+from lth_jax.pruning.trees import PyTree
 
 
 class Probe(NamedTuple):

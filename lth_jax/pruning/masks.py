@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lth_jax.trees import PyTree, count_true, map_named, name_matches, named_leaves, size
+from lth_jax.pruning.trees import PyTree, count_true, map_named, name_matches, named_leaves, size
 
 
 def exact(value: float | str | Fraction) -> Fraction:

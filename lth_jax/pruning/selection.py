@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lth_jax.pruning.masks import exact, kept_counts, prunable, with_leaves
-from lth_jax.trees import PyTree, count_true, named_leaves
+from lth_jax.pruning.trees import PyTree, count_true, named_leaves
 
 SCOPES = ("layerwise", "global")  # and `erdos_renyi`, whose groups `schedules` makes
 

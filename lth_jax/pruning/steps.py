@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from lth_jax.pruning.masks import apply_mask
-from lth_jax.trees import PyTree
+from lth_jax.pruning.trees import PyTree
 
 
 def masked_step(

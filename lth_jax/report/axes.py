@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from lth_jax.analysis.summary import LevelSummary, percent
-from lth_jax.results import TRUNK
+from lth_jax.store.results import TRUNK
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

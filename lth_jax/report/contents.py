@@ -9,17 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from lth_jax import spec as specs
+from lth_jax import config as specs
 from lth_jax.analysis.layers import FirstLayer, LayerCounts, first_layer
 from lth_jax.analysis.overlap import PackedMask
 from lth_jax.data import facts
 from lth_jax.errors import StoreError
-from lth_jax.plan import planned_runs
+from lth_jax.lottery.plan import planned_runs
 from lth_jax.pruning.masks import is_kernel
 from lth_jax.report.curves import shown_levels
-from lth_jax.results import TRUNK, ResultRow
 from lth_jax.store import CurvePoint, RunDirectory, level_name
 from lth_jax.store.checkpoints import Manifest, read_manifest
+from lth_jax.store.results import TRUNK, ResultRow
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,8 +12,8 @@ from lth_jax.analysis.summary import percent
 from lth_jax.report.axes import add_legend, legend_entries, thousands
 from lth_jax.report.hover import note_points
 from lth_jax.report.style import blank_figure, grid_of, house_style, level_colours
-from lth_jax.results import TRUNK
 from lth_jax.store import CurvePoint
+from lth_jax.store.results import TRUNK
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -32,7 +32,7 @@ from lth_jax.report.style import (
     house_style,
     new_figure,
 )
-from lth_jax.results import TRUNK, ResultRow
+from lth_jax.store.results import TRUNK, ResultRow
 
 if TYPE_CHECKING:  # importing matplotlib takes seconds on a cold disk
     from matplotlib.axes import Axes

@@ -8,15 +8,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from lth_jax.events import SilentObserver
+from lth_jax.lottery.observer import SilentObserver
 from lth_jax.report.contents import Contents, read_contents
 from lth_jax.report.drawings import result_figures
 from lth_jax.report.page import Drawn, draw, render
 from lth_jax.report.tensorboard import EventFiles
 from lth_jax.report.write import PAGE
-from lth_jax.results import TRUNK, ResultRow
 from lth_jax.store import RunDirectory
 from lth_jax.store.files import write_text
+from lth_jax.store.results import TRUNK, ResultRow
 
 SHARE = 0.05  # of an experiment's time that may go into figures
 SECONDS_BETWEEN_EVENTS = 10.0

@@ -16,7 +16,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lth_jax import spec as specs
+from lth_jax import config as specs
 from lth_jax._version import __version__
 from lth_jax.analysis.verdict import verdict
 from lth_jax.report.contents import Contents

@@ -20,7 +20,7 @@ from lth_jax.report.style import (
     house_style,
     new_figure,
 )
-from lth_jax.results import ResultRow
+from lth_jax.store.results import ResultRow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

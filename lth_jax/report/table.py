@@ -27,7 +27,7 @@ from lth_jax.analysis.summary import (
     percent,
     summarize,
 )
-from lth_jax.results import TRUNK, ResultRow
+from lth_jax.store.results import TRUNK, ResultRow
 
 MATCH = "✓"
 UNFINISHED = "?"

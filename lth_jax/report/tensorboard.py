@@ -21,8 +21,8 @@ import numpy as np
 
 from lth_jax.analysis.layers import FirstLayer, connections_by_pixel, short_name
 from lth_jax.report.first_layer import mosaic
-from lth_jax.results import TRUNK, ResultRow
 from lth_jax.store import CurvePoint, RunDirectory, level_name
+from lth_jax.store.results import TRUNK, ResultRow
 
 FOLDER = "tensorboard"
 FILE = "events.out.tfevents.0.lth_jax"

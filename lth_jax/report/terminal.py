@@ -21,9 +21,9 @@ from rich.text import Text
 
 from lth_jax.analysis.summary import percent, summarize
 from lth_jax.analysis.verdict import verdict
-from lth_jax.events import ParameterRow
+from lth_jax.lottery.observer import ParameterRow
 from lth_jax.report.table import ResultsTable, select
-from lth_jax.results import ResultRow
+from lth_jax.store.results import ResultRow
 
 SECONDS_BETWEEN_LINES = 10.0
 SECONDS_OF_RATE = 60.0
@@ -93,7 +93,7 @@ def duration(seconds: float) -> str:
 
 
 class Terminal:
-    """An `lth_jax.events.Observer` that shows an experiment on a console.
+    """An `lth_jax.lottery.observer.Observer` that shows an experiment on a console.
 
     Also a context manager, which closes it: after Ctrl-C too, the bar is gone and the cursor back.
 

@@ -21,8 +21,8 @@ import ml_dtypes  # noqa: F401  tells NumPy the names of bfloat16 and its like
 import numpy as np
 
 from lth_jax.errors import StoreError
+from lth_jax.pruning.trees import PyTree, map_named, named_leaves
 from lth_jax.store.files import write_text, writing
-from lth_jax.trees import PyTree, map_named, named_leaves
 
 FORMAT = 1
 MANIFEST = "manifest.json"

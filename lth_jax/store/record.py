@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lth_jax import spec as specs
+from lth_jax import config as specs
 from lth_jax._version import __version__
 from lth_jax.errors import SpecError, StoreError
 

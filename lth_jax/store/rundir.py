@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from lth_jax import spec as specs
+from lth_jax import config as specs
 from lth_jax.errors import StoreError
-from lth_jax.results import ResultRow, RunId, from_csv, sort_rows, to_csv
+from lth_jax.pruning.trees import PyTree
 from lth_jax.store import checkpoints, curves
 from lth_jax.store.files import write_json, write_text
 from lth_jax.store.lock import Lock, held_by
 from lth_jax.store.record import branch_records, check_same, new_record, read_record, spec_of
-from lth_jax.trees import PyTree
+from lth_jax.store.results import ResultRow, RunId, from_csv, sort_rows, to_csv
 
 
 class RunDirectory:

@@ -3,10 +3,11 @@
 import math
 
 import pytest
-from score_rows import score_row
 
 from lth_jax.analysis.paired import paired_differences
-from lth_jax.results import TRUNK
+from lth_jax.store.results import TRUNK
+
+from .score_rows import score_row
 
 METRIC = "early_stop_val_accuracy"
 

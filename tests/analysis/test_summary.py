@@ -5,7 +5,6 @@ import statistics
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from score_rows import score_row, score_rows
 
 from lth_jax.analysis.summary import (
     Stat,
@@ -16,7 +15,9 @@ from lth_jax.analysis.summary import (
     percent,
     summarize,
 )
-from lth_jax.results import TRUNK
+from lth_jax.store.results import TRUNK
+
+from .score_rows import score_row, score_rows
 
 ACCURACY = st.floats(0, 1)
 

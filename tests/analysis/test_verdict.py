@@ -3,11 +3,12 @@ import re
 
 from hypothesis import given
 from hypothesis import strategies as st
-from score_rows import score_row, score_rows
 
 from lth_jax.analysis.summary import matching_levels, percent
 from lth_jax.analysis.verdict import verdict
-from lth_jax.results import TRUNK
+from lth_jax.store.results import TRUNK
+
+from .score_rows import score_row, score_rows
 
 
 def levels(*accuracies: float) -> list[list[float]]:

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_data import cifar_files, random_images
 
 from lth_jax.data import Dataset
+
+from .fake_data import cifar_files, random_images
 
 
 @pytest.fixture(scope="session")

@@ -4,9 +4,10 @@ import runpy
 from pathlib import Path
 
 import pytest
-from tiny import tiny_spec, train
 
-from lth_jax.commands import export
+from lth_jax.cli import export
+
+from ..tiny import tiny_spec, train
 
 pytestmark = pytest.mark.slow
 

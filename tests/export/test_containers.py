@@ -5,10 +5,11 @@ import zipfile
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import flip_byte
 
 from lth_jax.errors import StoreError
 from lth_jax.export import containers
+
+from ..tiny import flip_byte
 
 ARRAYS = {
     "a/b": np.arange(6, dtype=np.float32).reshape(2, 3).T,  # not contiguous

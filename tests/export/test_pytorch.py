@@ -8,12 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_networks import random_mask
 
 from lth_jax.export import pytorch
 from lth_jax.models import MODELS, from_linen
 from lth_jax.pruning.masks import apply_mask, prunable
-from lth_jax.trees import named_leaves
+from lth_jax.pruning.trees import named_leaves
+
+from ..small_networks import random_mask
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

@@ -4,9 +4,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from small_networks import assert_same_bits, bits, mlp, norm_and_dropout
 
 from lth_jax.models.base import from_linen
+
+from ..small_networks import assert_same_bits, bits, mlp, norm_and_dropout
 
 X = jnp.asarray(np.random.default_rng(0).normal(size=(6, 4, 4, 1)).astype(np.float32))
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lth_jax.models import MODELS
-from lth_jax.trees import named_leaves
+from lth_jax.pruning.trees import named_leaves
 
 
 @pytest.fixture(scope="module")

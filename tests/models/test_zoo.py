@@ -8,15 +8,24 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from small_networks import assert_same_bits, bits, random_mask
 
-from lth_jax.data.pixels import Pixels
 from lth_jax.models import DTYPES, MODELS
 from lth_jax.models.resnet import Residual
 from lth_jax.pruning.masks import prunable
-from lth_jax.states import Examples, Inputs, TrainState, new_run, new_state, rewind, stack_runs
-from lth_jax.training import Program
-from lth_jax.trees import named_leaves, size
+from lth_jax.pruning.trees import named_leaves, size
+from lth_jax.training.loop import Program
+from lth_jax.training.pixels import Pixels
+from lth_jax.training.states import (
+    Examples,
+    Inputs,
+    TrainState,
+    new_run,
+    new_state,
+    rewind,
+    stack_runs,
+)
+
+from ..small_networks import assert_same_bits, bits, random_mask
 
 # Parameters and prunable weights for 10 classes, options at their defaults, on 32×32×3 images; the
 # MLP's on MNIST's. Papers: Conv-2 and Conv-4 have 4.3M and 2.4M weights, VGG-19 20.0M, ResNet-20

@@ -4,10 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_networks import mlp, norm_and_dropout
 
 from lth_jax.pruning.criteria import CRITERIA, Scoring
 from lth_jax.pruning.gradients import Probe
+
+from ..small_networks import mlp, norm_and_dropout
 
 every_criterion = pytest.mark.parametrize("name", sorted(CRITERIA))
 with_gradients = pytest.mark.parametrize("name", ["grasp", "snip", "synflow"])

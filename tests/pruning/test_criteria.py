@@ -4,10 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scored import GOLDEN, closed_form, every_criterion, scores_of, scoring, without_apply
-from small_networks import assert_same_bits, bits
 
 from lth_jax.pruning.criteria import CRITERIA, Scoring
+
+from ..small_networks import assert_same_bits, bits
+from .scored import GOLDEN, closed_form, every_criterion, scores_of, scoring, without_apply
 
 # --- Definitions ----------------------------------------------------------------------------
 

@@ -4,12 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scored import DEEP, WITH_STATE, scores_of, scoring, with_gradients, without_apply
-from small_networks import arrays, assert_same_bits, bits
 
 from lth_jax.pruning.criteria import Scoring
 from lth_jax.pruning.gradients import Probe
-from lth_jax.trees import named_leaves
+from lth_jax.pruning.trees import named_leaves
+
+from ..small_networks import arrays, assert_same_bits, bits
+from .scored import DEEP, WITH_STATE, scores_of, scoring, with_gradients, without_apply
 
 # --- Gradients of a deep network, in float64 ------------------------------------------------
 

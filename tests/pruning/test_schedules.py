@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from lth_jax.pruning.masks import kept_counts, ones_mask, prunable
 from lth_jax.pruning.schedules import erdos_renyi, fractions_of, iterative, targets
 from lth_jax.pruning.selection import prune, prune_to, remove_lowest
-from lth_jax.trees import named_leaves, size
+from lth_jax.pruning.trees import named_leaves, size
 
 PARAMS = {
     "fc1": {"bias": jnp.zeros(7), "kernel": jnp.zeros((11, 7))},

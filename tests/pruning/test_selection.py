@@ -11,7 +11,7 @@ from hypothesis import example, given
 
 from lth_jax.pruning.masks import kept_counts, ones_mask, prunable
 from lth_jax.pruning.selection import prune, removal_count, remove_lowest
-from lth_jax.trees import named_leaves
+from lth_jax.pruning.trees import named_leaves
 
 # Few trees and shapes, so that few functions are compiled; what is in them is hypothesis's.
 TREES = {

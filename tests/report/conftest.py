@@ -3,9 +3,10 @@
 import shutil
 
 import pytest
-from tiny import tiny_spec, train
 
 from lth_jax.store import RunDirectory
+
+from ..tiny import tiny_spec, train
 
 
 @pytest.fixture(scope="session")

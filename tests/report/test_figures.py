@@ -4,12 +4,13 @@ import sys
 import xml.etree.ElementTree as ET
 
 import pytest
-from example_rows import example_row, example_rows
 
 from lth_jax.report.figures import accuracy_figure, branch_lines, early_stop_figure, run_lines
 from lth_jax.report.files import write_figures
 from lth_jax.report.paired import paired_figure
-from lth_jax.results import TRUNK
+from lth_jax.store.results import TRUNK
+
+from .example_rows import example_row, example_rows
 
 
 def figures(rows):
@@ -124,11 +125,11 @@ def test_drawing_leaves_matplotlib_as_it_was_and_imports_it_late(tmp_path):
     script = f"""
 import sys
 sys.path.insert(0, {os.path.dirname(__file__)!r})
-import lth_jax.report.files, lth_jax.report.terminal, lth_jax.report.live, lth_jax.commands.report
+import lth_jax.report.files, lth_jax.report.terminal, lth_jax.report.live, lth_jax.cli.report
 from lth_jax.report.figures import accuracy_figure, branch_lines
 assert "matplotlib" not in sys.modules
 import matplotlib
-from example_rows import example_rows
+from .example_rows import example_rows
 matplotlib.rcParams["font.size"] = 31
 figure = accuracy_figure(branch_lines(example_rows(levels=1)))
 lth_jax.report.files.write_figures({{"accuracy": figure}}, {str(tmp_path)!r})

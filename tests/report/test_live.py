@@ -6,15 +6,16 @@ import re
 import signal
 
 import pytest
-from tiny import StopAt, assert_same_run, experiment, tiny_spec, train
 
 from lth_jax.errors import Interrupted
-from lth_jax.events import Observers, SilentObserver
+from lth_jax.lottery.observer import Observers, SilentObserver
+from lth_jax.lottery.runner import Trunk
 from lth_jax.report import live
 from lth_jax.report.live import LiveReport
 from lth_jax.report.tensorboard import FILE, count_moments
 from lth_jax.store import RunDirectory
-from lth_jax.trunk import Trunk
+
+from ..tiny import StopAt, assert_same_run, experiment, tiny_spec, train
 
 
 class Pages(SilentObserver):

@@ -1,13 +1,14 @@
 import io
 
 import pytest
-from example_rows import example_row, example_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
 from lth_jax.report.table import ResultsTable, to_markdown
-from lth_jax.results import TRUNK
+from lth_jax.store.results import TRUNK
+
+from .example_rows import example_row, example_rows
 
 FIVE = ("reinit", "random_mask", "late", "shuffle", "zero")
 

@@ -7,10 +7,11 @@ import struct
 import numpy as np
 import pytest
 from PIL import Image
-from tiny import curves, tiny_spec, train
 
 from lth_jax.analysis.layers import FirstLayer
 from lth_jax.report.tensorboard import FILE, EventFiles, count_moments, mask_image
+
+from ..tiny import curves, tiny_spec, train
 
 FIRST = FirstLayer("fc1/kernel", (8, 8, 1))
 

@@ -2,12 +2,13 @@ import io
 import re
 
 import pytest
-from example_rows import example_rows
 from rich.console import Console
 
-from lth_jax.events import Observer, ParameterRow, SilentObserver
+from lth_jax.lottery.observer import Observer, ParameterRow, SilentObserver
 from lth_jax.report.terminal import Terminal, TimeLeft, duration, make_console, print_results
-from lth_jax.results import TRUNK
+from lth_jax.store.results import TRUNK
+
+from .example_rows import example_rows
 
 HEADER = {
     "name": "lenet_digits",

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from run_directories import open_run, row
 
 from lth_jax.store import level_name
+
+from .run_directories import open_run, row
 
 
 @pytest.fixture

@@ -6,12 +6,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from small_networks import SCALE, SHAPE, norm_and_dropout, optimizer, training_set
 
-from lth_jax.data.pixels import Pixels
 from lth_jax.pruning.masks import ones_mask
-from lth_jax.states import Inputs, TrainState, new_run, new_state, stack_runs, unstack_run
-from lth_jax.training import Program
+from lth_jax.training.loop import Program
+from lth_jax.training.pixels import Pixels
+from lth_jax.training.states import Inputs, TrainState, new_run, new_state, stack_runs, unstack_run
+
+from ..small_networks import SCALE, SHAPE, norm_and_dropout, optimizer, training_set
 
 BATCH = 7
 COUNT = 50  # 7 steps an epoch, 1 example left out

@@ -6,11 +6,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from small_networks import assert_close, assert_same_bits, random_mask, training_set, validation_set
-from small_training import COUNT, setting, single
 
-from lth_jax.states import new_run, rewind, stack_runs, unstack_run
-from lth_jax.trees import named_leaves
+from lth_jax.pruning.trees import named_leaves
+from lth_jax.training.states import new_run, rewind, stack_runs, unstack_run
+
+from ..small_networks import (
+    assert_close,
+    assert_same_bits,
+    random_mask,
+    training_set,
+    validation_set,
+)
+from .small_training import COUNT, setting, single
 
 # --- Invariant 9: when, and beside what, does not matter ------------------------------------
 

@@ -6,12 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from small_networks import CLASSES, SCALE, SHAPE, arrays
 
-from lth_jax.data.pixels import Pixels
 from lth_jax.models.base import Model
-from lth_jax.states import Examples, Inputs, TrainState, in_batches
-from lth_jax.training import Program
+from lth_jax.training.loop import Program
+from lth_jax.training.pixels import Pixels
+from lth_jax.training.states import Examples, Inputs, TrainState, in_batches
+
+from ..small_networks import CLASSES, SCALE, SHAPE, arrays
 
 
 def test_images_are_scaled_as_the_dataset_says():

@@ -1,0 +1,32 @@
+"""The commands, one file each. A command takes its arguments and gives its exit status."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from lth_jax.errors import UserError, nearest
+
+# name -> (module, one line for --help); imported only when called.
+COMMANDS = {
+    "run": ("lth_jax.cli.run", "run an experiment, or go on with it"),
+    "inspect": ("lth_jax.cli.inspect", "look into a run directory"),
+    "list": ("lth_jax.cli.list", "all runs under a directory"),
+    "export": ("lth_jax.cli.export", "carry a ticket away, into a file for other tools"),
+    "predict": ("lth_jax.cli.predict", "what a trained network says of images"),
+    "report": ("lth_jax.cli.report", "draw the figures and the page of one run or several"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Calls the command that `arguments` name; gives its exit status."""
+    name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if name in ("--help", "-h", "-help", "help"):
+        print("usage: python -m lth_jax COMMAND [--help] …\n")
+        print("\n".join(f"  {name:<10} {line}" for name, (_, line) in COMMANDS.items()))
+        return 0
+    if name not in COMMANDS:
+        print(f"error: {name}: no such command; {nearest(name, COMMANDS)}", file=sys.stderr)
+        return UserError.exit_status
+    return importlib.import_module(COMMANDS[name][0]).main(rest)

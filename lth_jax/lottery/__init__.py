@@ -1,0 +1,1 @@
+"""The algorithm: train, prune, rewind, repeat, with the branches that control each level."""

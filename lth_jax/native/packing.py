@@ -1,0 +1,203 @@
+"""Packing: a run's pruned kernels as vectors of their surviving weights, and back.
+
+A packed run is a pytree of the same structure whose packed leaves are vectors, optimizer state
+included; what lies on disk and every function outside the compiled loop knows nothing of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lth_jax.native.layers import Layer
+from lth_jax.native.sparse import Tables
+from lth_jax.pruning.trees import PyTree, map_named, named_leaves
+
+# Leaf name -> length of its vector, for the packed leaves; sorted, so that it can be compared.
+Layout = tuple[tuple[str, int], ...]
+# The shares of a leaf that vectors may have. Few, so that an experiment's levels share programs;
+# closer where it is fuller, since what padding costs is the optimizer's update of it.
+SHARES = (0.045, 0.135, 0.22, 0.34, 0.54, 1.0)
+# Leaves smaller than the largest by this factor have vectors of their whole size, always.
+SMALL = 16
+
+
+def layout_of(kept: Mapping[str, int], sizes: Mapping[str, int], largest: int) -> Layout:
+    """How long the vectors of the packed leaves are: the same share of each that is not small.
+
+    One share for all, so that it changes seldom from level to level.
+
+    Args:
+      kept: surviving weights by the name of the leaf to be packed.
+      sizes: all weights of these leaves.
+      largest: all weights of the network's largest leaf that can be packed.
+    """
+    large = [name for name in kept if sizes[name] * SMALL >= largest]
+    share = next(share for share in SHARES if all(kept[n] <= int(share * sizes[n]) for n in large))
+    lengths = {name: int(share * sizes[name]) if name in large else sizes[name] for name in kept}
+    return tuple(sorted((name, max(1, length)) for name, length in lengths.items()))
+
+
+# Dense layers with vectors of at least that share have tables in blocks of about so many inputs: 64
+# examples of them fit a core's first cache.
+FULL, BLOCK = 0.2, 128
+
+
+class Packed(NamedTuple):
+    """One packed leaf.
+
+    Attributes:
+      shape: of the leaf.
+      length: of its vector.
+      order: int64 [kept], the flat indices of the surviving weights, in the vector's order.
+      tables: the index tables.
+    """
+
+    shape: tuple[int, ...]
+    length: int
+    order: np.ndarray
+    tables: Tables
+
+    def pack(self, leaf: Any) -> np.ndarray:
+        """The leaf's survivors, zeros behind them."""
+        leaf = np.asarray(leaf)
+        vector = np.zeros(self.length, leaf.dtype)
+        vector[: len(self.order)] = leaf.reshape(-1)[self.order]
+        return vector
+
+    def unpack(self, vector: Any) -> np.ndarray:
+        """The leaf of such a vector, pruned weights at zero."""
+        vector = np.asarray(vector)
+        leaf = np.zeros(math.prod(self.shape), vector.dtype)
+        leaf[self.order] = vector[: len(self.order)]
+        return leaf.reshape(self.shape)
+
+    def mask(self) -> np.ndarray:
+        """The vector's own mask: True on the survivors."""
+        return np.arange(self.length) < len(self.order)
+
+
+class Packing:
+    """The packing of one run.
+
+    Args:
+      layout: the leaves to pack.
+      layers: what they belong to.
+      mask: the run's, of the parameters' structure.
+    """
+
+    def __init__(self, layout: Layout, layers: Mapping[str, Layer], mask: PyTree):
+        leaves = named_leaves(mask) if layout else {}
+        self.leaves = {
+            name: _packed(layers[name], length, np.asarray(leaves[name])) for name, length in layout
+        }
+
+    def __bool__(self) -> bool:
+        return bool(self.leaves)
+
+    @property
+    def tables(self) -> PyTree:
+        """The index tables by leaf name; an empty tuple where nothing is packed."""
+        return {name: leaf.tables for name, leaf in self.leaves.items()} or ()
+
+    def pack(self, params: PyTree) -> PyTree:
+        """A pytree of the parameters' structure, packed."""
+        return self._map(Packed.pack, params)
+
+    def unpack(self, params: PyTree) -> PyTree:
+        """The inverse of `pack`, where pruned weights are zero."""
+        return self._map(Packed.unpack, params)
+
+    def mask(self, mask: PyTree) -> PyTree:
+        """The mask of packed parameters."""
+        return self._map(lambda leaf, _: leaf.mask(), mask)
+
+    def leaf(self, function: Callable[..., Any], name: str, leaf: Any) -> Any:
+        """`function` of (packed leaf, leaf) where `name` is packed, else the leaf itself."""
+        return function(self.leaves[name], leaf) if name in self.leaves else leaf
+
+    def _map(self, function: Callable[..., Any], tree: PyTree) -> PyTree:
+        return map_named(lambda name, leaf: self.leaf(function, name, leaf), tree)
+
+
+def _packed(layer: Layer, length: int, mask: np.ndarray) -> Packed:
+    dense = layer.kind == "dense"
+    full = dense and length >= FULL * math.prod(layer.shape)
+    forward, mirrored = (_dense_sides if dense else _conv_sides)(layer, mask)
+    order = np.lexsort((forward.codes, forward.rows))
+    rows, codes = mirrored.rows[order], mirrored.codes[order]
+    by_input = np.lexsort((codes, rows))
+    tables = Tables(
+        _begins(forward, full),
+        _filled(forward.codes[order], length),
+        _begins(mirrored, full),
+        _filled(codes[by_input], length),
+        _filled(by_input, length),
+    )
+    return Packed(layer.shape, length, np.flatnonzero(mask)[order], tables)
+
+
+class _Side(NamedTuple):
+    """One side of a kernel's survivors: what each adds to, and what it takes there.
+
+    Attributes:
+      inputs: codes are less than this.
+      outputs: how many rows the table has.
+      rows: int64 [kept], each survivor's.
+      codes: int64 [kept], each survivor's entry there.
+    """
+
+    inputs: int
+    outputs: int
+    rows: np.ndarray
+    codes: np.ndarray
+
+
+def _dense_sides(layer: Layer, mask: np.ndarray) -> tuple[_Side, _Side]:
+    """Outputs with their inputs, and inputs with their outputs."""
+    width, count = layer.shape
+    inputs, outputs = np.nonzero(mask)
+    return _Side(width, count, outputs, inputs), _Side(count, width, inputs, outputs)
+
+
+def _conv_sides(layer: Layer, mask: np.ndarray) -> tuple[_Side, _Side]:
+    """Features with the channels and places under the window that they take; and the mirror.
+
+    In the mirror a channel has one row for each rest of row and column under division by the
+    strides: the pixels of a rest meet the same weights. `find_layers` knows what codes can hold.
+    """
+    rows, columns, channels, features = np.nonzero(mask)
+    place = (rows << 8) + columns
+    down, along = layer.strides
+    rests = (channels * down + rows % down) * along + columns % along
+    *_, inputs, outputs = layer.shape
+    return (
+        _Side(inputs << 16, outputs, features, (channels << 16) + place),
+        _Side(outputs << 16, inputs * down * along, rests, (features << 16) + place),
+    )
+
+
+def _begins(side: _Side, full: bool) -> jax.Array:
+    """Where each row's entries of each block of codes begin, int32 [outputs + 1, blocks].
+
+    The last row holds the number of entries.
+
+    Args:
+      side: of the survivors.
+      full: whether codes are cut into blocks of at most `BLOCK`; else there is one.
+    """
+    blocks = -(-side.inputs // BLOCK) if full else 1
+    block = side.codes // -(-side.inputs // blocks)
+    counts = np.bincount(side.rows * blocks + block, minlength=side.outputs * blocks)
+    begins = np.concatenate([[0], np.cumsum(counts), np.full(blocks - 1, len(side.rows))])
+    return jnp.asarray(begins.reshape(-1, blocks), jnp.int32)
+
+
+def _filled(entries: np.ndarray, length: int) -> jax.Array:
+    """Entries with zeros behind them, int32 [length]."""
+    return jnp.asarray(np.pad(entries, (0, length - len(entries))), jnp.int32)

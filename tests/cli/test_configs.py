@@ -1,0 +1,175 @@
+"""Config files and overrides: what ends up in the spec."""
+
+import pytest
+
+from lth_jax.config import files as configs
+from lth_jax.config import from_config
+from lth_jax.errors import SpecError
+from lth_jax.lottery.branches import BRANCHES
+
+
+def spec_of(*arguments):
+    file, overrides, others = configs.split_arguments(arguments)
+    assert others == []
+    return from_config(configs.load_config(file, overrides, list(BRANCHES)))
+
+
+DEFAULT = spec_of()
+
+
+@pytest.mark.parametrize(
+    ("argument", "field", "value"),
+    [
+        ("--config.levels=5", "levels", 5),
+        ("--config.branches=()", "branches", ()),
+        ("--config.branches=('reinit',)", "branches", ("reinit",)),
+        ("--config.branches=reinit", "branches", ("reinit",)),
+        ("--config.branches=random_mask,reinit", "branches", ("random_mask", "reinit")),
+        ("--config.branches='reinit', 'random_mask'", "branches", ("reinit", "random_mask")),
+        ("--config.pruning.layer_rates=()", "pruning.layer_rates", ()),
+        ("--config.pruning.layer_rates=(('fc*', 0.5),)", "pruning.layer_rates", (("fc*", 0.5),)),
+        (
+            "--config.pruning.layer_rates=(('fc1',1),('output',0))",
+            "pruning.layer_rates",
+            (("fc1", 1.0), ("output", 0.0)),
+        ),
+        ("--config.train.steps=3ep", "train.steps", "3ep"),
+        ("--config.train.steps=5000", "train.steps", "5000"),
+        ("--config.rewind.step=2ep", "rewind.step", "2ep"),
+        ("--config.model.hidden=(32,16)", "model.hidden", (32, 16)),
+        ("--config.model.hidden=32", "model.hidden", (32,)),
+        ("--config.model.hidden=()", "model.hidden", ()),
+        ("--config.train.learning_rate=1e-2", "train.learning_rate", 0.01),
+        ("--config.train.learning_rate=1", "train.learning_rate", 1.0),
+        ("--config.execution.compilation_cache=true", "execution.compilation_cache", True),
+        ("--config.data.data_dir=/some/where", "data.data_dir", "/some/where"),
+        ("--config.data.data_dir=", "data.data_dir", ""),
+        ("--config.checkpoint.every_seconds=0", "checkpoint.every_seconds", 0.0),
+    ],
+)
+def test_an_override_changes_its_field_and_no_other(argument, field, value):
+    spec = spec_of(argument)
+    group, _, name = field.rpartition(".")
+    found = getattr(getattr(spec, group) if group else spec, name)
+    assert found == value
+    assert type(found) is type(value)
+    import dataclasses
+
+    target = getattr(DEFAULT, group) if group else DEFAULT
+    changed = dataclasses.replace(target, **{name: value})
+    assert spec == (dataclasses.replace(DEFAULT, **{group: changed}) if group else changed)
+
+
+def test_branch_options():
+    spec = spec_of("--config.branch.reinit.draws=3", "--config.branch.reinit.levels=(1,4)")
+    assert spec.branch_spec("reinit").draws == 3
+    assert spec.branch_spec("reinit").levels == (1, 4)
+    assert spec.branch_spec("random_mask").draws == 1
+    named = spec_of("--config.branches=again", "--config.branch.again.kind=reinit")
+    assert named.branch_spec("again").kind == "reinit"
+
+
+def test_branch_options_that_a_config_file_leaves_out_can_be_set():
+    """The paper's variant gives `reinit` its draws, and nothing else."""
+    spec = spec_of("--config=configs/lenet_mnist.py:paper", "--config.branch.reinit.levels=(1,2)")
+    assert spec.branch_spec("reinit").draws == 3
+    assert spec.branch_spec("reinit").levels == (1, 2)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--config=configs/lenet_mnist.py", "--config.levels=5"],
+        ["--config.levels=5", "--config=configs/lenet_mnist.py"],
+        ["--config", "configs/lenet_mnist.py", "--config.levels", "5"],
+        ["--config.levels", "5", "--config", "configs/lenet_mnist.py"],
+        ["-config=configs/lenet_mnist.py", "-config.levels=5"],
+        ["--config.levels=7", "--config=configs/lenet_mnist.py", "--config.levels=5"],
+    ],
+)
+def test_config_and_overrides_in_any_order_and_form(arguments):
+    spec = spec_of(*arguments)
+    assert spec.data.name == "mnist"
+    assert spec.levels == 5
+
+
+def test_a_config_is_found_from_here_and_from_the_folder_of_run_py(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert spec_of("--config=configs/lenet_mnist.py").data.name == "mnist"
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "lenet_mnist.py").write_text(
+        "from lth_jax import default_config\n"
+        "def get_config():\n"
+        "    config = default_config()\n"
+        "    config.levels = 77\n"
+        "    return config\n"
+    )
+    assert spec_of("--config=configs/lenet_mnist.py").levels == 77
+    assert spec_of(f"--config={tmp_path}/configs/lenet_mnist.py").levels == 77
+
+
+def test_a_config_may_import_its_neighbour_and_take_a_variant(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "base_of_two.py").write_text(
+        "from lth_jax import default_config\n"
+        "def get_config():\n"
+        "    config = default_config()\n"
+        "    config.levels = 3\n"
+        "    return config\n"
+    )
+    (tmp_path / "two.py").write_text(
+        "from base_of_two import get_config as base\n"
+        "def get_config(size='4'):\n"
+        "    config = base()\n"
+        "    config.replicates = int(size)\n"
+        "    config.lock()\n"
+        "    return config\n"
+    )
+    spec = spec_of("--config=two.py:9", "--config.branch.reinit.draws=2")
+    assert (spec.levels, spec.replicates, spec.branch_spec("reinit").draws) == (3, 9, 2)
+    assert spec_of("--config=two.py").replicates == 4
+    assert configs.config_name("two.py:9") == "two"
+
+
+BROKEN = {
+    "no function": ("x = 1\n", "no function get_config"),
+    "raises": ("def get_config():\n    raise RuntimeError('sorry\\nand more')\n", "RuntimeError"),
+    "syntax": ("def get_config(:\n", "SyntaxError"),
+    "import": ("import no_such_module_at_all\n", "no_such_module_at_all"),
+    "returns nothing": ("def get_config():\n    pass\n", "None"),
+    "returns a number": ("def get_config():\n    return 3\n", "3"),
+    "needs a variant": ("def get_config(size):\n    return size\n", "size"),
+    "exits": ("import sys\nsys.exit('bye')\n", "bye"),
+    "wrong type": (
+        "from lth_jax import default_config\n"
+        "def get_config():\n    c = default_config()\n    c.levels = 'x'\n    return c\n",
+        "TypeError",
+    ),
+    "unknown field": (
+        "from lth_jax import default_config\n"
+        "def get_config():\n    c = default_config()\n    c.levles = 2\n    return c\n",
+        "did you mean 'levels'",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_config_file_ends_in_one_line(tmp_path, name):
+    text, fragment = BROKEN[name]
+    (tmp_path / "broken.py").write_text(text)
+    with pytest.raises(SpecError) as error:
+        spec_of(f"--config={tmp_path}/broken.py")
+    message = str(error.value)
+    assert fragment in message
+    assert "\n" not in message
+    assert "broken.py" in message or "levels" in message
+
+
+def test_a_config_of_ones_own_needs_no_default(tmp_path):
+    """A plain ConfigDict with a few fields is filled up with the defaults."""
+    (tmp_path / "own.py").write_text(
+        "from ml_collections import ConfigDict\n"
+        "def get_config():\n    return ConfigDict({'levels': 2, 'train': {'steps': '7'}})\n"
+    )
+    spec = spec_of(f"--config={tmp_path}/own.py", "--config.levels=4")
+    assert (spec.levels, spec.train.steps, spec.train.batch_size) == (4, "7", 60)

@@ -1,0 +1,157 @@
+"""`list`: all runs under a folder, whatever their state."""
+
+import json
+import shutil
+
+import pytest
+
+from lth_jax.analysis.summary import lowest_matching_density, percent
+from lth_jax.cli import main
+from lth_jax.errors import Interrupted
+from lth_jax.store import RunDirectory
+from lth_jax.store.lock import Lock
+
+from ..tiny import StopAt, data_file, flip_byte, tiny_spec, train
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A finished run with a stopped source within it, and one that is only begun."""
+    root = tmp_path_factory.mktemp("list") / "runs"
+    train(root / "done", tiny_spec(levels=1))
+    with pytest.raises(Interrupted):
+        train(
+            root / "done" / "source",
+            tiny_spec(levels=3, replicates=1, branches=()),
+            stop_signal=StopAt(12),
+        )
+    RunDirectory.open(root / "deeper" / "begun", tiny_spec(levels=2), "begun", ["run.py"]).close()
+    (root / "notes").mkdir()
+    (root / "notes" / "spec.txt").touch()
+    return root
+
+
+@pytest.fixture
+def copy(folder, tmp_path):
+    return shutil.copytree(folder, tmp_path / "copy")
+
+
+@pytest.fixture
+def listed(capsys):
+    """The runs of `list --json`, by their place under the folder."""
+
+    def listed(folder, *arguments):
+        assert main(["list", str(folder), "--json", *arguments]) == 0
+        out, err = capsys.readouterr()
+        assert err == ""
+        found = json.loads(out)
+        assert found["folder"] == str(folder)
+        return {run["path"].removeprefix(f"{folder}/"): run for run in found["runs"]}
+
+    return listed
+
+
+@pytest.fixture
+def shown(capsys, monkeypatch):
+    """The lines of `list` at a width, words one space apart."""
+
+    def shown(*arguments, width=120):
+        monkeypatch.setenv("COLUMNS", str(width))
+        assert main(["list", *map(str, arguments)]) == 0
+        return [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+
+    return shown
+
+
+def test_every_run_is_listed_with_what_it_found(folder, listed):
+    runs = listed(folder)
+    assert list(runs) == ["deeper/begun", "done", "done/source"]
+    done = runs["done"]
+    store = RunDirectory.read(folder / "done")
+    assert (done["status"], done["name"]) == ("finished", "tiny")
+    assert done["identity"] == store.record_of_spec()["identity"]
+    assert (done["levels_done"], done["levels"], done["replicates"]) == (1, 1, 2)
+    assert done["lowest_matching_density"] == lowest_matching_density(store.sorted_rows())
+    assert 0 <= done["age_seconds"] < 600
+    source = runs["done/source"]
+    assert source["status"] == "stopped"
+    assert 0 <= source["levels_done"] < source["levels"] == 3
+    assert source["replicates"] == 1
+    begun = runs["deeper/begun"]
+    assert (begun["status"], begun["levels_done"], begun["replicates"]) == ("stopped", -1, 0)
+    assert begun["lowest_matching_density"] is None
+
+
+def test_the_table_fits_the_terminal(folder, shown):
+    matching = percent(lowest_matching_density(RunDirectory.read(folder / "done").sorted_rows()))
+    head, begun, done, _ = shown(folder)
+    assert head == "run status identity name levels replicates matching age"
+    assert begun.startswith("deeper/begun stopped ")
+    assert " begun – of 2 0 – " in begun
+    assert f" tiny 1 of 1 2 {matching} " in done
+    narrow = shown(folder, width=64)
+    assert narrow[0] == "run status identity levels matching age"
+    assert "1 of 1" in narrow[2]
+
+
+def test_a_run_that_is_listed_itself_has_a_name(folder, listed, shown):
+    assert list(listed(folder / "deeper" / "begun")) == [str(folder / "deeper" / "begun")]
+    assert "begun" in "".join(shown(folder / "deeper" / "begun"))
+
+
+def test_what_is_running_says_so(copy, listed):
+    lock = Lock(copy / "done" / "lock")
+    try:
+        assert listed(copy)["done"]["status"] == "running"
+    finally:
+        lock.release()
+
+
+def test_damaged_runs_and_runs_of_other_formats_are_shown_as_such(copy, listed, shown):
+    (copy / "done" / "spec.json").write_text("{")
+    shutil.rmtree(copy / "done" / "checkpoints" / "replicate_1")
+    file = copy / "deeper" / "begun" / "spec.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"format": 99}))
+    runs = listed(copy)
+    assert runs["done"]["status"] == "damaged"
+    assert runs["done"]["lowest_matching_density"] is not None
+    assert runs["deeper/begun"]["status"] == "unreadable"
+    lines = shown(copy, width=200)
+    assert any(line.startswith("deeper/begun unreadable – –") for line in lines)
+    assert any(
+        "begun: " in line and "has format 99; this version reads 1" in line for line in lines
+    )
+    assert any(line.startswith("done: spec.json is damaged: ") for line in lines)
+    assert any(line.endswith("(and 3 more: see inspect)") for line in lines)
+    (copy / "done" / "spec.json").unlink()
+    assert listed(copy)["done"]["problems"][0] == "spec.json is missing"
+
+
+def test_every_byte_is_looked_at_unless_it_has_to_be_quick(copy, listed):
+    level = copy / "done" / "checkpoints" / "replicate_0" / "level_01"
+    flip_byte(data_file(level))
+    assert listed(copy)["done"]["status"] == "damaged"
+    assert listed(copy, "--quick")["done"]["status"] == "finished"
+    data_file(level).unlink()
+    (problem,) = listed(copy, "--quick")["done"]["problems"]
+    assert "level_01: its file arrays/" in problem
+    assert "is missing" in problem
+
+
+def test_where_there_is_nothing_it_says_so(tmp_path, monkeypatch, shown, capsys):
+    assert shown(tmp_path) == [f"no runs under {tmp_path}"]
+    monkeypatch.chdir(tmp_path)
+    assert main(["list"]) == 2
+    assert (
+        capsys.readouterr().err
+        == "error: runs: no such folder; accepted: a folder with runs in it\n"
+    )
+    (tmp_path / "runs").mkdir()
+    assert shown() == ["no runs under runs"]
+    assert main(["list", "--al"]) == 2
+    assert "--al" in capsys.readouterr().err
+
+
+def test_help_names_it(capsys):
+    assert main(["--help"]) == 0
+    assert "\n  list       all runs under a directory\n" in capsys.readouterr().out

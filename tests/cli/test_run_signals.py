@@ -1,0 +1,117 @@
+"""`run.py` interrupted, and started again."""
+
+import contextlib
+import os
+import re
+import shlex
+import signal
+import time
+
+import pytest
+
+from lth_jax.cli import running
+
+from ..tiny import StopAt, arguments, assert_same_run, tiny_spec, train
+from . import command_line
+from .quick_run import QUICK
+
+# Enough steps that a signal finds it training: chunks of a second, many of them.
+LONG = arguments(
+    levels=1, replicates=1, branches="()", train__steps="2000000", eval__every="250000"
+)
+
+
+def wait_until_training(process):
+    """Until the first level is told of on standard error."""
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if "level 0" in line:
+            return line
+    raise AssertionError("".join(lines))
+
+
+def stop(process, signum):
+    """Sends the signal; gives the line that says how to go on."""
+    start = time.perf_counter()
+    process.send_signal(signum)
+    status, out, err = command_line.finish(process)
+    assert time.perf_counter() - start < 10
+    assert (status, out) == (128 + signum, "")
+    assert "Traceback" not in err
+    (line,) = [line for line in err.splitlines() if "to go on" in line]
+    return line
+
+
+@pytest.mark.slow
+def test_ctrl_c_stops_it_within_seconds_and_the_same_command_goes_on(main, tmp_path, monkeypatch):
+    with command_line.start(*LONG, "--workdir=x y", cwd=tmp_path) as process:
+        wait_until_training(process)
+        # Meanwhile a second process, this one, is refused, and leaves the first alone.
+        status, out, err = main(*LONG, "--workdir=x y")
+        assert (status, out) == (2, "")
+        assert err.count("\n") == 1
+        assert re.match(rf"error: x y is in use by process {process.pid} on \S+; ", err)
+        line = stop(process, signal.SIGINT)
+    again = shlex.split(line.partition("to go on: ")[2])
+    assert again == ["python", str(command_line.RUN), *LONG, "--workdir=x y"]
+    step = int(re.search(r"level 0, step (\d+) of 2000000", line)[1])
+    assert step > 0
+    monkeypatch.setattr(running, "_signals", lambda: contextlib.nullcontext(StopAt(1)))
+    status, out, err = main(*again[2:])
+    assert status == 128 + signal.SIGINT
+    assert f"level 0 goes on from step {step} of 2000000" in err
+
+
+@pytest.mark.slow
+def test_sigterm_stops_it_within_seconds_too(tmp_path):
+    with command_line.start(*LONG, "--workdir=x", cwd=tmp_path) as process:
+        wait_until_training(process)
+        assert "level 0, step" in stop(process, signal.SIGTERM)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_before_training_is_an_interruption_too(tmp_path, signum):
+    """A config file that is slow stands in for data that is."""
+    (tmp_path / "slow.py").write_text(
+        "import time\ndef get_config():\n    print('here', flush=True)\n    time.sleep(60)\n"
+    )
+    with command_line.start("--config=slow.py", cwd=tmp_path) as process:
+        assert process.stdout.readline() == "here\n"
+        process.send_signal(signum)
+        status, _, err = command_line.finish(process)
+    assert status in (128 + signum, -signum)  # a shell says 128 + signum of both
+    assert "Traceback" not in err
+
+
+def test_an_interruption_in_process_exits_with_its_signal(main, tmp_path, monkeypatch):
+    """The same without a process of its own: at the second pause of level 1."""
+    calls = []
+
+    class Signals:
+        def __enter__(self):
+            calls.append("enter")
+            return StopAt(4, signal.SIGTERM)
+
+        def __exit__(self, *_):
+            calls.append("exit")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(running, "_signals", Signals)
+        status, out, err = main(*QUICK, "--workdir=x")
+    assert status == 143
+    assert out == ""
+    assert calls == ["enter", "exit"]
+    assert "stopped at level 0, step" in err
+    assert main(*QUICK, "--workdir=x")[0] == 0
+    train(tmp_path / "y", tiny_spec(levels=1, replicates=1))
+    assert_same_run(tmp_path / "x", tmp_path / "y")
+
+
+def test_handlers_are_given_back(main):
+    before = [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)]
+    with running._signals() as came:
+        assert came() == 0
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert came() == signal.SIGTERM
+    assert [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)] == before

@@ -1,0 +1,121 @@
+"""Identities: golden, and of the science alone."""
+
+import dataclasses
+import json
+
+import pytest
+
+from lth_jax.config import (
+    BranchSpec,
+    Spec,
+    branch_identity,
+    differences,
+    flatten,
+    from_config,
+    identity,
+    science,
+    to_dict,
+)
+from lth_jax.config.files import load_config
+
+from .spec_fields import FIELDS, OPERATIONAL, another, config_of, spec_with
+
+
+@pytest.mark.parametrize(
+    ("name", "golden"),
+    [
+        ("configs/lenet_digits.py", "1199bda6"),
+        ("configs/lenet_mnist.py", "6f40004b"),
+        ("configs/lenet_mnist.py:paper", "b59482a1"),
+    ],
+)
+def test_golden_identities_of_the_configs(name, golden):
+    """A run directory is found by it: a change here makes every existing run another one."""
+    assert identity(from_config(load_config(name, (), ()))) == golden
+
+
+def test_golden_identity_of_the_defaults():
+    """Only what differs from a default is hashed: nothing, here."""
+    assert science(Spec()) == {}
+    assert identity(Spec()) == "44136fa3"
+
+
+def test_golden_identities_of_branches():
+    assert branch_identity(BranchSpec(kind="reinit")) == "284c71df"
+    assert branch_identity(BranchSpec(kind="random_mask")) == "8c221e8a"
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_the_identity_covers_the_science_and_nothing_else(field):
+    changed = from_config(config_of(field, another(field)))
+    assert flatten(to_dict(changed))[field] != FIELDS[field], "the value is no other"
+    assert (identity(changed) == identity(Spec())) is (field in OPERATIONAL)
+
+
+def test_the_identity_is_blind_to_branches_and_their_options():
+    options = {name: {"kind": "reinit", "draws": 3, "levels": (1, 5)} for name in ("reinit", "x")}
+    changed = from_config({"branches": ("reinit", "x"), "branch": options})
+    assert identity(changed) == identity(Spec())
+
+
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(BranchSpec)])
+def test_a_branchs_identity_covers_all_but_what_may_grow(field):
+    values = {
+        "kind": "other", "draws": 2, "levels": (1,), "sigma": 3.0, "steps": "7ep", "batch_size": 7,
+        "optimizer": "sgd", "learning_rate": 0.5, "weight_decay": 0.0, "momentum": 0.0,
+        "new_head": True,
+    }  # fmt: skip
+    base = BranchSpec(kind="reinit")
+    changed = dataclasses.replace(base, **{field: values[field]})
+    assert (branch_identity(changed) == branch_identity(base)) is (field in ("draws", "levels"))
+
+
+def test_the_identity_is_blind_to_source_and_reference():
+    """Its trunk's numbers depend on neither."""
+    changed = from_config({
+        "source": {"data": {"name": "mnist"}},
+        "reference": {"title": "them", "ticket": {"early_stop_step": ((1.0, 3.0),)}},
+    })  # fmt: skip
+    assert (changed.source, len(changed.reference)) == ({"data.name": "mnist"}, 2)
+    assert identity(changed) == identity(Spec())
+
+
+def test_pre_training_makes_the_source_part_of_the_identity():
+    one, other = (
+        from_config({"pretrain": True, "source": {"data": {"name": name}}})
+        for name in ("mnist", "fashion_mnist")
+    )
+    assert len({identity(one), identity(other), identity(Spec())}) == 3
+    assert science(one) == {"pretrain": True, "source.data.name": "mnist"}
+
+
+@pytest.mark.parametrize("kind", ["transfer", "transfer_reinit"])
+def test_a_transfers_identity_includes_its_source(kind):
+    branch = BranchSpec(kind=kind)
+    assert branch_identity(branch, "aaaaaaaa") != branch_identity(branch, "bbbbbbbb")
+    control = BranchSpec(kind="reinit")
+    assert branch_identity(control, "aaaaaaaa") == branch_identity(control) == "284c71df"
+
+
+def test_the_identity_survives_json():
+    spec = spec_with(train__steps="3ep", model__hidden=(5, 4), pruning__layer_rates=(("a", 0.5),))
+    assert from_config(json.loads(json.dumps(to_dict(spec)))) == spec
+
+
+def test_different_ways_to_write_a_value_are_one_experiment():
+    one = from_config({"train": {"steps": 500, "learning_rate": 1}, "model": {"hidden": [3]}})
+    other = from_config(
+        {"train": {"steps": "500", "learning_rate": 1.0}, "model": {"hidden": (3,)}}
+    )
+    assert one == other
+    assert identity(one) == identity(other)
+
+
+def test_differences_name_the_field_and_both_values():
+    here = science(spec_with(train__batch_size=7, pruning__scope="global", seed=3))
+    there = science(spec_with(train__batch_size=9, seed=3))
+    assert differences(there, here) == [
+        'pruning.scope: "layerwise" there, "global" here',
+        "train.batch_size: 9 there, 7 here",
+    ]
+    assert differences(json.loads(json.dumps(here)), here) == []

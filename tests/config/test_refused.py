@@ -1,0 +1,263 @@
+"""What a spec refuses, in one line each."""
+
+import re
+from fractions import Fraction
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given, settings
+
+from lth_jax.config import from_config, identity, to_dict
+from lth_jax.errors import SpecError
+
+from .spec_fields import FIELDS, nested
+
+NAN, INF = float("nan"), float("inf")
+# field, value, what the message says is accepted
+REFUSED = [
+    ("seed", -1, "0 to 4294967295"),
+    ("seed", 2**32, "0 to 4294967295"),
+    ("seed", 1.0, "an integer"),
+    ("seed", True, "an integer"),
+    ("seed", "3", "an integer"),
+    ("seed", None, "an integer"),
+    ("replicates", 0, "1 to 1000"),
+    ("replicates", 1001, "1 to 1000"),
+    ("levels", -1, "0 to 1000"),
+    ("levels", 1001, "0 to 1000"),
+    ("branches", 3, "a tuple"),
+    ("branches", (3,), "a string"),
+    ("branches", ("a", "a"), "each name once"),
+    ("branches", ("ticket",), "any names but 'ticket'"),
+    ("branches", ("a/b",), "names of letters"),
+    ("branches", ("..",), "names of letters"),
+    ("branches", {"a": 1}, "a tuple"),
+    ("model", "mlp", "a group of fields"),
+    ("model.name", 3, "a string"),
+    ("model.hidden", (0,), "widths of at least 1"),
+    ("model.hidden", (3.5,), "an integer"),
+    ("model.hidden", 300, "a tuple"),
+    ("model.hidden", "300", "an integer"),
+    ("data.name", (), "a string"),
+    ("data.validation_size", 0, "at least 1"),
+    ("data.train_size", -1, "0 (all) or more"),
+    ("data.test_size", -1, "0 (all) or more"),
+    ("data.data_dir", None, "a string"),
+    ("data.manual_dir", 1, "a string"),
+    ("data.cache_dir", False, "a string"),
+    ("train.steps", "0", "at least one step"),
+    ("train.steps", "00ep", "at least one step"),
+    ("train.steps", "ten", "steps or epochs"),
+    ("train.steps", "", "steps or epochs"),
+    ("train.steps", "-5", "steps or epochs"),
+    ("train.steps", "1.5ep", "steps or epochs"),
+    ("train.steps", "4 ep", "steps or epochs"),
+    ("train.steps", "٣", "steps or epochs"),
+    ("train.steps", "٠", "steps or epochs"),
+    ("train.steps", 10.0, "a string"),
+    ("train.steps", True, "a string"),
+    ("train.batch_size", 0, "at least 1"),
+    ("train.optimizer", None, "a string"),
+    ("train.learning_rate", 0.0, "a number above 0"),
+    ("train.learning_rate", -1, "a number above 0"),
+    ("train.learning_rate", NAN, "a number above 0"),
+    ("train.learning_rate", INF, "a number above 0"),
+    ("train.learning_rate", "fast", "a number"),
+    ("train.learning_rate", 10**400, "a number"),
+    ("train.weight_decay", -0.1, "0 or more"),
+    ("train.weight_decay", NAN, "0 or more"),
+    ("train.momentum", 1.0, "0 to below 1"),
+    ("train.momentum", -0.1, "0 to below 1"),
+    ("train.momentum", NAN, "0 to below 1"),
+    ("eval.every", "0", "at least one step"),
+    ("eval.every", "x", "steps or epochs"),
+    ("eval.batch_size", 0, "at least 1"),
+    ("rewind.step", "-1", "steps or epochs"),
+    ("pruning.criterion", 1, "a string"),
+    ("pruning.scope", "local", "layerwise or global"),
+    ("pruning.fraction", 0.0, "above 0 and below 1"),
+    ("pruning.fraction", 1.0, "above 0 and below 1"),
+    ("pruning.fraction", NAN, "above 0 and below 1"),
+    ("pruning.layer_rates", "output", "(pattern, multiple) pairs"),
+    ("pruning.layer_rates", (("output",),), "(pattern, multiple) pairs"),
+    ("pruning.layer_rates", ((1, 0.5),), "(pattern, multiple) pairs"),
+    ("pruning.layer_rates", (("output", "half"),), "a number"),
+    ("pruning.layer_rates", (("output", 5.0),), "stay below 1"),
+    ("pruning.layer_rates", (("output", -0.5),), "stay below 1"),
+    ("pruning.layer_rates", (("output", NAN),), "stay below 1"),
+    ("checkpoint.every_seconds", -1.0, "0 or more seconds"),
+    ("checkpoint.every_seconds", INF, "0 or more seconds"),
+    ("execution.group_size", -1, "0 (automatic) or more"),
+    ("execution.compilation_cache", 1, "True or False"),
+    ("branch", 3, "a group of fields"),
+    ("branch.reinit", 3, "a group of fields"),
+    ("branch.reinit.draws", 0, "at least 1"),
+    ("branch.reinit.draws", "x", "an integer"),
+    ("branch.reinit.levels", (0,), "levels from 1"),
+    ("branch.reinit.levels", 4, "a tuple"),
+    ("branch.reinit.levels", (2, 13), "levels of the trunk, which has 1 to 12"),
+    ("branch.reinit.kind", 4, "a string"),
+    ("pretrain", 1, "True or False"),
+    ("model.init", 1, "a string"),
+    ("model.width", 0.0, "a number above 0"),
+    ("train.nesterov", True, "True with train.optimizer momentum alone"),
+    ("train.schedule", "step", "constant or cosine"),
+    ("train.warmup", "x", "steps or epochs"),
+    ("train.drops", 100, "(duration, factor) pairs"),
+    ("train.drops", (("100", 0.1, 2),), "(duration, factor) pairs"),
+    ("train.drops", (("1e3", 0.1),), "(duration, factor) pairs with factors above 0"),
+    ("train.drops", (("100", 0.0),), "(duration, factor) pairs with factors above 0"),
+    ("train.label_smoothing", 1.0, "0 to below 1"),
+    ("train.kernel", "native", "auto or xla or sparse"),
+    ("data.standardize", 1, "True or False"),
+    ("data.crop", -1, "0 (none) or pixels"),
+    ("data.flip", 1, "True or False"),
+    ("model.dropout", 1.0, "below 1; negative: the network's own"),
+    ("model.stem", 1, "a string"),
+    ("model.dtype", 1, "a string"),
+    ("data.classes", 3, "a tuple"),
+    ("data.classes", ("3",), "an integer"),
+    ("data.labels", "old", "remapped or original"),
+    ("data.part", "0/2", "a part such as 1/2"),
+    ("data.part", "3/2", "a part such as 1/2"),
+    ("data.part", "half", "a part such as 1/2"),
+    ("data.part", "1/2/3", "a part such as 1/2"),
+    ("data.side", -1, "0 (as they are) or pixels"),
+    ("data.channels", -1, "0 (as they are) or a number"),
+    ("pruning.schedule", "once", "iterative or one_shot"),
+    ("pruning.densities", (1.0,), "falling densities"),
+    ("pruning.densities", (0.5, 0.5), "falling densities"),
+    ("pruning.densities", (0.5, 0.0), "falling densities"),
+    ("pruning.densities", (0.2, 0.5), "falling densities"),
+    ("pruning.densities", (NAN,), "falling densities"),
+    ("pruning.densities", 0.5, "a tuple"),
+    ("pruning.at", "end", "'', trained or rewind"),
+    ("pruning.rounds", -1, "0 (the criterion's own) or more"),
+    ("pruning.examples", 0, "at least 1"),
+    ("pruning.alpha", 0.0, "a number above 0"),
+    ("pruning.alpha", NAN, "a number above 0"),
+    ("pruning.alpha", INF, "a number above 0"),
+    ("pruning.temperature", -1.0, "a number above 0"),
+    ("pruning.temperature", INF, "a number above 0"),
+    ("rewind.kind", "none", "weights or learning_rate or finetune"),
+    ("execution.workers", -1, "0 (automatic) or more"),
+    ("branch.noise.sigma", -1.0, "0 or more"),
+    ("branch.noise.sigma", INF, "0 or more"),
+    ("branch.retrain.steps", "x", "steps or epochs"),
+    ("branch.retrain.batch_size", -1, "0 (that of train) or more"),
+    ("branch.retrain.learning_rate", -1.0, "0 (that of train) or more"),
+    ("branch.retrain.learning_rate", INF, "0 (that of train) or more"),
+    ("branch.retrain.weight_decay", NAN, "0 or more"),
+    ("branch.retrain.momentum", 1.0, "below 1"),
+    ("branch.retrain.optimizer", 3, "a string"),
+    ("branch.transfer.new_head", 1, "True or False"),
+    ("source", 3, "a group of fields"),
+    ("reference", 3, "a group of fields"),
+    ("reference.ticket.final_test_accuracy", 0.9, "(density, value) pairs"),
+    ("reference.ticket.final_test_accuracy", (0.5, 0.9), "(density, value) pairs"),
+    ("reference.ticket.final_test_accuracy", ((0.5, 0.9, 1.0),), "(density, value) pairs"),
+    ("reference.ticket.final_test_accuracy", (("a", 0.9),), "(density, value) pairs"),
+    ("reference.title", 3, "a string"),
+]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "accepted"), REFUSED, ids=[f"{f}={str(v)[:20]}" for f, v, _ in REFUSED]
+)
+def test_a_wrong_value_is_refused_in_one_line(field, value, accepted):
+    with pytest.raises(SpecError) as caught:
+        from_config(nested(field, value))
+    message = str(caught.value)
+    assert message.startswith(f"config.{field}")
+    assert "accepted: " in message
+    assert accepted in message.split("accepted: ", 1)[1]
+    assert "\n" not in message
+    shown = value[0] if isinstance(value, tuple) and len(value) == 1 else value
+    if shown == shown and field != "pruning.layer_rates":  # NaN is shown, but equals nothing
+        assert repr(shown) in message or repr(str(shown)) in message
+
+
+def test_every_field_that_is_checked_has_a_refusal():
+    """A new field needs its row."""
+    refused = {field for field, _, _ in REFUSED}
+    assert refused >= set(FIELDS)
+
+
+@pytest.mark.parametrize(
+    ("field", "nearest"),
+    [
+        ("sed", "did you mean 'seed'?"),
+        ("train.step", "did you mean 'steps'?"),
+        ("pruning.layer_rate", "did you mean 'layer_rates'?"),
+        ("branch.reinit.draw", "did you mean 'draws'?"),
+        ("zzz", "accepted: branch, branches"),
+        ("train.zzz", "accepted: batch_size"),
+    ],
+)
+def test_an_unknown_field_names_its_neighbour(field, nearest):
+    with pytest.raises(SpecError) as caught:
+        from_config(nested(field, 1))
+    message = str(caught.value)
+    assert message.startswith(f"config.{field}: no such field; ")
+    assert nearest in message
+    assert "accepted: " in message
+    assert "\n" not in message
+
+
+SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.integers(0, 5),
+    st.floats(),
+    st.text(max_size=8),
+    st.sampled_from(["10", "3ep", "0", "global", "reinit,random_mask", "ticket", Fraction(1, 2)]),
+)
+VALUES = st.one_of(
+    SCALARS,
+    st.lists(SCALARS, max_size=3),
+    st.lists(st.tuples(st.text(max_size=4), SCALARS), max_size=2).map(tuple),
+    st.dictionaries(st.text(max_size=4), SCALARS, max_size=2),
+)
+NAMES = st.sampled_from(
+    [
+        *FIELDS,
+        "branch.reinit.draws",
+        "branch.x.levels",
+        "branch.y",
+        "branch.x.steps",
+        "train",
+        "a\nb",
+        "source.run",
+        "source.data.name",
+        "source.levels",
+        "source",
+        "reference.title",
+        "reference.ticket.early_stop_step",
+    ]
+)
+
+
+@settings(max_examples=300)
+@given(st.lists(st.tuples(NAMES, VALUES), min_size=1, max_size=3))
+def test_any_config_is_a_spec_or_one_clear_line(changes):
+    config = {}
+    for name, value in changes:
+        *groups, last = name.split(".")
+        node = config
+        for group in groups:
+            node = node.setdefault(group, {})
+            if not isinstance(node, dict):
+                return
+        node[last] = value
+    try:
+        spec = from_config(config)
+    except SpecError as error:
+        message = str(error)
+    else:
+        assert from_config(to_dict(spec)) == spec
+        assert re.fullmatch("[0-9a-f]{8}", identity(spec))
+        return
+    assert message.startswith("config.")
+    assert len(message.splitlines()) == 1
+    assert "accepted" in message

@@ -1,0 +1,112 @@
+"""Tickets out of run directories and files: the trunk's own, bit for bit, to be trained again."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from lth_jax import load_ticket, load_trained
+from lth_jax.cli import export
+from lth_jax.errors import StoreError
+from lth_jax.lottery.groups import Flight, Job
+from lth_jax.store.results import TRUNK, RunId
+
+from ..small_networks import assert_same_bits
+from ..tiny import data_file, experiment, flip_byte, tiny_spec, train
+
+REWINDS = {
+    "initialization": {},
+    "late": {"rewind__step": "5"},
+    "learning_rate": {"rewind__kind": "learning_rate", "rewind__step": "5"},
+    "finetune": {"rewind__kind": "finetune"},
+}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A finished run for each way to rewind, trained when it is first asked for."""
+    folder, done = tmp_path_factory.mktemp("tickets"), {}
+
+    def run(kind):
+        if kind not in done:
+            spec = tiny_spec(replicates=2, branches=(), **REWINDS[kind])
+            done[kind] = train(folder / kind, spec)
+        return done[kind]
+
+    return run
+
+
+def exported(store, file, *arguments):
+    assert export.main([str(store.path), f"--out={file}", *arguments]) == 0
+    return file
+
+
+@pytest.mark.parametrize("kind", REWINDS)
+@pytest.mark.parametrize("format", ["safetensors", "npz"])
+def test_a_file_gives_the_same_ticket_as_the_run(kind, format, runs, tmp_path):
+    store = runs(kind)
+    arguments = (f"--format={format}", "--level=2", "--replicate=1")
+    file = exported(store, tmp_path / "ticket", *arguments)
+    ticket = load_ticket(file)
+    assert_same_bits(ticket, load_ticket(store.path, 2, 1))
+    assert_same_bits(ticket, load_ticket(file, level=2, replicate=1))
+    assert_same_bits(load_trained(file), load_trained(store.path, 2, 1))
+    assert not np.array_equal(
+        ticket.mask["fc1"]["kernel"], load_ticket(store.path, 2, 0).mask["fc1"]["kernel"]
+    )
+
+
+@pytest.mark.parametrize("kind", REWINDS)
+def test_training_a_ticket_from_a_file_gives_the_trunks_own_result(kind, runs, tmp_path):
+    store = runs(kind)
+    ticket = load_ticket(exported(store, tmp_path / "x", "--format=safetensors", "--level=2"))
+    id = RunId(TRUNK, 2, 0, 0)
+    last = ticket.step + store.rows[id].steps
+    flight = Flight.start([Job(id, ticket, experiment(store.spec()), last)], 1, {})
+    while flight.next_evaluation() is not None:
+        flight.leg(pause_at=-1, beside=1)
+    (trained,) = flight.land()
+    seconds = {"train_seconds": 0.0}
+    assert dataclasses.replace(trained.row, **seconds) == dataclasses.replace(
+        store.rows[id], **seconds
+    )
+    assert_same_bits(trained.state.params, jax.device_get(load_trained(store.path, 2)[0]))
+
+
+def test_a_file_of_another_level_or_kind_is_refused(runs, tmp_path):
+    store = runs("initialization")
+    file = exported(store, tmp_path / "x", "--format=npz", "--level=1")
+    with pytest.raises(StoreError, match="x holds level 1 alone, not 2"):
+        load_ticket(file, level=2)
+    with pytest.raises(StoreError, match="x holds replicate 0 alone, not 1"):
+        load_ticket(file, level=1, replicate=1)
+    exported(store, file, "--format=torch", "--level=1")
+    with pytest.raises(StoreError, match="lth_jax network for PyTorch; accepted here: an lth_jax"):
+        load_ticket(file)
+
+
+def test_what_a_run_does_not_have_is_named(runs, tmp_path):
+    path = runs("initialization").path
+    having = "accepted: levels 0 to 2 of replicate 0, levels 0 to 2 of replicate 1"
+    with pytest.raises(StoreError, match=f"which level. {having}"):
+        load_ticket(path)
+    with pytest.raises(StoreError, match=f"no level_07 of replicate 0: {having}"):
+        load_ticket(path, 7)
+    with pytest.raises(StoreError, match=f"no level_01 of replicate 5: {having}"):
+        load_trained(path, 1, 5)
+    with pytest.raises(StoreError, match="holds no run"):
+        load_ticket(tmp_path / "nowhere", 1)
+
+
+def test_a_damaged_checkpoint_is_never_exported(tmp_path, capsys):
+    store = train(tmp_path / "run", tiny_spec(levels=1, replicates=1, branches=()))
+    flip_byte(data_file(store.checkpoint(0, "level_01")))
+    status = export.main(
+        [str(store.path), "--level=1", "--format=npz", f"--out={tmp_path / 'file'}"]
+    )
+    (line,) = capsys.readouterr().err.splitlines()
+    assert status == 2
+    assert "level_01" in line
+    assert "is damaged" in line
+    assert not (tmp_path / "file").exists()

@@ -1,0 +1,104 @@
+"""The point that branches start from, and all that they are given."""
+
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lth_jax.config import TRANSFERS, BranchSpec
+from lth_jax.lottery.branches import BRANCHES, BranchPoint, Ticket
+from lth_jax.pruning.masks import prunable
+from lth_jax.pruning.trees import map_named, named_leaves
+from lth_jax.training.states import new_state, rewind
+
+from ..small_networks import norm_and_dropout, optimizer, random_mask
+
+every_branch = pytest.mark.parametrize("name", sorted(BRANCHES))
+# What a branch draws at random, and whose mask it has.
+DRAWN = {
+    "reinit", "random_mask", "reshuffle", "reinit_from_ticket", "constant_random_sign", "noise",
+    "transfer_reinit",
+}  # fmt: skip
+SAME_MASK = set(BRANCHES) - {"random_mask", "one_shot", "dense", *TRANSFERS}
+# Those that give the ticket other weights, by what each does to a kept one.
+REDRAWS = (
+    "reshuffle", "reinit_from_ticket", "signed_constant", "constant_random_sign", "noise",
+)  # fmt: skip
+STEP = 6
+MODEL, OPTIMIZER = norm_and_dropout(), optimizer("adam")
+
+
+def fresh_state(key):
+    return new_state(MODEL, OPTIMIZER, key, jnp.zeros((1, 4, 4, 1)))
+
+
+@cache
+def trained_looking(seed):
+    """A state in which nothing is zero, moments and statistics included."""
+    fresh = fresh_state(jax.random.key(77))
+    random = np.random.default_rng(seed)
+    return jax.tree.map(
+        lambda leaf: (
+            jnp.asarray(random.normal(size=leaf.shape).astype(np.float32))
+            if leaf.dtype == jnp.float32
+            else leaf + STEP
+        ),
+        fresh,
+    )
+
+
+def point():
+    return trained_looking(0)
+
+
+@cache
+def initial():
+    """Weights at initialization, of another σ in each layer."""
+    return map_named(
+        lambda name, leaf: leaf * (3 if name.startswith("output") else 0.5),
+        trained_looking(1).params,
+    )
+
+
+def source_ticket():
+    """Another experiment's, of the same shapes."""
+    mask = random_mask(point().params, seed=5, keep=0.7)
+    return Ticket(mask, rewind(trained_looking(2), mask, OPTIMIZER), STEP)
+
+
+def dense_scores():
+    random = np.random.default_rng(3)
+    return jax.tree.map(lambda w: jnp.asarray(random.normal(size=w.shape)), point().params)
+
+
+def branch_point(key=0, **changes):
+    params = point().params
+    mask = random_mask(params, keep=0.4)
+    options = changes.pop("options", {})
+    at = BranchPoint(
+        ticket=Ticket(mask, rewind(point(), mask, OPTIMIZER), STEP),
+        point=point(),
+        step=STEP,
+        initial=initial(),
+        rates=prunable(params, (("output", 0.5),)),
+        optimizer=OPTIMIZER,
+        fresh=fresh_state,
+        dense_scores=dense_scores,
+        source=source_ticket,
+        options=BranchSpec(**options),
+        key=jax.random.key(key),
+    )
+    return at._replace(**changes)
+
+
+def named(tree):
+    return {name: np.asarray(leaf) for name, leaf in named_leaves(jax.device_get(tree)).items()}
+
+
+def layers(at, ticket):
+    """For each prunable leaf: name, the ticket's mask and weights, the branch's, the initial."""
+    masks, old = named(at.ticket.mask), named(at.ticket.state.params)
+    mine, first = named(ticket.state.params), named(at.initial)
+    return [(name, masks[name], old[name], mine[name], first[name]) for name in at.rates]

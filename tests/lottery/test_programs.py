@@ -1,0 +1,131 @@
+"""What a trunk compiles, runs in groups, and runs that diverge."""
+
+import dataclasses
+import re
+
+import jax
+import jax.monitoring
+import jax.numpy as jnp
+import pytest
+
+from lth_jax.errors import Interrupted, RunError
+from lth_jax.lottery import experiment as experiments
+from lth_jax.lottery.observer import SilentObserver
+from lth_jax.store import RunDirectory
+
+from ..tiny import StopAt, curves, experiment, results, tiny_spec, train
+from .trunk_runs import BIG, SPEC, load, part
+
+# Compilation
+
+
+@pytest.mark.slow
+def test_one_compilation_serves_all_levels_branches_and_chunks(tmp_path, single_steps):
+    """Nothing at all is compiled after level 1, and each function of the program once."""
+    compiled, after_level = [], {}
+
+    def listen(name, seconds, **details):
+        if name == "/jax/core/compile/backend_compile_duration":
+            compiled.append(str(details.get("fun_name")))
+
+    class Watch(SilentObserver):
+        def level_finished(self, level, rows, seconds):
+            after_level[level] = len(compiled)
+
+    spec = tiny_spec(levels=4, model__hidden=(9,))  # shapes that no other test has
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        train(tmp_path, spec, observer=Watch())
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert after_level[0] > 0, "the listener hears nothing"
+    assert compiled[after_level[1] :] == []
+    assert len([name for name in compiled if "sequential" in name]) == 3  # train, evaluate, test
+
+
+def test_a_group_size_is_compiled_once_too(tmp_path):
+    e = dataclasses.replace(experiment(SPEC), programs={})
+    calls = []
+
+    class Counted(experiments.Program):
+        def __init__(self, *args, **kwargs):
+            calls.append(kwargs["group_size"])
+            super().__init__(*args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiments, "Program", Counted)
+        assert e.program(2) is e.program(2)
+        assert e.program(1) is not e.program(2)
+    assert calls == [2, 1]
+
+
+# Groups
+
+
+@pytest.mark.slow
+def test_runs_in_groups_agree_with_runs_in_sequence_to_tolerance(tmp_path, big):
+    spec = dataclasses.replace(BIG, execution=dataclasses.replace(BIG.execution, group_size=3))
+    train(tmp_path, spec)
+    one, other = RunDirectory.read(big).rows, RunDirectory.read(tmp_path).rows
+    assert one.keys() == other.keys()
+    for id, row in other.items():
+        assert (row.kept, row.prunable, row.steps) == (
+            one[id].kept, one[id].prunable, one[id].steps
+        )  # fmt: skip
+        assert row.early_stop_val_loss == pytest.approx(one[id].early_stop_val_loss, abs=1e-4)
+        assert row.final_train_loss == pytest.approx(one[id].final_train_loss, abs=1e-4)
+    for replicate in range(3):
+        for level in range(3):
+            mine, theirs = (load(p, replicate, f"level_{level:02d}") for p in (tmp_path, big))
+            for name, array in part(mine, "mask/").items():
+                assert (array != theirs[f"mask/{name}"]).mean() < 0.02
+            for name, array in part(mine, "params/").items():
+                assert not array[~mine[f"mask/{name}"]].any()
+
+
+@pytest.mark.slow
+def test_groups_with_idle_runs_resume_too(tmp_path, single_steps):
+    spec = tiny_spec(levels=1, replicates=1, execution__group_size=2)  # of 3 runs at level 1
+    train(tmp_path / "whole", spec)
+    with pytest.raises(Interrupted, match="level 1"):
+        train(tmp_path / "cut", spec, StopAt(40))
+    train(tmp_path / "cut", spec)
+    one, other = results(tmp_path / "whole"), results(tmp_path / "cut")
+    assert [r["branch"] for r in one] == [r["branch"] for r in other]
+    for row, same in zip(one, other, strict=True):
+        assert float(row["early_stop_val_loss"]) == pytest.approx(
+            float(same["early_stop_val_loss"]), abs=1e-4
+        )
+
+
+# Divergence
+
+
+def test_a_run_that_diverges_stops_with_a_clear_error_and_keeps_what_was_done(tmp_path):
+    spec = tiny_spec(train__learning_rate=1e30)
+    with pytest.raises(RunError) as error:
+        train(tmp_path, spec)
+    message = str(error.value)
+    assert error.value.exit_status == 1
+    assert re.search(r"replicate \d .*level 0", message)
+    assert "diverged" in message
+    assert "learning_rate" in message
+    assert "\n" not in message
+    assert [row["level"] for row in results(tmp_path)] == ["0", "0"]
+    assert "ticket/level_00.csv" in curves(tmp_path)
+    with pytest.raises(RunError):
+        train(tmp_path, spec)
+
+
+def test_only_diverged_evaluations_are_an_error_too(tmp_path, monkeypatch):
+    """Where not even the first validation loss is finite, there is no early stop."""
+    spec = tiny_spec(levels=0, branches=())
+    initial = experiments.Experiment.initial
+
+    def broken(self, replicate):
+        state = initial(self, replicate)
+        return state._replace(params=jax.tree.map(lambda leaf: leaf * jnp.nan, state.params))
+
+    monkeypatch.setattr(experiments.Experiment, "initial", broken)
+    with pytest.raises(RunError, match=r"ticket, level 0, replicate 0: .*learning_rate"):
+        train(tmp_path, spec)

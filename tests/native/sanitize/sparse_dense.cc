@@ -1,0 +1,128 @@
+// Packed dense layers, their shapes and masks from test_kernels_sparse_dense.py.
+#include "sparse_dense.h"
+
+#include "check.h"
+
+namespace {
+
+// The index tables of a mask [width, rows], `spare` entries of padding behind them, columns in so
+// many blocks, as lth_jax/native/packing.py makes them.
+struct Tables {
+  Tables(const std::vector<bool>& mask, int width, int rows, int spare, int blocks)
+      : blocks(blocks),
+        kept(int(std::count(mask.begin(), mask.end(), true))),
+        capacity(std::max(1, kept + spare)),
+        begins((rows + 1) * blocks),
+        columns(capacity),
+        input_begins((width + 1) * blocks),
+        input_columns(capacity),
+        places(capacity) {
+    std::vector<int> place(mask.size());
+    int entry = 0;
+    for (int row = 0; row < rows; ++row)
+      for (int column = 0; column < width; ++column) {
+        Begin(begins, row, column, width, entry);
+        if (mask[size_t(column) * rows + row]) {
+          place[size_t(column) * rows + row] = entry;
+          columns[entry++] = column;
+        }
+      }
+    End(begins, rows);
+    entry = 0;
+    for (int column = 0; column < width; ++column)
+      for (int row = 0; row < rows; ++row) {
+        Begin(input_begins, column, row, rows, entry);
+        if (mask[size_t(column) * rows + row]) {
+          places[entry] = place[size_t(column) * rows + row];
+          input_columns[entry++] = row;
+        }
+      }
+    End(input_begins, width);
+  }
+  // Where a row's blocks begin that begin at this column; they may be empty.
+  void Begin(check::Array<int32_t>& to, int row, int column, int width, int entry) {
+    for (int block = 0; block < blocks; ++block)
+      if (width * block / blocks == column) to[row * blocks + block] = entry;
+  }
+  void End(check::Array<int32_t>& to, int rows) {
+    for (int block = 0; block < blocks; ++block) to[rows * blocks + block] = kept;
+  }
+  lth::Table ByOutput() const { return {begins.get(), columns.get(), nullptr, blocks}; }
+  lth::Table ByInput() const {
+    return {input_begins.get(), input_columns.get(), places.get(), blocks};
+  }
+
+  int blocks, kept, capacity;
+  check::Array<int32_t> begins, columns, input_begins, input_columns, places;
+};
+
+void Check(const std::string& name, int width, int rows, int examples,
+           const std::vector<bool>& mask, int spare, int blocks) {
+  const Tables tables(mask, width, rows, spare, blocks);
+  const auto values = check::Normal(tables.capacity), x = check::Normal(size_t(examples) * width);
+  const auto given = check::Normal(size_t(examples) * rows);
+  std::vector<double> y(given.size), dx(x.size), dw(tables.capacity);
+  for (int row = 0; row < rows; ++row)
+    for (int entry = tables.ByOutput().begin(row); entry < tables.ByOutput().begin(row + 1); ++entry)
+      for (int n = 0; n < examples; ++n) {
+        const size_t in = size_t(n) * width + tables.columns[entry], out = size_t(n) * rows + row;
+        y[out] += double{x[in]} * values[entry];
+        dx[in] += double{given[out]} * values[entry];
+        dw[entry] += double{given[out]} * x[in];
+      }
+  const size_t lanes = size_t(lth::TilesOf(examples)) * lth::kTile;
+  const auto seen = check::Unwritten(lanes * width), d = check::Unwritten(lanes * rows);
+  const auto forward = check::Unwritten(y.size()), input = check::Unwritten(dx.size());
+  const auto gradient = check::Unwritten(dw.size());
+  check::WithThreads([&](check::Pool& pool) {
+    lth::Multiply(pool, values.get(), tables.ByOutput(), x.get(), examples, width, rows, seen.get(),
+                  forward.get());
+    lth::ToTiles(pool, given.get(), examples, rows, d.get());
+    lth::SparseGradient(pool, tables.ByOutput(), seen.get(), d.get(), examples, width, rows,
+                        tables.capacity, gradient.get());
+    lth::Multiply(pool, values.get(), tables.ByInput(), given.get(), examples, rows, width, nullptr,
+                  input.get());
+  });
+  check::Agree(name + ", forward", forward, y);
+  check::Agree(name + ", kernel gradient", gradient, dw);
+  check::Agree(name + ", input gradient", input, dx);
+}
+
+std::vector<bool> RandomMask(int width, int rows, double density) {
+  std::bernoulli_distribution kept(density);
+  std::vector<bool> mask(size_t(width) * rows);
+  for (size_t i = 0; i < mask.size(); ++i) mask[i] = kept(check::Random());
+  return mask;
+}
+
+void CheckMasks(const std::string& name, int width, int rows, int examples) {
+  const std::string dash = name + " - ";
+  for (double density : {1.0, 0.5, 0.036, 0.0})
+    Check(dash + std::to_string(density), width, rows, examples, RandomMask(width, rows, density),
+          density == 0.5 ? 5 : 0, density >= 0.5 ? 3 : 1);
+  auto mask = RandomMask(width, rows, 0.5);
+  for (int column = 0; column < width; ++column)
+    for (int row = 0; row < rows; ++row)
+      if (row % 3 == 0 || row == rows - 1 || column % 4 == 0 || column == width - 1)
+        mask[size_t(column) * rows + row] = false;
+  Check(dash + "empty inputs and outputs", width, rows, examples, mask, 0, 2);
+  std::fill(mask.begin(), mask.end(), false);
+  mask[mask.size() - 1] = true;
+  Check(dash + "one survivor", width, rows, examples, mask, 0, 2);
+}
+
+}  // namespace
+
+void CheckSparseDense() {
+  CheckMasks("lenet first", 784, 300, 60);
+  CheckMasks("lenet first, full tiles", 784, 300, 128);
+  CheckMasks("lenet second", 300, 100, 60);
+  CheckMasks("lenet output", 100, 10, 60);
+  CheckMasks("conv2 first, smaller", 1024, 256, 100);
+  CheckMasks("conv2 second", 256, 256, 65);
+  CheckMasks("conv2 output", 256, 10, 199);
+  CheckMasks("many tiles", 70, 40, 573);
+  CheckMasks("one example", 300, 100, 1);
+  CheckMasks("one weight", 1, 1, 3);
+  CheckMasks("no multiple of lanes", 37, 29, 63);
+}

@@ -1,0 +1,134 @@
+"""The level that runs: its newest state, and what a killed save leaves."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from lth_jax.errors import StoreError
+from lth_jax.store import checkpoints
+from lth_jax.store.results import RunId
+
+from ..tiny import data_file, flip_byte
+from .run_directories import open_run
+
+
+def progress(run):
+    found = run.load_progress()
+    return None if found is None else (found[0]["a"].tolist(), found[1])
+
+
+def test_the_newest_progress_is_used_and_the_one_before_goes(path):
+    run = open_run(path)
+    assert run.load_progress() is None
+    for number in range(3):
+        run.save_progress({"a": np.full(3, number)}, {"level": number})
+        assert progress(run) == ([number] * 3, {"level": number})
+        assert len(run.progress_checkpoints()) == 1
+    run.clear_progress()
+    assert run.load_progress() is None
+    run.close()
+
+
+def test_numbers_above_nine_are_newer(path):
+    run = open_run(path)
+    for number in range(11):
+        run.save_progress({"a": np.full(3, number)}, {})
+        kept = run.progress_checkpoints()[0]
+        shutil.copytree(kept, path / "checkpoints" / f"keep_{kept.name}")
+    for kept in (path / "checkpoints").glob("keep_*"):
+        target = kept.with_name(kept.name.removeprefix("keep_"))
+        if not target.exists():
+            kept.rename(target)
+    assert len(run.progress_checkpoints()) == 11
+    assert progress(run) == ([10] * 3, {})
+    run.close()
+
+
+def test_the_older_progress_stands_in_for_a_damaged_one(path):
+    run = open_run(path)
+    run.save_progress({"a": np.zeros(500)}, {"level": 0})
+    (older,) = run.progress_checkpoints()
+    shutil.copytree(older, path / "kept")
+    run.save_progress({"a": np.ones(500)}, {"level": 1})
+    (newer,) = run.progress_checkpoints()
+    (path / "kept").rename(older)
+    assert progress(run)[1] == {"level": 1}
+    flip_byte(data_file(newer))
+    assert progress(run)[1] == {"level": 0}
+    assert newer.name in run.problems[0]
+    flip_byte(older / "manifest.json")
+    assert progress(run) is None
+    # A new one does not take the damaged one's place before it is whole.
+    run.save_progress({"a": np.zeros(3)}, {"level": 2})
+    assert progress(run)[1] == {"level": 2}
+    assert len(run.progress_checkpoints()) == 1
+    run.close()
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import numpy as np
+from lth_jax.config import from_config
+from lth_jax.store import RunDirectory, checkpoints, files
+path, moment = Path(sys.argv[1]), sys.argv[2]
+run = RunDirectory.open(path, from_config({"levels": 1, "replicates": 1}), "digits", [])
+def die(*_): os.kill(os.getpid(), signal.SIGKILL)
+if moment == "manifest": checkpoints._digests = die
+if moment == "rename": checkpoints._replace = die
+if moment == "between":
+    real = os.rename
+    def rename(a, b):
+        real(a, b)
+        if a == path / "checkpoints" / "replicate_0" / "level_00": die()
+    os.rename = rename
+if moment in ("text", "curve"): os.replace = die
+if moment == "text": run.record(list(run.rows.values()))
+if moment == "curve": run.write_curve("ticket", 0, [])
+if moment == "between": run.save(0, "level_00", {"a": np.arange(5)})
+run.save_progress({"a": np.arange(5)}, {"level": 0})
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["manifest", "rename", "between", "text", "curve"])
+def test_a_killed_save_is_never_valid_and_is_cleaned_up_at_the_next_opening(path, moment):
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(path), moment], timeout=60)
+    assert killed.returncode == -signal.SIGKILL
+    left = list(path.rglob(".*.tmp"))
+    assert left, "the killed save left no trace: was it killed in time?"
+    table = (path / "results.csv").read_text()
+    run = open_run(path)
+    assert list(path.rglob(".*")) == []
+    assert run.load_progress() is None
+    assert run.intact(0, "level_00") == (moment != "between")
+    assert list(run.rows) == [RunId("ticket", 0, 0, 0)]
+    assert (path / "results.csv").read_text() == table
+    assert run.problems == []
+    run.close()
+
+
+def test_cleaning_up_leaves_the_files_of_others_alone(tmp_path):
+    """A `--workdir` may well be a folder that holds other things."""
+    mine = [tmp_path / "notes" / ".draft.tmp", tmp_path / ".swap.tmp"]
+    (tmp_path / "notes").mkdir()
+    for file in mine:
+        file.write_text("mine")
+    open_run(tmp_path).close()
+    assert all(file.exists() for file in mine)
+
+
+def test_a_checkpoint_of_another_format_is_said_to_be_so(path):
+    run = open_run(path)
+    manifest = run.checkpoint(0, "level_00") / "manifest.json"
+    body = json.loads(manifest.read_text()) | {"format": 2}
+    del body["sha256"]
+    manifest.write_text(json.dumps({**body, "sha256": checkpoints._seal(body)}))
+    with pytest.raises(StoreError, match="has format 2; this version reads 1"):
+        run.load(0, "level_00")
+    run.close()
