@@ -1,1 +1,1 @@
-"""What results mean: pure functions from rows, masks and tickets to statistics and words."""
+"""What results say in numbers: pure functions of rows, curves and masks."""

@@ -11,10 +11,9 @@ is what the data and the layers' ends (pixels and classes) fix.
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,10 +25,10 @@ LevelMasks = Mapping[tuple[int, int], Mapping[str, "PackedMask"]]
 
 
 class PackedMask(NamedTuple):
-    """A mask in an eighth of its bytes.
+    """A mask in an eighth of its bytes: every level of every replicate is held at once.
 
     Attributes:
-      bits: uint8 [ceil(size / 8)], padded with zeros.
+      bits: uint8 `[ceil(size / 8)]`, padded with zeros.
       shape: of the mask.
       kept: how many weights it keeps.
     """
@@ -40,7 +39,7 @@ class PackedMask(NamedTuple):
 
     @classmethod
     def of(cls, mask: Any) -> PackedMask:
-        """A bool array of any shape, packed."""
+        """Packs a bool array of any shape."""
         mask = np.asarray(mask, bool)
         return cls(np.packbits(mask), mask.shape, count_true(mask))
 
@@ -50,12 +49,11 @@ class PackedMask(NamedTuple):
         return math.prod(self.shape)
 
     def unpacked(self) -> np.ndarray:
-        """The mask, bool of its shape."""
+        """Returns the mask, bool of its shape."""
         return np.unpackbits(self.bits, count=self.size).astype(bool).reshape(self.shape)
 
 
-@dataclasses.dataclass(frozen=True)
-class Overlap:
+class Overlap(NamedTuple):
     """Two masks, counted: the weights that both and that either keep, found and by chance."""
 
     both: int
@@ -75,7 +73,7 @@ class Overlap:
 
 
 def overlap(one: PackedMask, other: PackedMask) -> Overlap:
-    """The overlap of two masks of one layer.
+    """Returns the overlap of two masks of one layer.
 
     Raises:
       ValueError: their shapes differ.
@@ -89,38 +87,33 @@ def overlap(one: PackedMask, other: PackedMask) -> Overlap:
 
 
 def total(overlaps: Iterable[Overlap]) -> Overlap:
-    """Overlaps of several layers as one."""
-    parts = [dataclasses.astuple(part) for part in overlaps]
-    return Overlap(*map(sum, zip(*parts, strict=True))) if parts else Overlap(0, 0, 0.0, 0.0)
+    """Returns the overlaps of several layers as one."""
+    return Overlap(*map(sum, zip(Overlap(0, 0, 0.0, 0.0), *overlaps, strict=True)))
 
 
 def compare(one: Mapping[str, PackedMask], other: Mapping[str, PackedMask]) -> dict[str, Overlap]:
-    """The overlap of each layer that two networks of one architecture have."""
+    """Returns the overlap of each layer that two networks of one architecture have."""
     return {name: overlap(mask, other[name]) for name, mask in one.items()}
 
 
 def between_replicates(masks: LevelMasks) -> dict[int, list[dict[str, Overlap]]]:
-    """For each level that two replicates have: each pair's overlaps by layer."""
-    levels = sorted({level for _, level in masks})
-    pairs = {level: _pairs_at(masks, level) for level in levels}
-    return {level: overlaps for level, overlaps in pairs.items() if overlaps}
-
-
-def _pairs_at(masks: LevelMasks, level: int) -> list[dict[str, Overlap]]:
-    replicates = sorted(replicate for replicate, here in masks if here == level)
-    return [
-        compare(masks[one, level], masks[other, level])
-        for one, other in itertools.combinations(replicates, 2)
-    ]
+    """Returns for each level that two replicates have: each pair's overlaps by layer."""
+    found: dict[int, list[dict[str, Overlap]]] = {}
+    for (one, level), (other, at) in itertools.combinations(sorted(masks), 2):
+        if level == at:
+            pair = compare(masks[one, level], masks[other, level])
+            found.setdefault(level, []).append(pair)
+    return dict(sorted(found.items()))
 
 
 class LevelOverlaps(NamedTuple):
-    """Mean Jaccard indices of levels with levels, float64 [levels, levels] each.
+    """Mean Jaccard indices of levels with levels, float64 `[levels, levels]` each.
 
     Attributes:
       levels: those of the axes.
-      same: of one replicate's masks; different: of two replicates'; chance: of random masks. NaN
-        where nothing could be compared.
+      same: of one replicate's masks.
+      different: of two replicates' masks.
+      chance: of random masks. Each is NaN where nothing could be compared.
     """
 
     levels: tuple[int, ...]
@@ -129,32 +122,27 @@ class LevelOverlaps(NamedTuple):
     chance: np.ndarray
 
 
-def between_levels(masks: LevelMasks, levels: Sequence[int] | None = None) -> LevelOverlaps:
-    """Every level's masks with every other's, all layers summed.
-
-    Args:
-      masks: as they are kept.
-      levels: which to compare; all of them by default.
-    """
-    chosen = tuple(sorted({level for _, level in masks}) if levels is None else levels)
-    shape = len(chosen), len(chosen)
+def between_levels(masks: LevelMasks) -> LevelOverlaps:
+    """Compares every level's masks with every other's, all layers summed."""
+    levels = tuple(sorted({level for _, level in masks}))
+    shape = len(levels), len(levels)
     same, different, chance = (np.full(shape, math.nan) for _ in range(3))
-    for (i, one), (j, other) in itertools.combinations_with_replacement(enumerate(chosen), 2):
+    for (i, one), (j, other) in itertools.combinations_with_replacement(enumerate(levels), 2):
         found = list(_between(masks, one, other))
-        for grid, wanted in ((same, True), (different, False)):
-            grid[i, j] = grid[j, i] = _mean(o.jaccard for is_same, o in found if is_same == wanted)
-        chance[i, j] = chance[j, i] = _mean(o.chance for _, o in found)
-    return LevelOverlaps(chosen, same, different, chance)
+        for grid, values in (
+            (same, [pair.jaccard for is_same, pair in found if is_same]),
+            (different, [pair.jaccard for is_same, pair in found if not is_same]),
+            (chance, [pair.chance for _, pair in found]),
+        ):
+            finite = [value for value in values if math.isfinite(value)]
+            if finite:
+                grid[i, j] = grid[j, i] = math.fsum(finite) / len(finite)
+    return LevelOverlaps(levels, same, different, chance)
 
 
 def _between(masks: LevelMasks, one: int, other: int) -> Iterable[tuple[bool, Overlap]]:
-    """(whether it is one replicate's, overlap) of every pair of masks of two levels."""
+    """Gives (whether it is one replicate's, overlap) of every pair of masks of two levels."""
     replicates = sorted({replicate for replicate, _ in masks})
     for a, b in itertools.product(replicates, repeat=2):
         if (a, one) in masks and (b, other) in masks and (one != other or a <= b):
             yield a == b, total(compare(masks[a, one], masks[b, other]).values())
-
-
-def _mean(values: Iterable[float]) -> float:
-    finite = [value for value in values if math.isfinite(value)]
-    return math.fsum(finite) / len(finite) if finite else math.nan

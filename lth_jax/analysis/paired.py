@@ -1,4 +1,4 @@
-"""The paired difference of ticket and control: replicate by replicate, with its standard error.
+"""The paired difference of ticket and control, replicate by replicate, with its standard error.
 
 A ticket and its controls of one replicate see the same batches in the same order, so that their
 difference has less noise than either. It is taken within each replicate first (a control with
@@ -8,7 +8,8 @@ several draws enters by their mean), then over replicates.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from statistics import fmean
 from typing import NamedTuple
 
 from lth_jax.analysis.summary import branch_order
@@ -33,48 +34,40 @@ class Paired(NamedTuple):
     mean: float
     error: float
 
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The ends of its bar in a figure: one standard error below and above the mean."""
+        error = 0.0 if math.isnan(self.error) else self.error
+        return self.mean - error, self.mean + error
+
 
 def paired_differences(rows: Iterable[ResultRow], metric: str) -> list[Paired]:
-    """Ticket minus control for each control and level, by control, then by level.
+    """Returns ticket minus control for each control and level, by control, then by level.
 
     Args:
       rows: an experiment's results.
       metric: a column of theirs, such as `early_stop_test_accuracy`.
     """
     rows = list(rows)
-    values: dict[tuple[str, int, int], list[float]] = {}
+    values: dict[tuple[str, int], dict[int, list[float]]] = {}
     densities: dict[int, list[float]] = {}
     for row in rows:
-        values.setdefault((row.branch, row.level, row.replicate), []).append(getattr(row, metric))
+        replicates = values.setdefault((row.branch, row.level), {})
+        replicates.setdefault(row.replicate, []).append(getattr(row, metric))
         if row.branch == TRUNK:
             densities.setdefault(row.level, []).append(row.density)
+    order = branch_order(rows)
     found = []
-    for branch in branch_order(rows):
-        for level in sorted({row.level for row in rows if row.branch == branch != TRUNK}):
-            shared = sorted(
-                replicate
-                for name, at, replicate in values
-                if (name, at) == (branch, level) and (TRUNK, level, replicate) in values
-            )
-            differences = [
-                _mean(values[TRUNK, level, r]) - _mean(values[branch, level, r]) for r in shared
-            ]
-            if shared:
-                density = _mean(densities[level])
-                found.append(_paired(branch, level, density, shared, differences))
+    for branch, level in sorted(values, key=lambda key: (order.index(key[0]), key[1])):
+        ticket, control = values.get((TRUNK, level), {}), values[branch, level]
+        shared = tuple(sorted(ticket.keys() & control.keys()))
+        if branch == TRUNK or not shared:
+            continue
+        differences = tuple(fmean(ticket[r]) - fmean(control[r]) for r in shared)
+        mean, error = fmean(differences), math.nan
+        if len(shared) > 1:
+            squares = math.fsum((difference - mean) ** 2 for difference in differences)
+            error = math.sqrt(squares / (len(shared) - 1) / len(shared))
+        density = fmean(densities[level])
+        found.append(Paired(branch, level, density, shared, differences, mean, error))
     return found
-
-
-def _paired(
-    branch: str, level: int, density: float, replicates: Sequence[int], differences: Sequence[float]
-) -> Paired:
-    mean = _mean(differences)
-    error = math.nan
-    if len(differences) > 1:
-        squares = math.fsum((difference - mean) ** 2 for difference in differences)
-        error = math.sqrt(squares / (len(differences) - 1) / len(differences))
-    return Paired(branch, level, density, tuple(replicates), tuple(differences), mean, error)
-
-
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)

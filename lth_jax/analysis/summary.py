@@ -1,13 +1,13 @@
-"""From the rows of `results.csv` to statistics per branch and level, and which levels match.
+"""Statistics of each branch and level from the rows of `results.csv`, and which levels match.
 
 A control with several draws is summarized over all its runs, draws times replicates, as in
 Frankle & Carbin (2019, section 2: fifteen runs of random reinitialization against five tickets).
-While every replicate has the same draws, that mean is also the mean over replicates.
+As long as every replicate has the same draws, that mean is also the mean over replicates.
 
 A branch is *whole* at a level when it has a row of every replicate of the experiment (those that
 any row of the trunk knows), each with the same draws. Only whole levels are judged: a level that
-is still being trained, or that lacks the replicates by which an experiment grew, would be held
-against a dense network measured on other replicates. Its statistics are still given.
+is still being trained, or that lacks the replicates by which an experiment grew, would be compared
+with a dense network measured on other replicates. Its statistics are still given.
 """
 
 from __future__ import annotations
@@ -15,7 +15,11 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
+import numpy as np
+
+from lth_jax.store import CurvePoint
 from lth_jax.store.results import TRUNK, ResultRow
 
 METRICS: tuple[str, ...] = (
@@ -42,7 +46,7 @@ class Stat:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Stat:
-        """The statistics of at least one value."""
+        """Returns the statistics of at least one value."""
         if not all(map(math.isfinite, values)):
             return cls(math.nan, math.nan, math.nan, math.nan)
         low, high = min(values), max(values)
@@ -51,10 +55,15 @@ class Stat:
         squares = math.fsum((value - mean) ** 2 for value in values)
         return cls(mean, low, high, math.sqrt(squares / max(len(values) - 1, 1)))
 
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The ends of its bar in a figure: the minimum and the maximum."""
+        return self.minimum, self.maximum
+
 
 @dataclasses.dataclass(frozen=True)
 class LevelSummary:
-    """The runs of one branch at one level. Accuracies and density are fractions in [0, 1].
+    """What the runs of one branch at one level gave. Accuracies and density are in [0, 1].
 
     `runs` counts rows, `replicates` the replicates they are of; `whole` is explained above.
     """
@@ -74,7 +83,7 @@ class LevelSummary:
 
 
 def summarize(rows: Iterable[ResultRow]) -> list[LevelSummary]:
-    """One summary for each (branch, level) of `rows`, by level, then in `branch_order`."""
+    """Returns a summary of each (branch, level) of `rows`, by level, then in `branch_order`."""
     rows = list(rows)
     replicates = {row.replicate for row in rows if row.branch == TRUNK}
     groups: dict[tuple[str, int], list[ResultRow]] = {}
@@ -102,7 +111,7 @@ def _summarize_level(rows: Sequence[ResultRow], replicates: set[int]) -> LevelSu
 
 
 def branch_order(rows: Iterable[ResultRow]) -> list[str]:
-    """The branches of `rows`, the trunk first, the others as they first appear.
+    """Returns the branches of `rows`, the trunk first, the others as they first appear.
 
     Rows sorted by `lth_jax.store.results.sort_rows` thus give the spec's order.
     """
@@ -111,10 +120,10 @@ def branch_order(rows: Iterable[ResultRow]) -> list[str]:
 
 
 def matching_threshold(summaries: Iterable[LevelSummary]) -> float | None:
-    """The least mean validation accuracy at early stop that matches the dense network.
+    """Returns the least mean validation accuracy at early stop that matches the dense network.
 
-    The dense mean minus the dense sample standard deviation (0 with one replicate); None while
-    the dense network is not trained for every replicate.
+    It is the dense mean minus the dense sample standard deviation (0 with one replicate); None
+    while the dense network is not trained for every replicate.
     """
     for summary in summaries:
         if summary.branch == TRUNK and summary.level == 0 and summary.whole:
@@ -124,7 +133,11 @@ def matching_threshold(summaries: Iterable[LevelSummary]) -> float | None:
 
 
 def judge(summaries: Iterable[LevelSummary]) -> dict[tuple[str, int], bool]:
-    """Whether each (branch, level) matches the dense network; only whole levels are in it."""
+    """Returns whether each (branch, level) matches the dense network.
+
+    A level matches when its mean `early_stop_val_accuracy` reaches `matching_threshold`. The dense
+    network matches itself. Levels that are not whole are absent: neither matching nor not.
+    """
     summaries = list(summaries)
     threshold = matching_threshold(summaries)
     if threshold is None:
@@ -136,19 +149,10 @@ def judge(summaries: Iterable[LevelSummary]) -> dict[tuple[str, int], bool]:
     }
 
 
-def matching_levels(rows: Iterable[ResultRow]) -> dict[tuple[str, int], bool]:
-    """Whether each (branch, level) of `rows` matches the dense network.
-
-    It does when its mean `early_stop_val_accuracy` reaches `matching_threshold`. The dense network
-    is in it and matches itself. Levels that are not whole are absent: neither matching nor not.
-    """
-    return judge(summarize(rows))
-
-
 def lowest_matching_density(rows: Iterable[ResultRow], branch: str = TRUNK) -> float | None:
-    """The lowest density at which `branch` matches, a fraction; 1.0 if only the dense network does.
+    """Returns the lowest density at which `branch` matches; 1.0 if only the dense network does.
 
-    None if nothing of the branch matches or could be judged.
+    A fraction; None if nothing of the branch matches or could be judged.
     """
     summaries = summarize(rows)
     matches = judge(summaries)
@@ -158,8 +162,38 @@ def lowest_matching_density(rows: Iterable[ResultRow], branch: str = TRUNK) -> f
     )
 
 
+class Curve(NamedTuple):
+    """Validation accuracy over runs at each step that any of them has: arrays `[steps]`.
+
+    Attributes:
+      steps: int64.
+      mean, low, high: fractions, over the runs that have the step.
+      runs: how many there are.
+    """
+
+    steps: np.ndarray
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    runs: int
+
+
+def mean_curve(points: Iterable[CurvePoint]) -> Curve:
+    """Returns the mean and the range of a branch's evaluations at a level."""
+    points = list(points)
+    by_step: dict[int, list[float]] = {}
+    for point in points:
+        by_step.setdefault(point.step, []).append(point.val_accuracy)
+    steps = sorted(by_step)
+    mean, low, high = (
+        np.array([reduce(by_step[step]) for step in steps]) for reduce in (np.mean, np.min, np.max)
+    )
+    runs = len({(point.replicate, point.draw) for point in points})
+    return Curve(np.array(steps, np.int64), mean, low, high, runs)
+
+
 def percent(fraction: float) -> str:
-    """A density for people: `100%`, `21.1%`, `3.6%`, `0.5%`; two digits below 0.1% (`0.052%`).
+    """Writes a density for people: `100%`, `21.1%`, `3.6%`; two digits below 0.1% (`0.052%`).
 
     Only what is whole is called 100%.
     """

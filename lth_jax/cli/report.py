@@ -5,12 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lth_jax.cli.parser import Parser, exit_status
-
-if TYPE_CHECKING:
-    from lth_jax.report.write import Written
 
 COMPARISON = "comparison"  # the folder of a report of several runs
 
@@ -32,28 +28,20 @@ def _main(arguments: Sequence[str]) -> None:
         help=f"where to write (default: RUN; for several runs, ./{COMPARISON})",
     )
     options = parser.parse_args(list(arguments))
-    _print(_report(options.runs, options.out))
+    _report(options.runs, options.out)
 
 
-def _report(paths: Sequence[Path], out: Path | None) -> Written:
-    from lth_jax.report.write import write_comparison, write_report
+def _report(paths: Sequence[Path], out: Path | None) -> None:
+    from lth_jax.report.page import FIGURES, PAGE, write_report
+    from lth_jax.report.terminal import make_console, print_files
     from lth_jax.store import RunDirectory
 
     different = {path.resolve(): path for path in paths}
     stores = [RunDirectory.read(path) for path in different.values()]
-    if len(stores) > 1:
-        return write_comparison(stores, out or Path(COMPARISON))
-    (store,) = stores
     # A run that goes on writes its event files itself.
-    return write_report(store, out, events=out is None and not store.holder())
-
-
-def _print(written: Written) -> None:
-    from lth_jax.report.terminal import make_console, print_files
-
-    for note in written.notes:
+    events = out is None and len(stores) == 1 and not stores[0].holder()
+    folder = out or (stores[0].path if len(stores) == 1 else Path(COMPARISON))
+    for note in write_report(stores, folder, events=events):
         print(f"warning: {note}", file=sys.stderr)
-    files = [("report", written.page)]
-    if written.figures:
-        files.append(("figures", written.figures[0].parent))
-    print_files(make_console(), files)
+    files = {"report": folder / PAGE, "figures": folder / FIGURES}
+    print_files(make_console(), [(kind, path) for kind, path in files.items() if path.exists()])

@@ -22,8 +22,8 @@ from lth_jax.lottery.observer import Observer, Observers
 from lth_jax.lottery.plan import pending_runs, planned_runs
 from lth_jax.lottery.runner import Trunk, run_steps
 from lth_jax.report.live import LiveReport
+from lth_jax.report.page import FIGURES, PAGE, write_report
 from lth_jax.report.terminal import Terminal, make_console, print_results
-from lth_jax.report.write import FIGURES, Written, write_report
 from lth_jax.store import RunDirectory, level_name
 
 
@@ -37,12 +37,12 @@ def run_experiment(spec: specs.Spec, *, name: str, path: Path, command: Sequence
     build.check(spec)
     try:
         source = _train_source(spec, name=name, path=path, command=command)
-        store, report = _train(spec, name=name, path=path, command=command, source=source)
+        store = _train(spec, name=name, path=path, command=command, source=source)
     except Interrupted as stop:
         again = shlex.join(["python", *command])
         print(f"stopped at {stop.where}, and saved; to go on: {again}", file=sys.stderr)
         return 128 + stop.signum
-    show_results(store, spec, report)
+    show_results(store, spec)
     return 0
 
 
@@ -87,10 +87,10 @@ def _train(
     path: Path,
     command: Sequence[str],
     source: Path | None = None,
-) -> tuple[RunDirectory, Written | None]:
+) -> RunDirectory:
     """Trains what `spec` asks for and `path` does not have yet, and writes the report of it all.
 
-    Gives the closed directory, and what was written unless it failed.
+    Gives the closed directory.
     """
     store = RunDirectory.open(path, spec, name, command)
     terminal = Terminal()
@@ -102,7 +102,8 @@ def _train(
             with _signals() as trunk.stop_signal:
                 trunk.run()
             watchers.experiment_finished()
-        return store, _write_report(store)
+        _write_report(store)
+        return store
     finally:
         watchers.close()
         store.close()
@@ -151,27 +152,26 @@ def _trunk(
     return Trunk(experiment, store, observer, source)
 
 
-def _write_report(store: RunDirectory) -> Written | None:
+def _write_report(store: RunDirectory) -> None:
     """The report of what the directory holds now; what is wrong with it is a warning."""
     try:
-        written = write_report(store, events=True)
+        notes = write_report([store], events=True)
     except Exception as error:  # the results are safe, and worth more than their report
         line = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         print(f"warning: the report was not written: {line}", file=sys.stderr)
-        return None
-    for note in written.notes:
+        return
+    for note in notes:
         if not any(note.startswith(problem) for problem in store.problems):
             print(f"warning: {note}", file=sys.stderr)
-    return written
 
 
-def show_results(store: RunDirectory, spec: specs.Spec, report: Written | None) -> None:
+def show_results(store: RunDirectory, spec: specs.Spec) -> None:
     """Prints the table, what was found, and where the files are."""
     planned = set(planned_runs(spec))
     rows = [row for row in store.sorted_rows() if row.run_id in planned]
-    files = [("results", store.path / "results.csv")]
-    if report:
-        files += [("report", report.page), ("figures", report.page.parent / FIGURES)]
+    places = {"results": "results.csv", "report": PAGE, "figures": FIGURES}
+    files = [(kind, store.path / name) for kind, name in places.items()]
+    files = [(kind, path) for kind, path in files if path.exists()]
     print_results(make_console(), rows, spec.branches, files)
 
 

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from lth_jax.lottery.observer import SilentObserver
-from lth_jax.report.contents import Contents, read_contents
-from lth_jax.report.drawings import result_figures
-from lth_jax.report.page import Drawn, draw, render
+from lth_jax.report.contents import Contents
+from lth_jax.report.page import PAGE, render
 from lth_jax.report.tensorboard import EventFiles
-from lth_jax.report.write import PAGE
 from lth_jax.store import RunDirectory
 from lth_jax.store.files import write_text
 from lth_jax.store.results import TRUNK, ResultRow
+
+if TYPE_CHECKING:
+    from lth_jax.report.figures import Rendered
 
 SHARE = 0.05  # of an experiment's time that may go into figures
 SECONDS_BETWEEN_EVENTS = 10.0
@@ -44,27 +46,28 @@ class LiveReport(SilentObserver):
         self._store, self._tell, self._clock = store, tell, clock
         self._events = EventFiles(store)
         self._told: set[str] = set()
-        self._figures: list[Drawn] = []
+        self._figures: list[Rendered] = []
+        self._notes: list[str] = []
         self._drawn = self._level = -1
         self._next_figures = self._next_events = clock()
 
     def advanced(
         self, level: int, steps: int, loss: float | None, val_accuracy: float | None
     ) -> None:
-        """Bring the event files up to the curves, now and then."""
+        """Brings the event files up to the curves, now and then."""
         del steps, loss
         if val_accuracy is not None and self._clock() >= self._next_events:
             self._safely("TensorBoard's files", lambda: self._write_events(level))
 
     def level_finished(self, level: int, rows: Sequence[ResultRow], seconds: float) -> None:
-        """Write the page, and the last events of the level."""
+        """Writes the page, and the last events of the level."""
         del rows, seconds
-        self._safely("TensorBoard's files", lambda: self._finish_events(level))
         self._level = level
-        self._safely("the report", self._write_page)
+        self._safely("TensorBoard's files", lambda: self._finish_events(level))
+        self._safely("the report", lambda: self._write_page(Contents(self._store)))
 
     def close(self) -> None:
-        """Close the event files, and leave no page that says the experiment were running."""
+        """Closes the event files, and leaves no page that says the experiment were running."""
         self._safely("TensorBoard's files", self._events.close)
         if self._level >= 0:
             self._safely("the report", self._say_stopped)
@@ -77,36 +80,29 @@ class LiveReport(SilentObserver):
     def _finish_events(self, level: int) -> None:
         self._write_events(level)
         self._events.close_level(level)
-        self._events.write_rows(read_contents(self._store).first)
+        self._events.write_rows(Contents(self._store).first)
 
-    def _write_page(self) -> None:
-        contents = read_contents(self._store)
+    def _write_page(self, contents: Contents) -> None:
         start = self._clock()
-        if start >= self._next_figures:
-            self._figures = draw(result_figures(contents))
+        if contents.status != "stopped" and start >= self._next_figures:
+            from lth_jax.report.figures import render_figures  # takes seconds, see `write_report`
+
+            self._notes = []
+            self._figures = render_figures({contents.name: contents}, self._notes, files=False)
             self._drawn = self._level
             now = self._clock()
             self._next_figures = now + (now - start) * (1 / SHARE - 1)
-        self._render(contents)
-
-    def _say_stopped(self) -> None:
-        contents = read_contents(self._store, status="stopped")
-        if contents.status != "finished":  # the last page is written by who asked for the run
-            self._render(contents)
-
-    def _render(self, contents: Contents) -> None:
         stale = ""
         if self._drawn != self._level:
             stale = f"As of level {self._drawn}; drawn again as time allows, and at the end."
-        page = render(
-            {contents.name: contents},
-            self._figures,
-            folder=self._store.path,
-            notes=contents.notes,
-            stale=stale,
-            watched=contents.status == "running",
-        )
-        write_text(self._store.path / PAGE, page)
+        notes = [*self._notes, *contents.notes]
+        runs, folder = {contents.name: contents}, self._store.path
+        write_text(folder / PAGE, render(runs, self._figures, folder, notes, stale=stale))
+
+    def _say_stopped(self) -> None:
+        contents = Contents(self._store, status="stopped")
+        if contents.status != "finished":  # the last page is written by who asked for the run
+            self._write_page(contents)
 
     def _safely(self, what: str, write: Callable[[], None]) -> None:
         """Calls `write`; what goes wrong is told once."""

@@ -1,4 +1,4 @@
-"""`report.html`: one page with everything in it, for a browser that has no network.
+"""`report.html` and `figures/` of a run, or of several overlaid: one page for a browser offline.
 
 What comes from a run (names, notes, values of a spec) is escaped by Jinja; our own figures are the
 only markup that is put in as it is.
@@ -9,206 +9,207 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from lth_jax import config as specs
 from lth_jax._version import __version__
-from lth_jax.analysis.verdict import verdict
 from lth_jax.report.contents import Contents
-from lth_jax.report.drawings import Shown
-from lth_jax.report.files import inline_svg
-from lth_jax.report.hover import places
-from lth_jax.report.table import MATCH, legend, panels
+from lth_jax.report.table import MARKS, Cell, Table, legend, results_tables
+from lth_jax.report.tensorboard import write_events
+from lth_jax.report.verdict import listed, verdict
+from lth_jax.store import RunDirectory
+from lth_jax.store.files import write_bytes, write_text
 
+if TYPE_CHECKING:
+    from lth_jax.report.figures import Rendered
+
+PAGE, FIGURES = "report.html", "figures"
 REFRESH_SECONDS = 30  # how often an open page of a running experiment looks for a new one
-FILES = ("results.csv", "spec.json", "metrics", "figures", "tensorboard")
+LINKED = ("results.csv", "spec.json", "metrics", FIGURES, "tensorboard")
+# Pixels of a page for each inch: letters about as large as the text, or just legible on a phone.
+WIDE, NARROW = 115, 62
 
 
-class Drawn(NamedTuple):
-    """A figure as the page holds it.
-
-    Attributes:
-      name, heading, caption: as in `Shown`.
-      svg: an element, its ids made unique by the name.
-      places: where its values are, for hovering.
-      files: where it lies as files, relative to the page.
-    """
-
-    name: str
-    heading: str
-    caption: str
-    svg: Any
-    places: Mapping[str, Any]
-    files: Sequence[str] = ()
-
-
-class Field(NamedTuple):
-    """A field of a spec with its value and its default, as the command line takes them."""
-
-    name: str
-    value: str
-    default: str
-
-
-def draw(figures: Sequence[Shown], folder: str = "") -> list[Drawn]:
-    """Figures made ready for a page.
+def write_report(
+    stores: Sequence[RunDirectory], folder: Path | None = None, *, events: bool = False
+) -> list[str]:
+    """Writes `report.html` and `figures/` of an experiment, or of several overlaid.
 
     Args:
-      figures: what to show.
-      folder: where their files lie, relative to the page; empty where there are none.
-    """
-    from markupsafe import Markup
+      stores: the run directories.
+      folder: where to write; by default the first run directory.
+      events: whether to complete TensorBoard's files in the run directories, too.
 
-    drawn = []
-    for name, heading, caption, figure in figures:
-        svg = Markup(inline_svg(figure, name))
-        files = [f"{folder}/{name}.{suffix}" for suffix in ("png", "svg")] if folder else ()
-        drawn.append(Drawn(name, heading, caption, svg, places(figure), files))
-    return drawn
+    Returns:
+      A line for each thing that is left out.
+
+    Raises:
+      StoreError: a directory cannot be read, or the folder not be written.
+    """
+    from lth_jax.report.figures import render_figures  # takes seconds: it imports Matplotlib
+
+    folder = folder or stores[0].path
+    runs = labelled([Contents(store) for store in stores])
+    notes: list[str] = []
+    figures = render_figures(runs, notes)
+    if events:
+        for run in runs.values():
+            try:
+                write_events(run.store, run.first)
+            except Exception as error:  # tensorboardX may be missing; the report needs it not
+                line = f"TensorBoard's files are left out: {type(error).__name__}: {error}"
+                notes.append(line)
+    for figure in figures:
+        write_bytes(folder / FIGURES / f"{figure.name}.png", figure.png)
+        write_bytes(folder / FIGURES / f"{figure.name}.svg", figure.svg.encode("utf-8"))
+    for label, run in runs.items():
+        notes += [note if len(runs) == 1 else f"{label}: {note}" for note in run.notes]
+    write_text(folder / PAGE, render(runs, figures, folder, notes, files=True))
+    return notes
+
+
+def labelled(runs: Sequence[Contents]) -> dict[str, Contents]:
+    """Returns what to call each run: its name, with as much of its path as tells it from others."""
+    paths = [run.store.path.resolve() for run in runs]
+    named = [
+        [run.name for run in runs],
+        [f"{run.name} ({path.name})" for run, path in zip(runs, paths, strict=True)],
+        [f"{run.name} ({path})" for run, path in zip(runs, paths, strict=True)],
+    ]
+    names = next(names for names in named if len(set(names)) == len(runs))
+    return dict(zip(names, runs, strict=True))
 
 
 def render(
     runs: Mapping[str, Contents],
-    figures: Sequence[Drawn],
-    *,
+    figures: Sequence[Rendered],
     folder: Path,
     notes: Sequence[str] = (),
+    *,
     stale: str = "",
-    watched: bool = False,
+    files: bool = False,
 ) -> str:
-    """The page of one run, or of several side by side.
+    """Returns the page of an experiment, or of several side by side.
 
     Args:
-      runs: what to call each run -> what there is to tell of it.
+      runs: what to call each experiment -> what there is to tell of it.
       figures: in their order.
       folder: where the page will lie, for links to what lies beside it.
       notes: a line for each thing that is left out.
       stale: what to say of figures that are older than the tables.
-      watched: whether the page is to look for a newer one by itself.
+      files: whether the figures are files, too.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
 
+    templates = resources.files("lth_jax.report") / "templates"
     environment = Environment(
         loader=PackageLoader("lth_jax.report", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
-        trim_blocks=False,
     )
-    sections = [
-        _section(label, run, index, folder) for index, (label, run) in enumerate(runs.items())
-    ]
-    one = next(iter(runs.values())) if len(runs) == 1 else None
+    (first, *others) = runs.values()
+    watched = not files and first.status == "running"
     return environment.get_template("report.html.j2").render(
-        title=one.name if one else "Comparison of " + _listed(list(runs)),
-        subtitle=_subtitle(one) if one else f"{len(runs)} runs",
-        runs=sections,
-        figures=figures,
-        notes=notes,
+        title=f"Comparison of {listed(list(runs))}" if others else first.name,
+        subtitle=f"{len(runs)} runs" if others else _subtitle(first),
+        runs=[_section(label, run, folder) for label, run in runs.items()],
+        figures=[(figure, Markup(_inline(figure)), _width(figure)) for figure in figures],
+        folder=FIGURES if files else "",
+        notes=[*filter(None, (run.remark for run in runs.values())), *notes],
         stale=stale,
-        match=MATCH,
+        marks=MARKS,
         data=_data(runs, figures),
         refresh=REFRESH_SECONDS if watched else 0,
         version=__version__,
         now=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-        css=_template("report.css"),
-        js=_template("report.js"),
+        css=Markup((templates / "report.css").read_text("utf-8")),
+        js=Markup((templates / "report.js").read_text("utf-8")),
     )
 
 
-def _template(name: str) -> Any:
-    from markupsafe import Markup
+def _inline(figure: Rendered) -> str:
+    """Returns the figure as an SVG element whose ids are those of no other figure on the page."""
+    element = figure.svg[figure.svg.index("<svg") :]
+    return re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{figure.name}-", element)
 
-    file = resources.files("lth_jax.report") / "templates" / name
-    return Markup(file.read_text(encoding="utf-8"))
+
+def _width(figure: Rendered) -> str:
+    """Returns between which widths the figure's letters are legible, as CSS."""
+    most, least = (round(pixels * figure.width) for pixels in (WIDE, NARROW))
+    return f"max-width: {most}px; min-width: {least}px"
 
 
 def _subtitle(run: Contents) -> str:
     spec = run.spec
-    runs = f"{run.status}, {len(run.rows)} of {run.planned} runs"
-    replicates = f"{spec.replicates} replicate" + "s" * (spec.replicates != 1)
+    replicates = "1 replicate" if spec.replicates == 1 else f"{spec.replicates} replicates"
     return (
         f"{spec.model.name} on {spec.data.name}, {spec.levels} levels, {replicates}, "
-        f"identity {run.identity}; {runs}"
+        f"identity {run.record['identity']}; {_status(run)}"
     )
 
 
-def _listed(names: Sequence[str]) -> str:
-    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+def _status(run: Contents) -> str:
+    return f"{run.status}, {len(run.rows)} of {run.planned} runs"
 
 
-def _section(label: str, run: Contents, index: int, folder: Path) -> dict[str, Any]:
-    """What the template says of one run besides figures."""
-    fields = spec_fields(run.spec)
+def _section(label: str, run: Contents, folder: Path) -> dict[str, Any]:
+    """Returns what the template says of one experiment besides figures."""
+    present = [name for name in LINKED if (run.store.path / name).exists()]
+    links = {name: os.path.relpath(run.store.path / name, folder) for name in present}
     return {
-        "id": f"run-{index}",
         "label": label,
         "name": run.name,
-        "identity": run.identity,
+        "identity": run.record["identity"],
         "verdict": verdict(run.rows),
-        "panels": panels(run.rows) if run.rows else [],
+        "tables": results_tables(run.rows),
         "legend": legend(run.rows),
         "command": shlex.join(["python", *run.record["command"]]),
-        "status": run.status,
-        "done": len(run.rows),
-        "planned": run.planned,
+        "status": _status(run),
         "versions": ", ".join(f"{name} {v}" for name, v in run.record["versions"].items()),
-        "files": _files(run.path, folder),
-        "changed": [field for field in fields if field.value != field.default],
-        "unchanged": [field for field in fields if field.value == field.default],
+        "files": {name: Path(link).as_posix() for name, link in links.items()},
+        "spec": spec_tables(run.spec),
     }
 
 
-def _files(run: Path, folder: Path) -> list[dict[str, str]]:
-    """Links to what lies in the run directory."""
-    names = [name for name in FILES if (run / name).exists()]
-    return [
-        {"name": name, "href": Path(os.path.relpath(run / name, folder)).as_posix()}
-        for name in names
-    ]
-
-
-def spec_fields(spec: specs.Spec) -> list[Field]:
-    """Every field of a spec with its default, dotted; those of branches with their own defaults."""
+def spec_tables(spec: specs.Spec) -> tuple[Table, Table]:
+    """Returns the fields of a spec that differ from their defaults, and all others."""
     defaults = specs.flatten(specs.to_dict(specs.Spec()))
     of_branch = specs.to_dict(specs.BranchSpec())
-    fields = []
+    header = ["field", "value", "default"]
+    changed = Table("Fields that differ from their defaults", header, [])
+    unchanged = Table("Fields at their defaults", header, [])
     for name, value in specs.flatten(specs.to_dict(spec)).items():
         option = name.split(".")[-1] if name.startswith("branch.") else ""
         default = of_branch[option] if option else defaults.get(name)
         shown = "" if default is None else repr(default)
-        fields.append(Field(name, repr(value), shown))
-    return fields
+        table = unchanged if repr(value) == shown else changed
+        table.rows.append([Cell(name), Cell(repr(value)), Cell(shown)])
+    return changed, unchanged
 
 
-def _data(runs: Mapping[str, Contents], figures: Sequence[Drawn]) -> dict[str, Any]:
-    """Everything that the page shows, for its script and for other programs."""
-    return _finite(
+def _data(runs: Mapping[str, Contents], figures: Sequence[Rendered]) -> dict[str, Any]:
+    """Returns everything that the page shows, for its script and for other programs."""
+    listed_runs = [
         {
-            "runs": [
-                {
-                    "label": label,
-                    "name": run.name,
-                    "identity": run.identity,
-                    "status": run.status,
-                    "spec": run.record["spec"],
-                    "versions": run.record["versions"],
-                    "command": run.record["command"],
-                    "results": [dataclasses.asdict(row) for row in run.rows],
-                }
-                for label, run in runs.items()
-            ],
-            "figures": {f"figure-{figure.name}": figure.places for figure in figures},
+            "label": label,
+            "status": run.status,
+            **{key: run.record[key] for key in ("name", "identity", "spec", "versions", "command")},
+            "results": [dataclasses.asdict(row) for row in run.rows],
         }
-    )
+        for label, run in runs.items()
+    ]
+    return _finite({"runs": listed_runs, "figures": {f.name: f.marks for f in figures}})
 
 
 def _finite(value: Any) -> Any:
-    """`value` with null for what JSON has no number for."""
+    """Returns `value` with null for what JSON has no number for."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from lth_jax.report.style import TICKET_STYLE, house_style
-
-if TYPE_CHECKING:  # importing matplotlib takes seconds on a cold disk
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from lth_jax.report.drawing import TICKET_STYLE, house_style
 
 SHOWN = 10  # classes, the likeliest first where there are more
 COLUMNS = 32  # of the terminal, for a picture
@@ -100,8 +99,6 @@ def picture_text(image: np.ndarray, colours: bool) -> Text:
 @house_style()
 def prediction_figure(predictions: Sequence[Prediction], title: str) -> Figure:
     """The images, and beside each the bars of its probabilities."""
-    from matplotlib.figure import Figure
-
     rows = len(predictions)
     figure = Figure(figsize=(6.4, 0.6 + 2.5 * rows), layout="constrained")
     figure.suptitle(title, fontsize=9)
@@ -181,7 +178,5 @@ def _percent(share: float) -> str:
     return "<0.1%" if 0 < share < 0.0005 else f"{100 * share:.1f}%"
 
 
-def _broken(text: str, width: int = 44) -> str:
-    import textwrap
-
-    return "\n".join(textwrap.wrap(text, width))
+def _broken(text: str) -> str:
+    return textwrap.fill(text, 44)

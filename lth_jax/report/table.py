@@ -1,21 +1,19 @@
-"""The table over levels: for people at a terminal, and as GitHub markdown.
+"""Tables, one layout for the terminal and the page: the results over levels.
 
-Side by side, a level a line and a branch a column, one panel for each metric: that is the
-comparison an experiment is made for. Where the terminal is too narrow for its branches, the same
-numbers stand one below the other, a line for each branch of each level.
+Side by side, a level a line and a branch a column, one table for each metric: that is the
+comparison an experiment is made for. A terminal that is too narrow gets the columns that fit, and
+the next ones below.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from rich import table as rich_tables
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, ConsoleOptions, RenderResult
-from rich.measure import Measurement
-from rich.table import Table
+from rich.console import Console
 from rich.text import Text
 
 from lth_jax.analysis.summary import (
@@ -27,197 +25,147 @@ from lth_jax.analysis.summary import (
     percent,
     summarize,
 )
+from lth_jax.report.metric import ACCURACY, STEP, Metric
 from lth_jax.store.results import TRUNK, ResultRow
 
-MATCH = "✓"
-UNFINISHED = "?"
-
-
-def select(rows: Iterable[ResultRow], branches: Sequence[str] | None) -> list[ResultRow]:
-    """The rows of the trunk and of `branches`; all rows for None."""
-    return [row for row in rows if branches is None or row.branch in (TRUNK, *branches)]
+MATCH, UNFINISHED = "✓", "?"
+MARKS = {MATCH: "matches the dense network", UNFINISHED: "not every replicate is done"}
+GAP = 2  # characters between columns
+FIXED = 2  # columns that name a line: level and weights
 
 
 class Cell(NamedTuple):
-    """A metric of one branch at one level: its mean, `min–max` over runs if several, its marks."""
+    """What a table says at one place: a text, perhaps the span it is the mean of, and a mark."""
 
-    mean: str
-    span: str
-    mark: str
-
-
-class Line(NamedTuple):
-    """A level, its share of weights, and a cell for each branch, empty where it has no runs."""
-
-    level: str
-    density: str
-    cells: list[Cell]
+    text: str = ""
+    span: str = ""
+    mark: str = ""
 
 
-class Panel(NamedTuple):
-    """One metric for every level and branch; `short` is its title in a narrow column."""
+class Table(NamedTuple):
+    """A title, the names of the columns, and a cell for each column of each row."""
 
     title: str
-    short: str
-    branches: list[str]
-    lines: list[Line]
+    header: list[str]
+    rows: list[list[Cell]]
 
 
-_EMPTY = Cell("", "", "")
+def select(rows: Iterable[ResultRow], branches: Sequence[str] | None) -> list[ResultRow]:
+    """Returns the rows of the trunk and of `branches`; all rows for None."""
+    return [row for row in rows if branches is None or row.branch in (TRUNK, *branches)]
 
 
-def panels(
-    rows: Iterable[ResultRow], branches: Sequence[str] | None = None, *, decimals: int = 2
-) -> list[Panel]:
-    """Early-stop step, test accuracy at early stop (marked where it matches) and at the end.
+def results_tables(rows: Iterable[ResultRow], branches: Sequence[str] | None = None) -> list[Table]:
+    """Returns early-stop steps, and test accuracy at early stop (marked where it matches) and end.
 
     Args:
       rows: the experiment's results, in any order.
       branches: which controls to show, in this order; None for all of them.
-      decimals: of accuracies, which are given in percent.
     """
     rows = select(rows, branches)
     present = branch_order(rows)
     names = present if branches is None else [n for n in (TRUNK, *branches) if n in present]
     summaries = summarize(rows)
-    matches = judge(summaries)
-
-    def accuracy(value: float) -> str:
-        return f"{100 * value:.{decimals}f}"
-
-    step = "{:,.0f}".format
-    stop, end = "early_stop_test_accuracy", "final_test_accuracy"
-    return [
-        _panel("Early-stop step", "early-stop step", names, summaries, "early_stop_step", step, {}),
-        _panel(
-            "Test accuracy at early stop, %",
-            "at early stop, %",
-            names,
-            summaries,
-            stop,
-            accuracy,
-            matches,
-        ),
-        _panel("Test accuracy at the end, %", "at the end, %", names, summaries, end, accuracy, {}),
-    ]
+    if not summaries:
+        return []
+    step = _results_table("Early-stop step", names, summaries, "early_stop_step", STEP, {})
+    title, column = ACCURACY.title("Test", "at early stop"), "early_stop_test_accuracy"
+    stop = _results_table(title, names, summaries, column, ACCURACY, judge(summaries))
+    title, column = ACCURACY.title("Test", "at the end"), "final_test_accuracy"
+    return [step, stop, _results_table(title, names, summaries, column, ACCURACY, {})]
 
 
-def _panel(
+def _results_table(
     title: str,
-    short: str,
-    names: list[str],
+    names: Sequence[str],
     summaries: Sequence[LevelSummary],
-    metric: str,
-    show: Callable[[float], str],
+    column: str,
+    metric: Metric,
     matches: Mapping[tuple[str, int], bool],
-) -> Panel:
-    """One metric's panel, with a mark where `matches` is true."""
-    by_key = {(s.level, s.branch): s for s in summaries}
+) -> Table:
+    """Returns one column of `results.csv` by level and branch, marked where `matches` is true."""
+    by_key = {(summary.level, summary.branch): summary for summary in summaries}
     lines = []
-    for level in sorted({s.level for s in summaries}):
+    for level in sorted({summary.level for summary in summaries}):
         here = [by_key.get((level, name)) for name in names]
-        density = next(s.density for s in here if s is not None)
+        density = next(summary.density for summary in here if summary)
         cells = [
-            _EMPTY if s is None else _cell(s, metric, show, matches.get((s.branch, level), False))
+            _cell(s, getattr(s, column), metric, matches.get((s.branch, level), False))
+            if s
+            else Cell()
             for s in here
         ]
-        lines.append(Line(str(level), percent(density), cells))
-    return Panel(title, short, names, lines)
+        lines.append([Cell(str(level)), Cell(percent(density)), *cells])
+    return Table(title, ["level", "weights", *names], lines)
 
 
-def _cell(summary: LevelSummary, metric: str, show: Callable[[float], str], matching: bool) -> Cell:
-    stat: Stat = getattr(summary, metric)
+def _cell(summary: LevelSummary, stat: Stat, metric: Metric, matching: bool) -> Cell:
     mark = (MATCH if matching else "") if summary.whole else UNFINISHED
     if not math.isfinite(stat.mean):
         return Cell("–", "", mark)
-    span = f"{show(stat.minimum)}–{show(stat.maximum)}" if summary.runs > 1 else ""
-    return Cell(show(stat.mean), span, mark)
+    low, high = map(metric.number, stat.interval)
+    return Cell(metric.number(stat.mean), f"{low}–{high}" if summary.runs > 1 else "", mark)
 
 
 def legend(rows: Iterable[ResultRow]) -> str:
-    """What the marks and numbers of the table mean, for these rows; empty if there are none."""
+    """Says what the marks and numbers of the tables mean, for these rows; empty for none."""
     summaries = summarize(rows)
-    if not summaries:
-        return ""
     parts = []
     if any(summary.runs > 1 for summary in summaries):
         parts.append("Mean, and min–max over replicates and draws.")
     threshold = matching_threshold(summaries)
     if threshold is not None and math.isfinite(threshold):
         parts.append(
-            f"{MATCH} matches the dense network: mean validation accuracy at early stop at least "
-            f"{100 * threshold:.2f}%, the dense mean minus its standard deviation."
+            f"{MATCH} {MARKS[MATCH]}: mean validation {ACCURACY.name} at early stop at least "
+            f"{ACCURACY.text(threshold)}, the dense mean minus its standard deviation."
         )
     if not all(summary.whole for summary in summaries):
-        parts.append(f"{UNFINISHED} not every replicate is done, so not judged.")
+        parts.append(f"{UNFINISHED} {MARKS[UNFINISHED]}, so not judged.")
     return " ".join(parts)
 
 
-class ResultsTable:
-    """A rich renderable that lays itself out for the width of the console that prints it."""
-
-    def __init__(self, rows: Iterable[ResultRow], branches: Sequence[str] | None = None):
-        self._rows = select(rows, branches)
-        self._branches = branches
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """The most detailed layout that fits, or else the narrowest; then the legend."""
-        if not self._rows:
-            yield Text("No results yet.")
-            return
-        unbounded = options.update(width=10_000)
-        tables: list[Table] = []
-        for layout, decimals in itertools.product((_side_by_side, _one_below_the_other), (2, 1)):
-            tables = layout(panels(self._rows, self._branches, decimals=decimals))
-            widths = [Measurement.get(console, unbounded, table).maximum for table in tables]
-            if max(widths) <= options.max_width:
-                break
-        for table in tables:
-            yield table
-            yield Text()
-        yield Text(legend(self._rows), style="dim")
+def print_results_tables(
+    console: Console, rows: Iterable[ResultRow], branches: Sequence[str] | None = None
+) -> None:
+    """Prints the results over levels and what their marks mean, as wide as the console."""
+    rows = select(rows, branches)
+    for table in results_tables(rows, branches):
+        print_table(console, table)
+    console.print(Text(legend(rows), style="dim") if rows else "No results yet.")
 
 
-def _side_by_side(panels: Sequence[Panel]) -> list[Table]:
-    tables = []
-    for panel in panels:
-        table = _new_table(panel.title)
-        for name in panel.branches:
-            table.add_column(Text(name), style=_style(name), no_wrap=True)
-        columns = [
-            _aligned(column) for column in zip(*(line.cells for line in panel.lines), strict=True)
-        ]
-        for line, *cells in zip(panel.lines, *columns, strict=True):
-            table.add_row(line.level, line.density, *cells)
-        tables.append(table)
-    return tables
+def print_table(console: Console, table: Table) -> None:
+    """Prints a table, in pieces of the columns that fit where the console is too narrow."""
+    columns = [_aligned(column) for column in zip(*table.rows, strict=True)]
+    widths = [
+        GAP + max(map(len, [name, *map(str, column)]))
+        for name, column in zip(table.header, columns, strict=True)
+    ]
+    pieces: list[list[int]] = []
+    fixed, room = sum(widths[:FIXED]) - GAP, 0
+    for index in range(FIXED, len(widths)):
+        if not pieces or widths[index] > room:
+            pieces.append([])
+            room = console.width - fixed
+        pieces[-1].append(index)
+        room -= widths[index]
+    for piece in pieces:
+        title = table.title if piece is pieces[0] else None
+        printed = new_table(title)
+        for index in (*range(FIXED), *piece):
+            name = table.header[index]
+            style = "bold" if name == TRUNK else ""
+            justify = "right" if index < FIXED else "left"
+            printed.add_column(Text(name), justify=justify, style=style, overflow="fold")
+        for line in zip(*(columns[index] for index in (*range(FIXED), *piece)), strict=True):
+            printed.add_row(*line)
+        console.print(printed)
+        console.print()
 
 
-def _one_below_the_other(panels: Sequence[Panel]) -> list[Table]:
-    table = _new_table(None)
-    table.add_column("branch", no_wrap=True)
-    for panel in panels:
-        table.add_column(panel.short, overflow="fold")
-    keys, cells = [], []
-    for lines in zip(*(panel.lines for panel in panels), strict=True):
-        head = lines[0].level, lines[0].density
-        for name, *metrics in zip(panels[0].branches, *(line.cells for line in lines), strict=True):
-            if metrics[0] != _EMPTY:
-                keys.append((*head, name))
-                cells.append(metrics)
-                head = "", ""  # a level is named once
-    columns = [_aligned(column) for column in zip(*cells, strict=True)]
-    for (level, density, name), *texts in zip(keys, *columns, strict=True):
-        table.add_row(level, density, Text(name), *texts, style=_style(name))
-    return [table]
-
-
-def _style(branch: str) -> str:
-    return "bold" if branch == TRUNK else ""
-
-
-def _new_table(title: str | None) -> Table:
-    table = Table(
+def new_table(title: str | None = None, *, show_footer: bool = False) -> rich_tables.Table:
+    """Returns an empty table for a terminal, in the one look that ours have."""
+    return rich_tables.Table(
         title=title,
         title_justify="left",
         title_style="bold",
@@ -225,48 +173,20 @@ def _new_table(title: str | None) -> Table:
         padding=(0, 1, 0, 0),
         pad_edge=False,
         show_edge=False,
+        show_footer=show_footer,
     )
-    table.add_column("level", justify="right", no_wrap=True)
-    table.add_column("weights", justify="right", no_wrap=True)
-    return table
 
 
 def _aligned(cells: Sequence[Cell]) -> list[Text]:
-    """The cells of one column with their means, spans and marks each below one another."""
-    mean, span, mark = (
-        max((len(cell[part]) for cell in cells), default=0) for part in range(len(_EMPTY))
-    )
-    texts = []
+    """Returns the cells of one column with texts, spans and marks each below one another."""
+    text, span, mark = (max(len(cell[part]) for cell in cells) for part in range(3))
+    lines = []
     for cell in cells:
-        text = Text(cell.mean.rjust(mean))
+        line = Text(cell.text.rjust(text))
         if span:
-            text.append(f" {cell.span.rjust(span)}", style="dim not bold")
+            line.append(f" {cell.span.rjust(span)}", style="dim not bold")
         if mark:
-            text.append(f" {cell.mark}", style="green")
-        text.rstrip()
-        texts.append(text)
-    return texts
-
-
-def to_markdown(rows: Iterable[ResultRow], branches: Sequence[str] | None = None) -> str:
-    """The same panels as GitHub markdown, each below a bold title, and the legend."""
-    rows = select(rows, branches)
-    parts = []
-    for panel in panels(rows, branches):
-        lines = [
-            _markdown_line(["level", "weights", *panel.branches]),
-            _markdown_line(["---:"] * (2 + len(panel.branches))),
-        ]
-        for level, density, cells in panel.lines:
-            lines.append(_markdown_line([level, density, *map(_markdown_cell, cells)]))
-        parts += [f"**{panel.title}**", "\n".join(lines)]
-    return "\n\n".join([*parts, legend(rows)]).strip() + "\n"
-
-
-def _markdown_line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
-def _markdown_cell(cell: Cell) -> str:
-    span = f"({cell.span})" if cell.span else ""
-    return " ".join(part for part in (cell.mean, span, cell.mark) if part)
+            line.append(f" {cell.mark}", style="green")
+        line.rstrip()
+        lines.append(line)
+    return lines

@@ -13,20 +13,20 @@ from __future__ import annotations
 import math
 import struct
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from lth_jax.analysis.layers import FirstLayer, connections_by_pixel, short_name
-from lth_jax.report.first_layer import mosaic
+from lth_jax.analysis.layers import FirstLayer, connections_by_pixel, kernel_tiles, short_name
 from lth_jax.store import CurvePoint, RunDirectory, level_name
 from lth_jax.store.results import TRUNK, ResultRow
 
 FOLDER = "tensorboard"
 FILE = "events.out.tfevents.0.lth_jax"
 PIXELS = 224  # about the side of a mask's image
+KERNELS = 64  # of a convolution's mask
 SCALARS = {
     "early_stop/step": "early_stop_step",
     "early_stop/validation_accuracy": "early_stop_val_accuracy",
@@ -35,79 +35,6 @@ SCALARS = {
     "end/test_accuracy": "final_test_accuracy",
     "density": "density",
 }
-
-
-class Moment(NamedTuple):
-    """What is told of one step.
-
-    Attributes:
-      step: of training, or a level.
-      scalars: tag -> value; those that are not finite are left out.
-      images: tag -> a function that gives uint8 [height, width], or None where there is none.
-    """
-
-    step: int
-    scalars: Mapping[str, float]
-    images: Mapping[str, Callable[[], np.ndarray | None]] = {}
-
-
-def curve_moments(points: Iterable[CurvePoint]) -> dict[str, list[Moment]]:
-    """The training of each network of a branch at a level, by `replicate_0` or `…_draw_1`."""
-    found: dict[str, list[Moment]] = {}
-    for point in sorted(points, key=lambda point: point[:3]):
-        scalars = {
-            "validation/accuracy": point.val_accuracy,
-            "validation/loss": point.val_loss,
-            "train/loss": point.train_loss,
-        }
-        found.setdefault(_network(point), []).append(Moment(point.step, scalars))
-    return found
-
-
-def row_moments(
-    rows: Iterable[ResultRow], store: RunDirectory, first: FirstLayer | None
-) -> dict[tuple[str, str], list[Moment]]:
-    """The results of each network by level: (branch, `replicate_0`) -> its moments.
-
-    Args:
-      rows: of `results.csv`.
-      store: where masks are loaded from when they are needed.
-      first: the layer that sees the image.
-    """
-    found: dict[tuple[str, str], list[Moment]] = {}
-    for row in sorted(rows, key=lambda row: row.level):
-        scalars = {tag: float(getattr(row, column)) for tag, column in SCALARS.items()}
-        images = {}
-        if row.branch == TRUNK and first is not None:
-            images = {f"mask/{short_name(first.name)}": _mask_loader(store, row, first)}
-        found.setdefault((row.branch, _network(row)), []).append(Moment(row.level, scalars, images))
-    return found
-
-
-def _network(one: CurvePoint | ResultRow) -> str:
-    draw = f"_draw_{one.draw}" if one.draw else ""
-    return f"replicate_{one.replicate}{draw}"
-
-
-def _mask_loader(
-    store: RunDirectory, row: ResultRow, first: FirstLayer
-) -> Callable[[], np.ndarray | None]:
-    def load() -> np.ndarray | None:
-        arrays = store.load(row.replicate, level_name(row.level))
-        return None if arrays is None else mask_image(arrays[f"mask/{first.name}"], first)
-
-    return load
-
-
-def mask_image(mask: np.ndarray, first: FirstLayer) -> np.ndarray:
-    """The first layer's mask in grey, uint8 [height, width]: white is the most that is kept."""
-    if first.image is None:
-        values = np.nan_to_num(mosaic(mask)[0], nan=0.25)
-    else:
-        counts = connections_by_pixel(mask, first.image)
-        values = counts / max(int(counts.max()), 1)
-    factor = max(1, round(PIXELS / max(values.shape)))
-    return np.kron(np.round(255 * values).astype(np.uint8), np.ones((factor, factor), np.uint8))
 
 
 class EventFiles:
@@ -125,26 +52,29 @@ class EventFiles:
 
     def write_curves(self, branch: str, level: int) -> None:
         """Brings the files of a branch's networks at a level up to its curves."""
-        points = self._store.curve(branch, level)
-        for network, moments in curve_moments(points).items():
-            self._bring(self._folder / branch / level_name(level) / network / FILE, moments)
+        networks: dict[str, list[CurvePoint]] = {}
+        for point in sorted(self._store.curve(branch, level), key=lambda point: point[:3]):
+            networks.setdefault(_network(point), []).append(point)
+        for network, points in networks.items():
+            path = self._folder / branch / level_name(level) / network / FILE
+            self._bring(path, points, _curve_record)
 
     def write_rows(self, first: FirstLayer | None) -> None:
-        """Brings the files of results by level up to the finished runs."""
-        rows = self._store.sorted_rows()
-        for (branch, network), moments in row_moments(rows, self._store, first).items():
-            self._bring(self._folder / branch / "by_level" / network / FILE, moments)
+        """Brings the files of results by level up to the finished runs.
 
-    def write_all(self, first: FirstLayer | None) -> None:
-        """Brings every file up to what the directory holds; what is complete is not touched."""
-        done = {(row.branch, row.level) for row in self._store.rows.values()}
-        for branch, level in sorted(done):
-            self.write_curves(branch, level)
-        self.write_rows(first)
+        Args:
+          first: the layer that sees the image, whose mask is shown if it is known.
+        """
+        networks: dict[Path, list[ResultRow]] = {}
+        for row in sorted(self._store.rows.values(), key=lambda row: row.level):
+            path = self._folder / row.branch / "by_level" / _network(row) / FILE
+            networks.setdefault(path, []).append(row)
+        for path, rows in networks.items():
+            self._bring(path, rows, lambda row: self._row_record(row, first))
 
     def close_level(self, level: int) -> None:
         """Closes the files of networks that were trained at a level."""
-        for path in [p for p in self._writers if p.parts[-3] == level_name(level)]:
+        for path in [path for path in self._writers if path.parts[-3] == level_name(level)]:
             self._writers.pop(path).close()
 
     def close(self) -> None:
@@ -153,55 +83,56 @@ class EventFiles:
             writer.close()
         self._writers.clear()
 
-    def _bring(self, path: Path, moments: Sequence[Moment]) -> None:
+    def _row_record(self, row: ResultRow, first: FirstLayer | None) -> bytes:
+        scalars = {tag: float(getattr(row, column)) for tag, column in SCALARS.items()}
+        images = {}
+        if row.branch == TRUNK and first is not None:
+            arrays = self._store.load(row.replicate, level_name(row.level))
+            if arrays is not None:
+                mask = mask_image(arrays[f"mask/{first.name}"], first)
+                images[f"mask/{short_name(first.name)}"] = mask
+        return _record(row.level, scalars, images)
+
+    def _bring(self, path: Path, items: Sequence[Any], record: Callable[[Any], bytes]) -> None:
         """Appends what a file lacks; a file of an earlier session is written anew for that."""
         if path not in self._written:
-            self._written[path] = count_moments(path)
-        if self._written[path] >= len(moments):
+            self._written[path] = count_records(path)
+        if self._written[path] >= len(items):
             return
         if path not in self._writers:
             self._writers[path] = _begin(path)
             self._written[path] = 0
         writer = self._writers[path]
-        for moment in moments[self._written[path] :]:
-            writer.write(_event(moment))
+        for item in items[self._written[path] :]:
+            writer.write(record(item))
         writer.flush()
-        self._written[path] = len(moments)
+        self._written[path] = len(items)
 
 
-def _begin(path: Path) -> Any:
-    from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
-    from tensorboardX.record_writer import RecordWriter
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    writer = RecordWriter(str(path))
-    head = Event(wall_time=time.time(), file_version="brain.Event:2")
-    writer.write(head.SerializeToString())
-    return writer
-
-
-def _event(moment: Moment) -> bytes:
-    """One record: a summary of all that a moment tells."""
-    from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
-    from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
-    from tensorboardX.summary import image
-
-    summary = Summary(
-        value=[
-            Summary.Value(tag=tag, simple_value=value)
-            for tag, value in moment.scalars.items()
-            if math.isfinite(value)
-        ]
-    )
-    for tag, load in moment.images.items():
-        pixels = load()
-        if pixels is not None:
-            summary.value.extend(image(tag, pixels[..., None], dataformats="HWC").value)
-    return Event(wall_time=time.time(), step=moment.step, summary=summary).SerializeToString()
+def write_events(store: RunDirectory, first: FirstLayer | None) -> None:
+    """Brings every event file up to what the directory holds; what is complete is not touched."""
+    files = EventFiles(store)
+    try:
+        for branch, level in sorted({(row.branch, row.level) for row in store.rows.values()}):
+            files.write_curves(branch, level)
+        files.write_rows(first)
+    finally:
+        files.close()
 
 
-def count_moments(path: Path) -> int:
-    """How many records follow the first of an event file; 0 where it is missing or cut off.
+def mask_image(mask: np.ndarray, first: FirstLayer) -> np.ndarray:
+    """Draws the first layer's mask in grey: uint8 `[height, width]`, white where most is kept."""
+    if first.image is None:
+        values = np.nan_to_num(kernel_tiles(mask, KERNELS), nan=0.25)
+    else:
+        counts = connections_by_pixel(mask, first.image)
+        values = counts / max(int(counts.max()), 1)
+    factor = max(1, round(PIXELS / max(values.shape)))
+    return np.kron(np.round(255 * values).astype(np.uint8), np.ones((factor, factor), np.uint8))
+
+
+def count_records(path: Path) -> int:
+    """Counts the records after the first of an event file; 0 where it is missing or cut off.
 
     A record is its length (uint64), a checksum of that, the data, and a checksum of those.
     """
@@ -215,3 +146,46 @@ def count_moments(path: Path) -> int:
         at += 12 + length + 4
         records += 1
     return max(records - 1, 0) if at == len(content) else 0
+
+
+def _network(one: CurvePoint | ResultRow) -> str:
+    draw = f"_draw_{one.draw}" if one.draw else ""
+    return f"replicate_{one.replicate}{draw}"
+
+
+def _curve_record(point: CurvePoint) -> bytes:
+    scalars = {
+        "validation/accuracy": point.val_accuracy,
+        "validation/loss": point.val_loss,
+        "train/loss": point.train_loss,
+    }
+    return _record(point.step, scalars, {})
+
+
+def _begin(path: Path) -> Any:
+    from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
+    from tensorboardX.record_writer import RecordWriter
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    writer = RecordWriter(str(path))
+    head = Event(wall_time=time.time(), file_version="brain.Event:2")
+    writer.write(head.SerializeToString())
+    return writer
+
+
+def _record(step: int, scalars: Mapping[str, float], images: Mapping[str, np.ndarray]) -> bytes:
+    """Returns one event: the finite scalars and the images (uint8 `[height, width]`) of a step."""
+    from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
+    from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
+    from tensorboardX.summary import image
+
+    summary = Summary(
+        value=[
+            Summary.Value(tag=tag, simple_value=value)
+            for tag, value in scalars.items()
+            if math.isfinite(value)
+        ]
+    )
+    for tag, pixels in images.items():
+        summary.value.extend(image(tag, pixels[..., None], dataformats="HWC").value)
+    return Event(wall_time=time.time(), step=step, summary=summary).SerializeToString()

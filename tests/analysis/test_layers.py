@@ -6,11 +6,11 @@ import pytest
 from lth_jax.analysis.layers import (
     connections_by_pixel,
     first_layer,
+    initial_weight_histograms,
     layer_densities,
     layer_order,
     short_name,
 )
-from lth_jax.analysis.weights import initial_weight_histograms
 
 
 def test_layers_are_in_the_order_of_the_data():

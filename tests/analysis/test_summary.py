@@ -2,6 +2,7 @@ import math
 import random
 import statistics
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,17 +10,23 @@ from hypothesis import strategies as st
 from lth_jax.analysis.summary import (
     Stat,
     branch_order,
+    judge,
     lowest_matching_density,
-    matching_levels,
     matching_threshold,
+    mean_curve,
     percent,
     summarize,
 )
+from lth_jax.store import CurvePoint
 from lth_jax.store.results import TRUNK
 
 from .score_rows import score_row, score_rows
 
 ACCURACY = st.floats(0, 1)
+
+
+def judged(rows):
+    return judge(summarize(rows))
 
 
 @given(st.lists(ACCURACY, min_size=2, max_size=9))
@@ -57,7 +64,7 @@ def test_matching_is_the_dense_mean_minus_its_sample_deviation():
     dense = [0.90, 0.92, 0.94]  # mean 0.92, sample deviation 0.02
     rows = score_rows({TRUNK: [dense, [0.9001] * 3, [0.8999] * 3], "reinit": [[0.95] * 3]})
     assert matching_threshold(summarize(rows)) == pytest.approx(0.90)
-    assert matching_levels(rows) == {
+    assert judged(rows) == {
         (TRUNK, 0): True,
         (TRUNK, 1): True,
         (TRUNK, 2): False,
@@ -69,25 +76,25 @@ def test_matching_is_the_dense_mean_minus_its_sample_deviation():
 
 def test_one_replicate_has_no_deviation():
     rows = score_rows({TRUNK: [[0.9], [0.9], [0.8999]]})
-    assert matching_levels(rows) == {(TRUNK, 0): True, (TRUNK, 1): True, (TRUNK, 2): False}
+    assert judged(rows) == {(TRUNK, 0): True, (TRUNK, 1): True, (TRUNK, 2): False}
 
 
 def test_a_level_without_every_replicate_is_not_judged():
     rows = score_rows({TRUNK: [[0.9, 0.9, 0.9], [0.99, 0.99]], "reinit": [[0.1]]})
-    assert matching_levels(rows) == {(TRUNK, 0): True}
+    assert judged(rows) == {(TRUNK, 0): True}
     assert [summary.whole for summary in summarize(rows)] == [True, False, False]
 
 
 def test_a_dense_network_without_every_replicate_judges_nothing():
     rows = score_rows({TRUNK: [[0.9], [0.9, 0.9]]})
-    assert matching_levels(rows) == {}
+    assert judged(rows) == {}
     assert lowest_matching_density(rows) is None
 
 
 def test_uneven_draws_are_not_judged():
     rows = score_rows({TRUNK: [[0.9, 0.9]], "reinit": [[0.9, 0.9]]})
-    assert ("reinit", 1) in matching_levels(rows)
-    assert ("reinit", 1) not in matching_levels([*rows, score_row("reinit", 1, 0, 0.9, draw=1)])
+    assert ("reinit", 1) in judged(rows)
+    assert ("reinit", 1) not in judged([*rows, score_row("reinit", 1, 0, 0.9, draw=1)])
 
 
 @given(st.randoms(use_true_random=False))
@@ -125,3 +132,17 @@ def test_branches_come_as_they_appear_after_the_trunk():
 )
 def test_percent_reads_like_the_papers(density, text):
     assert percent(density) == text
+
+
+def test_a_mean_curve_is_over_the_runs_that_have_the_step():
+    accuracies = {0: [0.2, 0.4, 0.9], 1: [0.4, 0.8]}
+    curve = mean_curve(
+        CurvePoint(replicate, 0, 100 * index, 0.5, accuracy, 0.5)
+        for replicate, values in accuracies.items()
+        for index, accuracy in enumerate(values)
+    )
+    assert curve.steps.tolist() == [0, 100, 200]
+    np.testing.assert_allclose(curve.mean, [0.3, 0.6, 0.9])
+    np.testing.assert_allclose(curve.low, [0.2, 0.4, 0.9])
+    np.testing.assert_allclose(curve.high, [0.4, 0.8, 0.9])
+    assert curve.runs == 2

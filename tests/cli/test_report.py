@@ -136,6 +136,6 @@ def test_a_run_writes_its_report_and_survives_one_that_fails(
 
 def test_a_running_run_keeps_its_event_files_to_itself(run, capsys, monkeypatch):
     monkeypatch.setattr(RunDirectory, "holder", lambda _: f"process {os.getpid()}")
-    monkeypatch.setattr("lth_jax.report.write.write_figures", lambda *_: [])
+    monkeypatch.setattr("lth_jax.report.figures.FIGURES", {})
     assert report(capsys, "run")[0] == 0
     assert not (run / "tensorboard").exists()

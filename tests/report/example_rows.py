@@ -1,6 +1,7 @@
 """Rows that look like a LeNet experiment: a ticket that gains and then fails, worse controls."""
 
 import random
+from types import SimpleNamespace
 
 from lth_jax.store.results import TRUNK, ResultRow
 
@@ -51,3 +52,20 @@ def example_rows(
                 for draw in range(draws)
             ]
     return rows
+
+
+def example_run(rows=(), name="run", *, reference=None, curves=None, densities=None, branches=()):
+    """What figures read of an experiment: a `Contents` without a directory behind it."""
+    curves = curves or {}
+    return SimpleNamespace(
+        name=name,
+        rows=rows,
+        spec=SimpleNamespace(reference=reference or {}, branches=branches),
+        densities=densities or {},
+        store=SimpleNamespace(curve=lambda *key: curves.get(key, [])),
+    )
+
+
+def example_runs(rows=(), **options):
+    """A single experiment, by its name, as the figures take it."""
+    return {"run": example_run(rows, **options)}

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from lth_jax.report.write import write_report
+from lth_jax.report.page import write_report
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 FLAGS = (
@@ -18,11 +18,9 @@ FLAGS = (
 # Points at the first value of a figure, and says what the page then shows.
 POINT = """
 <script>
-for (const name of ["figure-accuracy", "figure-first_layer_mask"]) {
-  const marks = JSON.parse(document.getElementById("data").textContent).figures[name];
-  const grid = marks.grids[0];
-  const [x, y] = grid ? [grid.box[0] + 1, grid.box[1] + 1] : marks.points[0];
-  const svg = document.querySelector(`#${name} svg`);
+for (const name of ["accuracy", "first_layer_mask"]) {
+  const [x, y] = JSON.parse(document.getElementById("data").textContent).figures[name][0];
+  const svg = document.querySelector(`#figure-${name} svg`);
   const at = new DOMPoint(x, y).matrixTransform(svg.getScreenCTM());
   const where = { clientX: at.x, clientY: at.y, bubbles: true };
   svg.dispatchEvent(new PointerEvent("pointermove", where));
@@ -50,7 +48,8 @@ def opened(page, folder):
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 def test_it_opens_without_errors_and_values_show_under_the_pointer(finished, read, tmp_path):
-    page = write_report(read(finished), tmp_path / "out").page
+    write_report([read(finished)], tmp_path / "out")
+    page = tmp_path / "out" / "report.html"
     content = page.read_text(encoding="utf-8")
     page.write_text(content.replace("</body>", POINT + "</body>"), encoding="utf-8")
     document, console = opened(page, tmp_path / "profile")
@@ -59,8 +58,8 @@ def test_it_opens_without_errors_and_values_show_under_the_pointer(finished, rea
     assert document.count("<figure") == document.count("<svg") == 9
     assert document.count('class="here"') == 9, "the script has reached every figure"
     said = dict(re.findall(r"said of ([\w-]+): (.*?)</p>", document))
-    assert re.match(r"\w+, level \d, .* of the weights: \d+\.\d\d%", said["figure-accuracy"])
-    assert "pixel (row 0, column 0) keeps" in said["figure-first_layer_mask"]
+    assert re.match(r"\w+, level \d, .* of the weights: \d+\.\d\d%", said["accuracy"])
+    assert "pixel (row 0, column 0) keeps" in said["first_layer_mask"]
 
 
 @pytest.mark.slow

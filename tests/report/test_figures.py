@@ -1,24 +1,27 @@
+"""The figures of results: accuracy, early stop and paired differences, and how they are files."""
+
 import os
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
 
+import numpy as np
 import pytest
 
-from lth_jax.report.figures import accuracy_figure, branch_lines, early_stop_figure, run_lines
-from lth_jax.report.files import write_figures
-from lth_jax.report.paired import paired_figure
+from lth_jax.report.drawing import house_style, png, svg
+from lth_jax.report.figures import FIGURES, Row, accuracy, early_stop, paired_difference
+from lth_jax.report.figures import render_figures as render
 from lth_jax.store.results import TRUNK
 
-from .example_rows import example_row, example_rows
+from .example_rows import example_row, example_rows, example_run, example_runs
 
 
-def figures(rows):
-    lines = branch_lines(rows)
-    return {
-        "accuracy": accuracy_figure(lines, title="run"),
-        "early_stop": early_stop_figure(lines, title="run"),
-    }
+def accuracy_of(rows, **options):
+    return accuracy.draw(example_runs(rows, **options))
+
+
+def early_stop_of(rows, **options):
+    return early_stop.draw(example_runs(rows, **options))
 
 
 def line(ax, name):
@@ -27,36 +30,16 @@ def line(ax, name):
     return container.lines[0].get_data(), container.lines[2][0].get_segments()
 
 
-def test_the_files_are_there_and_equal_rows_give_equal_files(tmp_path):
-    rows = example_rows(levels=4)
-    first = write_figures(figures(rows), tmp_path / "a" / "figures")
-    second = write_figures(figures(rows), tmp_path / "b")
-    names = ["accuracy.png", "accuracy.svg", "early_stop.png", "early_stop.svg"]
-    assert [path.name for path in first] == names
-    assert [p.read_bytes() for p in first] == [p.read_bytes() for p in second]
-    assert sorted(path.name for path in (tmp_path / "b").iterdir()) == names  # nothing temporary
-    assert first[0].read_bytes().startswith(b"\x89PNG")
-    assert ET.fromstring(first[1].read_bytes()).tag.endswith("svg")
+def test_equal_rows_give_equal_files():
+    def files(rows):
+        with house_style():
+            figure = accuracy_of(rows)
+            return svg(figure), png(figure)
 
-
-def test_files_have_the_permissions_of_any_new_file(tmp_path):
-    (tmp_path / "plain").touch()
-    path = write_figures(figures([example_row()]), tmp_path)[0]
-    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
-
-
-def test_a_failed_write_leaves_the_old_file_and_nothing_temporary(tmp_path, monkeypatch):
-    paths = write_figures(figures(example_rows(levels=2)), tmp_path)
-    before = [path.read_bytes() for path in paths]
-
-    def full(*arguments):
-        raise OSError("no space left")
-
-    monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(OSError, match="no space"):
-        write_figures(figures(example_rows(levels=3)), tmp_path)
-    assert [path.read_bytes() for path in paths] == before
-    assert len(list(tmp_path.iterdir())) == len(paths)
+    first, second = files(example_rows(levels=4)), files(example_rows(levels=4))
+    assert first == second
+    assert first[1].startswith(b"\x89PNG")
+    assert ET.fromstring(first[0]).tag.endswith("svg")
 
 
 def test_points_are_means_and_bars_go_from_minimum_to_maximum():
@@ -65,7 +48,7 @@ def test_points_are_means_and_bars_go_from_minimum_to_maximum():
         for level in (0, 1)
         for replicate, accuracy in enumerate([0.96, 0.97, 0.99])
     ]
-    (x, y), bars = line(accuracy_figure(branch_lines(rows)).axes[0], TRUNK)
+    (x, y), bars = line(accuracy_of(rows).axes[0], TRUNK)
     assert list(x) == pytest.approx([100, 80])
     assert list(y) == pytest.approx([97.333] * 2, abs=1e-3)
     assert bars[1].tolist() == [pytest.approx([80, 96]), pytest.approx([80, 99])]
@@ -73,7 +56,7 @@ def test_points_are_means_and_bars_go_from_minimum_to_maximum():
 
 def test_a_collapse_leaves_the_tall_axes_and_is_whole_in_the_flat_ones():
     rows = example_rows(("reinit", "zero"), levels=20)
-    tall, _, flat, _ = accuracy_figure(branch_lines(rows)).axes
+    tall, _, flat, _ = accuracy_of(rows).axes
     lowest = min(line(tall, "zero")[0][1])
     ticket = line(tall, TRUNK)[0][1]
     assert flat.get_ylim()[0] < lowest < 50
@@ -83,11 +66,11 @@ def test_a_collapse_leaves_the_tall_axes_and_is_whole_in_the_flat_ones():
 
 
 def test_one_range_where_nothing_collapses():
-    assert len(accuracy_figure(branch_lines(example_rows(levels=4))).axes) == 2
+    assert len(accuracy_of(example_rows(levels=4)).axes) == 2
 
 
 def test_the_axis_falls_from_100_with_percents_that_do_not_collide():
-    ax = early_stop_figure(branch_lines(example_rows(levels=24))).axes[0]
+    ax = early_stop_of(example_rows(levels=24)).axes[0]
     labels = [label.get_text() for label in ax.get_xticklabels()]
     assert ax.get_xlim()[0] > 100 > ax.get_xlim()[1]
     assert labels == ["100", "41.0", "16.8", "6.9", "2.8", "1.2", "0.5"]
@@ -95,7 +78,7 @@ def test_the_axis_falls_from_100_with_percents_that_do_not_collide():
 
 def test_branches_differ_in_colour_and_marker():
     rows = example_rows(("reinit", "random_mask", "late", "shuffle", "zero"), levels=2)
-    drawn = [c.lines[0] for c in early_stop_figure(branch_lines(rows)).axes[0].containers]
+    drawn = [c.lines[0] for c in early_stop_of(rows).axes[0].containers]
     assert len({(artist.get_color(), artist.get_marker()) for artist in drawn}) == 6
     assert len({artist.get_marker() for artist in drawn}) == 6
 
@@ -112,27 +95,29 @@ def test_branches_differ_in_colour_and_marker():
     ],
     ids=["dense", "nan", "no trunk", "nothing left", "perfect", "unfinished"],
 )
-def test_odd_rows_are_drawn(rows, tmp_path):
-    assert len(write_figures(figures(rows), tmp_path)) == 4
+def test_odd_rows_are_drawn(rows):
+    with house_style():
+        for figure in (accuracy_of(rows), early_stop_of(rows)):
+            assert svg(figure)
+            assert png(figure)
 
 
-def test_without_figures_nothing_is_written(tmp_path):
-    assert write_figures({}, tmp_path / "figures") == []
-    assert not (tmp_path / "figures").exists()
+def test_nothing_is_drawn_of_nothing():
+    assert accuracy_of([]) is early_stop_of([]) is None
 
 
-def test_drawing_leaves_matplotlib_as_it_was_and_imports_it_late(tmp_path):
-    script = f"""
+def test_drawing_leaves_matplotlib_as_it_was_and_imports_it_late():
+    script = """
 import sys
-sys.path.insert(0, {os.path.dirname(__file__)!r})
-import lth_jax.report.files, lth_jax.report.terminal, lth_jax.report.live, lth_jax.cli.report
-from lth_jax.report.figures import accuracy_figure, branch_lines
+import lth_jax.report.page, lth_jax.report.terminal, lth_jax.report.live, lth_jax.cli.report
 assert "matplotlib" not in sys.modules
 import matplotlib
-from .example_rows import example_rows
+from lth_jax.report.figures import render_figures
+from tests.report.example_rows import example_rows, example_runs
 matplotlib.rcParams["font.size"] = 31
-figure = accuracy_figure(branch_lines(example_rows(levels=1)))
-lth_jax.report.files.write_figures({{"accuracy": figure}}, {str(tmp_path)!r})
+notes = []
+figures = render_figures(example_runs(example_rows(levels=1)), notes, files=False)
+assert [figure.name for figure in figures[:2]] == ["accuracy", "early_stop"], notes
 assert "matplotlib.pyplot" not in sys.modules
 assert matplotlib.rcParams["font.size"] == 31
 assert matplotlib.rcParams["svg.hashsalt"] is None
@@ -144,9 +129,19 @@ assert matplotlib.rcParams["svg.hashsalt"] is None
     assert done.returncode == 0, done.stderr
 
 
+def test_a_row_of_the_registry_is_all_that_a_new_figure_needs(monkeypatch):
+    seen = []
+    monkeypatch.setitem(FIGURES, "mine", Row("Mine", seen.append, overlays=True))
+    monkeypatch.setitem(FIGURES, "masks", Row("Masks", seen.append, masks=True))
+    both = {"one": example_run(), "two": example_run()}
+    render(example_runs(), [], files=False)
+    render(both, [])
+    assert [list(runs) for runs in seen] == [["run"], ["one", "two"]]
+
+
 def test_several_runs_differ_in_colour_and_branches_in_dashes():
-    lines = run_lines({"one": example_rows(("reinit",), 3), "two": example_rows(("reinit",), 3)})
-    figure = accuracy_figure(lines)
+    rows = example_rows(("reinit",), 3)
+    figure = accuracy.draw({"one": example_run(rows), "two": example_run(rows)})
     drawn = {c.get_label(): c.lines[0] for c in figure.axes[0].containers}
     assert set(drawn) == {"one: ticket", "one: reinit", "two: ticket", "two: reinit"}
     assert drawn["one: ticket"].get_color() == drawn["one: reinit"].get_color()
@@ -163,8 +158,67 @@ def test_paired_differences_have_their_mean_and_standard_error():
         for branch, accuracies in {TRUNK: [0.9, 0.7], "reinit": [0.8, 0.62]}.items()
         for replicate, accuracy in enumerate(accuracies)
     ]
-    ax = paired_figure({"run": rows}).axes[0]
+    ax = paired_difference.draw(example_runs(rows)).axes[0]
     (_, y), bars = line(ax, "ticket − reinit")
     assert list(y) == pytest.approx([9])
     assert bars[0][:, 1].tolist() == pytest.approx([8, 10])
-    assert paired_figure({"run": example_rows((), 2)}) is None
+    assert paired_difference.draw(example_runs(example_rows((), 2))) is None
+
+
+# --- Reference points -----------------------------------------------------------------------
+
+REFERENCE = {
+    "title": "Frankle & Carbin 2019",
+    "ticket.early_stop_test_accuracy": ((1.0, 0.979), (0.169, 0.984)),
+    "random_mask.early_stop_test_accuracy": ((0.169, 0.9755),),
+    "ticket.early_stop_step": ((1.0, 4600), (0.169, 3400)),
+}
+
+
+def reference_lines(ax):
+    return {
+        line.get_label(): line
+        for line in ax.get_lines()
+        if str(line.get_label()).startswith("Frankle")
+    }
+
+
+def test_published_points_are_drawn_on_the_axes_of_their_metric():
+    left, right, *_ = accuracy_of(example_rows(levels=4), reference=REFERENCE).axes
+    lines = reference_lines(left)
+    assert set(lines) == {
+        "Frankle & Carbin 2019: ticket", "Frankle & Carbin 2019: random_mask"
+    }  # fmt: skip
+    x, y = lines["Frankle & Carbin 2019: ticket"].get_data()
+    np.testing.assert_allclose(x, [100, 16.9])
+    np.testing.assert_allclose(y, [97.9, 98.4])
+    assert len({(line.get_marker(), line.get_linestyle()) for line in lines.values()}) == 2
+    assert not reference_lines(right), "the paper has no points for the end of training"
+
+
+def test_published_steps_are_drawn_unscaled():
+    (ax,) = early_stop_of(example_rows(levels=4), reference=REFERENCE).axes
+    (line,) = reference_lines(ax).values()
+    np.testing.assert_allclose(line.get_ydata(), [4600, 3400])
+
+
+def test_published_points_are_in_the_legend_once():
+    figure = accuracy_of(example_rows(levels=20), reference=REFERENCE)
+    (legend,) = figure.legends
+    labels = [text.get_text() for text in legend.get_texts()]
+    assert labels.count("Frankle & Carbin 2019: ticket") == 1
+
+
+def test_without_a_reference_nothing_is_drawn_of_one():
+    figure = accuracy_of(example_rows(levels=4))
+    assert not any("reference" in str(line.get_label()) for line in figure.axes[0].get_lines())
+
+
+def test_a_reference_changes_none_of_our_points():
+    rows = example_rows(levels=4)
+
+    def ours(reference):
+        ax = accuracy_of(rows, reference=reference).axes[0]
+        return [c.lines[0].get_xydata().tolist() for c in ax.containers]
+
+    assert ours(REFERENCE) == ours({})

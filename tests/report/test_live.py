@@ -12,7 +12,7 @@ from lth_jax.lottery.observer import Observers, SilentObserver
 from lth_jax.lottery.runner import Trunk
 from lth_jax.report import live
 from lth_jax.report.live import LiveReport
-from lth_jax.report.tensorboard import FILE, count_moments
+from lth_jax.report.tensorboard import FILE, count_records
 from lth_jax.store import RunDirectory
 
 from ..tiny import StopAt, assert_same_run, experiment, tiny_spec, train
@@ -58,7 +58,7 @@ def test_the_page_is_written_after_each_level_and_changes_no_bit(tmp_path, finis
     assert_same_run(tmp_path / "run", finished)
     for branch, level in [("ticket", 0), ("ticket", 2), ("reinit", 2)]:
         folder = tmp_path / "run" / "tensorboard" / branch / f"level_{level:02d}" / "replicate_1"
-        assert count_moments(folder / FILE) == 4
+        assert count_records(folder / FILE) == 4
 
 
 def test_figures_that_would_cost_too_much_wait_and_the_page_says_so(tmp_path):
@@ -83,7 +83,7 @@ def test_a_report_that_fails_is_told_once_and_the_experiment_goes_on(tmp_path, m
     def fail(*_, **__):
         raise RuntimeError("no ink")
 
-    monkeypatch.setattr(live, "read_contents", fail)
+    monkeypatch.setattr(live, "Contents", fail)
     told = []
     watched(tmp_path, tiny_spec(), told)
     assert told == [
@@ -109,13 +109,13 @@ def test_a_resumed_run_has_every_point_once(tmp_path, without_figures):
     with pytest.raises(Interrupted, match="level 0"):
         watched(tmp_path, spec, [], stop_signal=StopAt(16), clock=ticking)
     begun = list((tmp_path / "tensorboard").glob("*/level_*/*/" + FILE))
-    assert 0 < min(map(count_moments, begun)) < 4, "no file was begun only"
+    assert 0 < min(map(count_records, begun)) < 4, "no file was begun only"
     told = []
     watched(tmp_path, spec, told)
     assert told == []
     files = list((tmp_path / "tensorboard").glob("*/level_*/*/" + FILE))
     assert len(files) == 8
-    assert {count_moments(file) for file in files} == {4}
+    assert {count_records(file) for file in files} == {4}
 
 
 def test_training_without_a_watcher_writes_no_report(tmp_path):

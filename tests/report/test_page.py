@@ -8,18 +8,13 @@ from html.parser import HTMLParser
 import pytest
 
 from lth_jax.config import from_config
-from lth_jax.report import drawings, write
-from lth_jax.report.contents import read_contents
-from lth_jax.report.drawings import result_figures
-from lth_jax.report.page import draw, render, spec_fields
-from lth_jax.report.write import write_comparison, write_report
+from lth_jax.report.contents import Contents
+from lth_jax.report.figures import FIGURES, curves, render_figures
+from lth_jax.report.page import labelled, render, spec_tables, write_report
 
 from ..tiny import data_file, flip_byte, tiny_spec, train
 
-ALL = [
-    "accuracy", "early_stop", "paired_difference", "curves", "layer_density",
-    "first_layer_mask", "initial_weights", "mask_overlap", "mask_overlap_levels",
-]  # fmt: skip
+ALL = list(FIGURES)
 
 
 class Page(HTMLParser):
@@ -64,37 +59,43 @@ def data_of(text):
 
 def quick_page(store):
     """The page with one figure, which is quickly drawn."""
-    contents = read_contents(store)
-    figures = draw(result_figures(contents)[:1])
-    notes = [contents.remark, *contents.notes]
-    return render({contents.name: contents}, figures, folder=store.path, notes=notes)
+    runs = {contents.name: contents for contents in [Contents(store)]}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lth_jax.report.figures.FIGURES", {"accuracy": FIGURES["accuracy"]})
+        return render(runs, render_figures(runs, [], files=False), store.path)
 
 
 @pytest.fixture
-def without_files(monkeypatch):
-    """Figures go on the page only."""
-    monkeypatch.setattr(write, "write_figures", lambda *_: [])
+def report(tmp_path):
+    """Writes the report of runs; gives (the text of the page, what was left out)."""
+
+    def report(*stores):
+        notes = write_report(stores, tmp_path / "out")
+        return (tmp_path / "out" / "report.html").read_text("utf-8"), notes
+
+    return report
 
 
 @pytest.fixture(scope="module")
 def written(finished, tmp_path_factory):
     from lth_jax.store import RunDirectory
 
-    return write_report(RunDirectory.read(finished), tmp_path_factory.mktemp("out"))
+    folder = tmp_path_factory.mktemp("out")
+    assert write_report([RunDirectory.read(finished)], folder) == []
+    return folder
 
 
 @pytest.fixture(scope="module")
 def text(written):
-    return written.page.read_text(encoding="utf-8")
+    return (written / "report.html").read_text(encoding="utf-8")
 
 
 def test_every_figure_is_on_the_page_and_in_files(written, text):
-    assert written.notes == []
     page = Page(text)
     assert page.figures() == ALL
-    files = [f"{name}.{suffix}" for name in ALL for suffix in ("png", "svg")]
-    assert [path.name for path in written.figures] == files
-    assert all(path.stat().st_size > 1000 for path in written.figures)
+    files = {f"{name}.{suffix}" for name in ALL for suffix in ("png", "svg")}
+    assert {path.name for path in (written / "figures").iterdir()} == files
+    assert all(path.stat().st_size > 1000 for path in (written / "figures").iterdir())
     assert sum(tag == "svg" for tag, _ in page.elements) == len(ALL)
 
 
@@ -132,14 +133,16 @@ def test_its_data_are_json_with_every_row_and_a_place_for_every_value(text):
     (run,) = data["runs"]
     assert len(run["results"]) == 14
     assert run["spec"]["levels"] == 2
-    accuracy = data["figures"]["figure-accuracy"]
-    assert len([p for p in accuracy["points"] if p[2].startswith("ticket, level 2")]) >= 2
-    x, y, said = accuracy["points"][0]
+    accuracy = data["figures"]["accuracy"]
+    assert len([mark for mark in accuracy if mark[-1].startswith("ticket, level 2")]) >= 2
+    x, y, *_, said = accuracy[0]
     assert 0 < x < 600 and 0 < y < 400  # noqa: PT018
     assert "% of the weights" in said or "100%" in said
-    (grid, *_) = data["figures"]["figure-first_layer_mask"]["grids"]
-    assert len(grid["values"]) == len(grid["values"][0]) == 8
-    assert "connections" in grid["text"]
+    pixels = data["figures"]["first_layer_mask"]
+    assert len(pixels) == 2 * 8 * 8, "two pruned levels of 8 × 8 pixels"
+    (x, _, wide, _, said), (right, *_) = pixels[:2]
+    assert "pixel (row 0, column 0) keeps" in said
+    assert right - x == pytest.approx(2 * wide, abs=0.2), "cells touch"
 
 
 def test_what_is_not_a_number_is_null_in_the_data(copy, read):
@@ -166,55 +169,54 @@ def test_names_are_escaped(copy, read):
     assert data_of(text)["runs"][0]["name"] == content["name"]
 
 
-def test_a_damaged_checkpoint_leaves_out_its_figures_with_a_line(copy, read, without_files):
+def test_a_damaged_checkpoint_leaves_out_its_figures_with_a_line(copy, read, report):
     flip_byte(data_file(copy / "checkpoints/replicate_0/level_02"))
     shutil.rmtree(copy / "checkpoints/replicate_1/level_02")
-    written = write_report(read(copy))
-    notes = "\n".join(written.notes)
+    text, notes = report(read(copy))
+    notes = "\n".join(notes)
     assert "replicate 1 level 2" in notes
     assert "replicate_0/level_02" in notes
     assert "left out" in notes
-    page = Page(written.page.read_text())
+    page = Page(text)
     assert "replicate_0/level_02" in page.words()
     assert page.figures() == ALL, "what the other checkpoints give is drawn"
 
 
-def test_without_checkpoints_the_results_are_drawn(copy, read, without_files):
+def test_without_checkpoints_the_results_are_drawn(copy, read, report):
     shutil.rmtree(copy / "checkpoints")
-    written = write_report(read(copy))
-    assert Page(written.page.read_text()).figures() == ALL[:4]
-    assert len(written.notes) == 1
+    text, notes = report(read(copy))
+    assert Page(text).figures() == ALL[:4]
+    assert len(notes) == 1
 
 
 def test_damaged_curves_are_named(copy, read):
     (copy / "metrics/reinit/level_02.csv").write_text("replicate\nx\n")
-    (note,) = read_contents(read(copy)).notes
+    contents = Contents(read(copy))
+    curves.draw({"run": contents})
+    (note,) = contents.notes
     assert "reinit" in note
     assert "damaged" in note
 
 
-def test_a_figure_that_fails_takes_no_other_with_it(
-    finished, read, tmp_path, monkeypatch, without_files
-):
-    def fail(*_, **__):
+def test_a_figure_that_fails_takes_no_other_with_it(finished, read, report, monkeypatch):
+    def fail(_):
         raise RuntimeError("no colours left")
 
-    monkeypatch.setattr(drawings, "curves_figure", fail)
-    written = write_report(read(finished), tmp_path)
-    assert written.notes == ["figure curves is left out: RuntimeError: no colours left"]
-    assert Page(written.page.read_text()).figures() == [name for name in ALL if name != "curves"]
+    monkeypatch.setitem(FIGURES, "curves", FIGURES["curves"]._replace(draw=fail))
+    text, notes = report(read(finished))
+    assert notes == ["figure curves is left out: RuntimeError: no colours left"]
+    assert Page(text).figures() == [name for name in ALL if name != "curves"]
 
 
-def test_a_run_that_has_only_begun_has_a_page(tmp_path, read):
-    train(tmp_path, tiny_spec(levels=0, replicates=1, branches=()))
-    written = write_report(read(tmp_path), tmp_path)
-    assert written.notes == []
-    assert Page(written.page.read_text()).figures() == ["accuracy", "early_stop", "curves",
-                                                        "layer_density"]  # fmt: skip
-    (tmp_path / "results.csv").unlink()
-    written = write_report(read(tmp_path))
-    assert "No results yet." in Page(written.page.read_text()).words()
-    assert written.figures == []
+def test_a_run_that_has_only_begun_has_a_page(tmp_path, read, report):
+    train(tmp_path / "run", tiny_spec(levels=0, replicates=1, branches=()))
+    text, notes = report(read(tmp_path / "run"))
+    assert notes == []
+    assert Page(text).figures() == ["accuracy", "early_stop", "curves", "layer_density"]
+    (tmp_path / "run" / "results.csv").unlink()
+    page = Page(report(read(tmp_path / "run"))[0])
+    assert "No results yet." in page.words()
+    assert page.figures() == []
 
 
 def test_rows_that_the_spec_does_not_ask_for_are_named_not_shown(copy, read):
@@ -225,18 +227,22 @@ def test_rows_that_the_spec_does_not_ask_for_are_named_not_shown(copy, read):
     assert len(data_of(text)["runs"][0]["results"]) == 7
 
 
-def test_several_runs_are_overlaid_and_told_apart(finished, copy, read, tmp_path):
-    written = write_comparison([read(finished), read(copy)], tmp_path / "both")
-    assert written.notes == []
-    page = Page(written.page.read_text())
+def test_several_runs_are_overlaid_and_told_apart(finished, copy, read, report):
+    text, notes = report(read(finished), read(copy))
+    assert notes == []
+    page = Page(text)
     assert page.figures() == ALL[:4]
     assert "tiny (run)" in page.words()
     assert "tiny (copy)" in page.words()
-    said = [p[2] for p in data_of(written.page.read_text())["figures"]["figure-accuracy"]["points"]]
+    said = [mark[-1] for mark in data_of(text)["figures"]["accuracy"]]
     assert any(text.startswith("tiny (copy): reinit, level 1") for text in said)
-    assert [run["label"] for run in data_of(written.page.read_text())["runs"]] == [
-        "tiny (run)", "tiny (copy)"
-    ]  # fmt: skip
+    assert [run["label"] for run in data_of(text)["runs"]] == ["tiny (run)", "tiny (copy)"]
+
+
+def test_runs_of_one_name_in_folders_of_one_name_have_their_paths(finished, read, tmp_path):
+    other = read(shutil.copytree(finished, tmp_path / "run"))
+    labels = labelled([Contents(read(finished)), Contents(other)])
+    assert list(labels) == [f"tiny ({finished})", f"tiny ({tmp_path / 'run'})"]
 
 
 def test_published_points_are_drawn_and_named(copy, read):
@@ -247,11 +253,13 @@ def test_published_points_are_drawn_and_named(copy, read):
     record.write_text(json.dumps(content))
     text = quick_page(read(copy))
     assert "Somebody 1999 in grey" in text
-    said = [p[2] for p in data_of(text)["figures"]["figure-accuracy"]["points"]]
+    said = [mark[-1] for mark in data_of(text)["figures"]["accuracy"]]
     assert "Somebody 1999: ticket, 70.0% of the weights: 30%" in said
 
 
 def test_fields_of_a_spec_are_held_against_their_defaults():
     spec = from_config({"levels": 3, "branch": {"reinit": {"draws": 2}}})
-    changed = {field.name: field[1:] for field in spec_fields(spec) if field.value != field.default}
-    assert changed == {"levels": ("3", "12"), "branch.reinit.draws": ("2", "1")}
+    changed, unchanged = spec_tables(spec)
+    fields = {name.text: (value.text, default.text) for name, value, default in changed.rows}
+    assert fields == {"levels": ("3", "12"), "branch.reinit.draws": ("2", "1")}
+    assert all(value == default for _, value, default in unchanged.rows)

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from lth_jax.report.table import ResultsTable, to_markdown
+from lth_jax.report.table import print_results_tables, results_tables
 from lth_jax.store.results import TRUNK
 
 from .example_rows import example_row, example_rows
@@ -13,9 +13,16 @@ from .example_rows import example_row, example_rows
 FIVE = ("reinit", "random_mask", "late", "shuffle", "zero")
 
 
+def marks(rows) -> str:
+    """The marks of all cells."""
+    return "".join(
+        cell.mark for table in results_tables(rows) for row in table.rows for cell in row
+    )
+
+
 def printed(rows, branches=None, width=80) -> str:
     console = Console(file=io.StringIO(), width=width)
-    console.print(ResultsTable(rows, branches))
+    print_results_tables(console, rows, branches)
     return console.file.getvalue()
 
 
@@ -60,27 +67,32 @@ def test_one_run_has_no_range():
 def test_matching_levels_are_marked_and_unfinished_ones_are_not_judged():
     rows = [example_row(level=level, early_stop_val_accuracy=0.9) for level in (0, 1)]
     rows += [example_row(level=2, early_stop_val_accuracy=0.89)]
-    assert to_markdown(rows).count("✓ |") == 2
+    assert marks(rows) == "✓✓"
     rows += [example_row(replicate=1, early_stop_val_accuracy=0.9)]
-    text = to_markdown(rows)
-    assert text.count("✓ |") == 1  # the dense network is the only whole level
-    assert text.count("? |") == 3 * 2
+    # The dense network is the only whole level; three tables name the two others unfinished.
+    assert sorted(marks(rows)) == [*"?" * 6, "✓"]
 
 
 def test_only_the_branches_asked_for_are_shown_in_their_order():
-    text = to_markdown(example_rows(levels=2), ["random_mask"])
-    assert text.splitlines()[2] == "| level | weights | ticket | random_mask |"
-    assert "reinit" not in text
+    tables = results_tables(example_rows(levels=2), ["random_mask"])
+    assert {tuple(table.header) for table in tables} == {("level", "weights", TRUNK, "random_mask")}
 
 
-def test_markdown_is_rectangular():
-    for block in to_markdown(example_rows(FIVE, levels=4)).split("\n\n"):
-        if block.startswith("|"):
-            assert {line.count("|") for line in block.splitlines()} == {2 + len(FIVE) + 2}
+def test_a_narrow_terminal_gets_the_branches_that_fit_and_the_others_below():
+    lines = printed(example_rows(FIVE, levels=2), width=80).splitlines()
+    heads = [line.split() for line in lines if line.startswith("level")]
+    assert [name for head in heads for name in head[2:]] == [TRUNK, *FIVE] * 3
+    assert all(head[:2] == ["level", "weights"] for head in heads)
+
+
+def test_tables_are_rectangular():
+    for table in results_tables(example_rows(FIVE, levels=4)):
+        assert {len(row) for row in table.rows} == {len(table.header)} == {2 + 1 + len(FIVE)}
 
 
 def test_a_value_that_is_not_finite_is_a_dash():
-    assert "| – |" in to_markdown([example_row(final_test_accuracy=float("nan"))])
+    end = results_tables([example_row(final_test_accuracy=float("nan"))])[-1]
+    assert end.rows[0][-1].text == "–"
 
 
 def test_no_rows():
@@ -108,4 +120,4 @@ ROWS = st.lists(
 def test_any_rows_can_be_printed_at_any_width(rows, width):
     text = printed(rows, width=width)
     assert max(map(len, text.splitlines()), default=0) <= width
-    assert all(row.branch in to_markdown(rows) for row in rows)
+    assert all(row.branch in results_tables(rows)[0].header for row in rows)

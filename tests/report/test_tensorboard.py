@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from lth_jax.analysis.layers import FirstLayer
-from lth_jax.report.tensorboard import FILE, EventFiles, count_moments, mask_image
+from lth_jax.report.tensorboard import FILE, EventFiles, count_records, mask_image, write_events
 
 from ..tiny import curves, tiny_spec, train
 
@@ -47,9 +47,7 @@ def scalars(path):
 
 
 def write(store):
-    files = EventFiles(store)
-    files.write_all(FIRST)
-    files.close()
+    write_events(store, FIRST)
     return store.path / "tensorboard"
 
 
@@ -112,7 +110,7 @@ def test_a_grown_experiment_adds_its_levels_once(tmp_path, read):
     folder = write(read(tmp_path))
     found = scalars(folder / "ticket" / "by_level" / "replicate_0" / FILE)
     assert [step for step, _ in found["density"]] == [0, 1, 2]
-    assert count_moments(folder / "ticket" / "level_02" / "replicate_0" / FILE) == 4
+    assert count_records(folder / "ticket" / "level_02" / "replicate_0" / FILE) == 4
 
 
 def test_a_session_appends_what_is_new(copy, read):
@@ -123,7 +121,7 @@ def test_a_session_appends_what_is_new(copy, read):
     store.write_curve("ticket", 1, [p for p in points if p.step <= 5])
     files.write_curves("ticket", 1)
     before = file.read_bytes()
-    assert count_moments(file) == 2
+    assert count_records(file) == 2
     # As after a kill: the curve is shorter than what was told, until it has caught up.
     store.write_curve("ticket", 1, [p for p in points if p.step <= 0])
     files.write_curves("ticket", 1)

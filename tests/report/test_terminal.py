@@ -5,7 +5,7 @@ import pytest
 from rich.console import Console
 
 from lth_jax.lottery.observer import Observer, ParameterRow, SilentObserver
-from lth_jax.report.terminal import Terminal, TimeLeft, duration, make_console, print_results
+from lth_jax.report.terminal import Terminal, duration, make_console, print_results, time_left
 from lth_jax.store.results import TRUNK
 
 from .example_rows import example_rows
@@ -143,31 +143,34 @@ def test_a_terminal_is_an_observer_and_so_is_silence():
         assert "resumed from step 3200 of level 4" in text(terminal._console)
 
 
-def test_time_left_excludes_the_compilation():
+def timed(done=0, total=1000):
+    """A terminal with a level under way, its clock, and a function that says the time left."""
     clock = Clock()
-    left = TimeLeft(1000, 0, clock)
-    assert left.seconds() is None
+    terminal = Terminal(plain_console(), clock)
+    terminal.experiment_started(**HEADER | {"total_steps": total, "done_steps": done})
+    terminal.level_started(0, 1.0, 9, total - done, 0)
+    return terminal, clock, lambda: time_left(terminal._whole)
+
+
+def test_time_left_excludes_the_compilation():
+    terminal, clock, left = timed()
+    assert left() == ""
     clock.now = 100.0  # compiling
-    left.advance(100)
-    assert left.seconds() is None
+    terminal.advanced(0, 100, None, None)
+    assert left() == ""
     clock.now += 1
-    left.advance(100)
-    assert left.seconds() == pytest.approx(8)
-    clock.now += 3
-    assert left.seconds() == pytest.approx(5)  # counts down
-    clock.now += 30
-    assert left.seconds() == 0  # and never below
-    left.advance(800)
-    assert str(left) == "0:00 left"
+    terminal.advanced(0, 100, None, None)
+    assert left() == "0:08 left"
+    terminal.advanced(0, 800, None, None)
+    assert left() == "0:00 left"
 
 
 def test_time_left_counts_earlier_sessions_as_done_but_not_as_fast():
-    clock = Clock()
-    left = TimeLeft(1000, 700, clock)
+    terminal, clock, left = timed(done=700)
     for _ in range(2):
         clock.now += 1
-        left.advance(100)
-    assert left.seconds() == pytest.approx(1)
+        terminal.advanced(0, 100, None, None)
+    assert left() == "0:01 left"
 
 
 def test_a_level_that_goes_on_starts_where_it_stood():
@@ -184,14 +187,13 @@ def test_a_level_that_goes_on_starts_where_it_stood():
     assert line.endswith("3:30 left")  # 21 of 30 advances
 
 
-def test_time_left_follows_the_rate_of_the_last_minute():
-    clock = Clock()
-    left = TimeLeft(10_000, 0, clock)
-    for seconds, steps in [(10, 20), (1, 100)]:
+def test_time_left_follows_the_rate_of_the_last_minutes():
+    terminal, clock, left = timed(total=10_000)
+    for seconds, steps in [(10, 20), (1, 130)]:
         for _ in range(steps):
             clock.now += seconds
-            left.advance(10)
-    assert left.seconds() == pytest.approx((10_000 - 1200) / 10)
+            terminal.advanced(0, 10, None, None)
+    assert left() == f"{duration((10_000 - 1500) / 10)} left"
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from lth_jax.analysis.verdict import verdict
 from lth_jax.cli.inspection import differing
 from lth_jax.cli.inspection.facts import Facts
 from lth_jax.cli.inspection.kept import Kept
@@ -27,7 +26,8 @@ from lth_jax.cli.inspection.select import (
     layer_names,
     matching,
 )
-from lth_jax.report.table import ResultsTable
+from lth_jax.report.table import print_results_tables
+from lth_jax.report.verdict import verdict
 from lth_jax.store.results import TRUNK, RunId
 
 UNITS = (
@@ -46,7 +46,7 @@ def print_run(console: Console, facts: Facts, asked: Selection, detail: Detail |
     _print_spec(console, facts)
     branches = None if asked.branch is None else (asked.branch,)
     if facts.rows:
-        console.print(ResultsTable(facts.rows, branches))
+        print_results_tables(console, facts.rows, branches)
         console.print()
         if asked.branch is None:
             console.print(Text(verdict(facts.rows), style="bold"))

@@ -1,4 +1,4 @@
-"""What an experiment found, in a few plain sentences."""
+"""What an experiment found, in a few plain sentences. The judgement itself is `analysis`'s."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ Judged = list[tuple[LevelSummary, bool]]
 
 
 def verdict(rows: Iterable[ResultRow]) -> str:
-    """Down to which density the ticket matches the dense network, and where each control fails.
+    """Says down to which density the ticket matches the dense network, and where controls fail.
 
-    "Matches" is `matching_levels`; "down to" names the lowest density that matches, with the
+    "Matches" is `judge`; "down to" names the lowest density that matches, with the
     denser ones that do not; a control "falls below" at the densest level that does not match. The
     best level is chosen by validation accuracy; its test accuracy is only reported. Levels that
     not every replicate has reached are left out, and named.
@@ -114,6 +114,11 @@ def _densities(summaries: Sequence[LevelSummary]) -> str:
     names = [percent(summary.density) for summary in summaries]
     if len(names) > 3:
         names[2:] = [f"{len(names) - 2} more"]
+    return listed(names)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Joins names to `a`, `a and b`, or `a, b and c`."""
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 

@@ -4,11 +4,11 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lth_jax.analysis.summary import matching_levels, percent
-from lth_jax.analysis.verdict import verdict
+from lth_jax.analysis.summary import judge, percent, summarize
+from lth_jax.report.verdict import verdict
 from lth_jax.store.results import TRUNK
 
-from .score_rows import score_row, score_rows
+from ..analysis.score_rows import score_row, score_rows
 
 
 def levels(*accuracies: float) -> list[list[float]]:
@@ -102,7 +102,7 @@ def test_unfinished_levels_are_left_out_and_named():
 )
 def test_never_claims_a_match_that_the_definition_denies(accuracies):
     rows = score_rows(accuracies)
-    matches = matching_levels(rows)
+    matches = judge(summarize(rows))
     text = verdict(rows)
     claim = re.search(r"^The ticket matches the dense network[^;]*?down to ([\d.]+%)", text)
     matched = [0.8**level for (branch, level), ok in matches.items() if branch == TRUNK and ok]

@@ -1,0 +1,33 @@
+"""How fast networks learn: the early-stop step against the weights left."""
+
+from __future__ import annotations
+
+from lth_jax.report.drawing import Figure, thousands
+from lth_jax.report.figures.by_density import (
+    POINTS,
+    Runs,
+    branch_lines,
+    draw_column,
+    entries,
+    more,
+    references,
+    title_of,
+)
+from lth_jax.report.metric import STEP
+
+CAPTION = f"The step of the smallest validation loss: how fast a network learns. {POINTS}."
+
+
+def draw(runs: Runs) -> Figure | None:
+    """Draws the step of the smallest validation loss by weights left; None without results."""
+    lines, reference = branch_lines(runs), references(runs)
+    if not lines:
+        return None
+    figure = Figure(title_of(runs), (5.6, 3.4), CAPTION + more(runs, reference))
+    ax = figure.subplots()
+    draw_column(ax, lines, "early_stop_step", STEP, reference)
+    ax.set_ylim(bottom=0)
+    ax.yaxis.set_major_formatter(thousands)
+    ax.set_ylabel(STEP.name)
+    figure.add_legend(entries(ax, lines))
+    return figure
