@@ -15,7 +15,7 @@ import numpy as np
 from lth_jax import data
 from lth_jax.config import from_config
 from lth_jax.config.files import load_config
-from lth_jax.lottery.networks import model_of
+from lth_jax.lottery.network import model_of
 from lth_jax.native.layers import Layer, window_of
 from lth_jax.native.sparse import Tables, Window, sparse_conv, sparse_dense
 

@@ -36,7 +36,7 @@ from steps import load, spread, take_turns, versions
 
 from lth_jax.data.places import resolve
 from lth_jax.native import build
-from lth_jax.native.packing import Packing, layout_of
+from lth_jax.native.packing import Packed, layout_of
 
 TARGET = 1.5  # how many times our time SparseProp's should be at least
 LEAST_REPETITIONS = 8
@@ -49,7 +49,7 @@ class Ours:
     def __init__(self, operands: Operands):
         case, mask = operands.case, operands.mask
         layout = layout_of({"kernel": int(mask.sum())}, {"kernel": mask.size}, mask.size)
-        self.packed = Packing(layout, {"kernel": case.layer}, {"kernel": mask}).leaves["kernel"]
+        self.packed = Packed(layout, {"kernel": case.layer}, {"kernel": mask}).leaves["kernel"]
         self.arguments = (
             jnp.asarray(self.packed.pack(operands.kernel)),
             self.packed.tables,

@@ -33,7 +33,7 @@ from problem import Problem, make_problem
 from steps import compete, load, spread, versions
 
 from lth_jax.config import Spec
-from lth_jax.lottery.build import targets_of
+from lth_jax.lottery.network import targets_of
 from lth_jax.pruning.masks import prunable
 from lth_jax.pruning.trees import PyTree, map_named, named_leaves
 

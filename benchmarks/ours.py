@@ -13,25 +13,24 @@ import jax
 import jax.numpy as jnp
 from problem import Problem
 
-from lth_jax.lottery.experiment import kernels_of
-from lth_jax.native.choice import XLA, Kernels
-from lth_jax.native.packing import Packing
+from lth_jax.lottery.experiment import native_code
+from lth_jax.native.choice import XLA, NativeCode
 from lth_jax.pruning.masks import apply_mask, ones_mask
-from lth_jax.pruning.trees import PyTree
+from lth_jax.pruning.trees import PyTree, map_named
 from lth_jax.training.loop import Program
+from lth_jax.training.parameterization import from_dense
 from lth_jax.training.states import (
     Examples,
     Inputs,
-    Run,
+    LoopState,
     TrainState,
     in_batches,
-    new_run,
-    pack_run,
+    new_loop_state,
     stack_runs,
 )
 
 
-def kernels_named(name: str, problem: Problem) -> Kernels:
+def kernels_named(name: str, problem: Problem) -> NativeCode:
     """What computes the problem's network under a `train.kernel`; says so where it is not as asked.
 
     Raises:
@@ -39,7 +38,7 @@ def kernels_named(name: str, problem: Problem) -> Kernels:
     """
     train = dataclasses.replace(problem.spec.train, kernel=name)
     spec = dataclasses.replace(problem.spec, train=train)
-    made = kernels_of(spec, problem.model, problem.splits.train.images.shape[1:])
+    made = native_code(spec, problem.model, problem.splits.train.images.shape[1:])
     if made.note:
         print(made.note)
     return made
@@ -64,7 +63,7 @@ class Ours:
         self,
         problem: Problem,
         runs: int = 1,
-        kernels: Kernels = XLA,
+        kernels: NativeCode = XLA,
         masks: Sequence[PyTree] = (),
         replicates: Sequence[int] = (),
         twin: Ours | None = None,
@@ -92,26 +91,24 @@ class Ours:
     def _program(self) -> Program:
         problem, train = self.problem, self.problem.spec.train
         return Program(
-            problem.model,
+            self.kernels.apply(problem.model.apply),
             problem.optimizer,
             batch_size=train.batch_size,
             pixels=problem.pixels,
             label_smoothing=train.label_smoothing,
             group_size=self.runs,
-            kernels=self.kernels,
         )
 
-    def _run(self, level: int, mask: PyTree, replicate: int) -> tuple[Run, Inputs]:
+    def _run(self, level: int, mask: PyTree, replicate: int) -> tuple[LoopState, Inputs]:
         """One run at its start, packed as the kernels have it."""
         problem = self.problem
         params, model_state = jax.tree.map(jnp.asarray, (problem.params, problem.model_state))
         params = apply_mask(params, mask)
-        layout = self.kernels.layout(level, mask, lambda _: True)
-        packing = Packing(layout, self.kernels.layers, mask)
         state = TrainState(params, model_state, problem.optimizer.init(params))
-        run = new_run(state, len(problem.splits.train.labels))
-        inputs = Inputs(packing.mask(mask), problem.run_key(replicate))
-        return pack_run(run, packing, problem.optimizer), inputs
+        form = self.kernels.parameterization(level, mask, state, problem.optimizer)
+        run = new_loop_state(state, len(problem.splits.train.labels))
+        inputs = Inputs(map_named(form.mask, mask), problem.run_key(replicate))
+        return from_dense(run, form, problem.optimizer), inputs
 
     def compile(self) -> None:
         """Compiles what is not compiled yet, by no steps at all."""
@@ -173,7 +170,7 @@ class SideBySide:
         *,
         workers: int = 0,
         group: int = 1,
-        kernels: Kernels = XLA,
+        kernels: NativeCode = XLA,
         masks: Sequence[PyTree] = (),
         replicates: Sequence[int] = (),
         twin: SideBySide | None = None,

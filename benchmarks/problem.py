@@ -16,7 +16,7 @@ from lth_jax.config import Spec, from_config
 from lth_jax.config.files import load_config
 from lth_jax.errors import DataError
 from lth_jax.lottery.experiment import optimizer_of
-from lth_jax.lottery.networks import model_of, pixels_of
+from lth_jax.lottery.network import model_of, pixels_of
 from lth_jax.models.base import Model
 from lth_jax.training.keys import derive
 from lth_jax.training.loop import epoch_order

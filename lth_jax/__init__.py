@@ -16,9 +16,15 @@ if TYPE_CHECKING:
     from lth_jax.export.tickets import load_ticket, load_trained
     from lth_jax.models.base import Model, from_linen
     from lth_jax.models.nnx import from_nnx
-    from lth_jax.pruning.masks import apply_mask, density, ones_mask, prunable
+    from lth_jax.pruning.masks import (
+        apply_mask,
+        density,
+        mask_optimizer_state,
+        masked_step,
+        ones_mask,
+        prunable,
+    )
     from lth_jax.pruning.selection import prune
-    from lth_jax.pruning.steps import mask_optimizer_state, masked_step
 
 _HOMES = {
     "Model": "lth_jax.models.base",
@@ -30,8 +36,8 @@ _HOMES = {
     "load_compact": "lth_jax.export.compact",
     "load_ticket": "lth_jax.export.tickets",
     "load_trained": "lth_jax.export.tickets",
-    "mask_optimizer_state": "lth_jax.pruning.steps",
-    "masked_step": "lth_jax.pruning.steps",
+    "mask_optimizer_state": "lth_jax.pruning.masks",
+    "masked_step": "lth_jax.pruning.masks",
     "ones_mask": "lth_jax.pruning.masks",
     "prunable": "lth_jax.pruning.masks",
     "prune": "lth_jax.pruning.selection",

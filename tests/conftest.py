@@ -88,15 +88,15 @@ def without_figures(monkeypatch):
 @pytest.fixture
 def single_steps(monkeypatch):
     """Chunks of one step: a pause after every one, however fast the machine."""
-    monkeypatch.setattr("lth_jax.lottery.groups.CHUNK_SECONDS", 0.0)
+    monkeypatch.setattr("lth_jax.lottery.level.CHUNK_SECONDS", 0.0)
 
 
 @pytest.fixture
-def jobs(monkeypatch):
-    """Every job that is trained, and its end."""
-    from .tiny import Jobs
+def trained_runs(monkeypatch):
+    """Every run that is trained, and its end."""
+    from .tiny import TrainedRuns
 
-    monkeypatch.setattr(Jobs, "jobs", {})
-    monkeypatch.setattr(Jobs, "ends", {})
-    monkeypatch.setattr("lth_jax.lottery.runner.LevelTrainer", Jobs)
-    return Jobs
+    monkeypatch.setattr(TrainedRuns, "runs", {})
+    monkeypatch.setattr(TrainedRuns, "ends", {})
+    monkeypatch.setattr("lth_jax.lottery.runner.LevelTrainer", TrainedRuns)
+    return TrainedRuns

@@ -13,10 +13,9 @@ import numpy as np
 
 from lth_jax import config as specs
 from lth_jax.lottery import level as levels
-from lth_jax.lottery.build import build
-from lth_jax.lottery.experiment import Experiment
-from lth_jax.lottery.observer import SilentObserver
-from lth_jax.lottery.runner import Trunk
+from lth_jax.lottery.experiment import Experiment, build
+from lth_jax.lottery.observer import Observer
+from lth_jax.lottery.runner import Runner
 from lth_jax.models import MODELS
 from lth_jax.store import RunDirectory, checkpoints
 from lth_jax.store.results import RunId
@@ -60,7 +59,7 @@ def arguments(**fields) -> list[str]:
     return [f"--config.{name}={value}" for name, value in values.items()]
 
 
-def experiment(spec: specs.Spec) -> Experiment:
+def experiment(spec: specs.Spec, network=None) -> Experiment:
     """`spec` built, with the compiled programs of an earlier one of the same shapes."""
     built = _built(dataclasses.replace(spec.train, steps="1"), spec.model, spec.data, spec.pruning)
     epoch = len(built.train.labels) // spec.train.batch_size
@@ -79,7 +78,7 @@ def experiment(spec: specs.Spec) -> Experiment:
             spec.data.name,
             tuple(row.shape for row in built.parameters),
         ),
-        variants={},
+        others={},
     )
 
 
@@ -113,10 +112,10 @@ def train(
     """Runs `spec` in `path` to its end, or to the interruption that it raises."""
     store = RunDirectory.open(path, spec, "tiny", ["run.py"])
     try:
-        trunk = Trunk(
-            experiment(spec), store, observer or SilentObserver(), source, stop_signal=stop_signal
+        runner = Runner(
+            experiment(spec), store, observer or Observer(), source, stop_signal=stop_signal
         )
-        trunk.run()
+        runner.run()
     finally:
         store.close()
     return store
@@ -136,25 +135,25 @@ class StopAt:
         return self.signum if self.polls >= self.poll else 0
 
 
-class Jobs(levels.LevelTrainer):
-    """Notes every job, and the state in which it ended, by run."""
+class TrainedRuns(levels.LevelTrainer):
+    """Notes every run that is trained, and the state in which it ended, by its id."""
 
-    jobs: ClassVar[dict] = {}
+    runs: ClassVar[dict] = {}
     ends: ClassVar[dict] = {}
 
-    def train(self, level, jobs):
-        self.jobs.update({job.id: job for job in jobs})
-        trained = super().train(level, jobs)
-        self.ends.update({id: done.state for id, done in trained.items()})
-        return trained
+    def train(self, level, runs):
+        self.runs.update({run.run_id: run for run in runs})
+        finished = super().train(level, runs)
+        self.ends.update({run_id: run.state for run_id, run in finished.items()})
+        return finished
 
     @classmethod
     def start(cls, branch, level, replicate=0, draw=0):
-        """The ticket that a run started from."""
-        return jax.device_get(cls.jobs[RunId(branch, level, replicate, draw)].ticket)
+        """The point that a run started from."""
+        return jax.device_get(cls.runs[RunId(branch, level, replicate, draw)].start)
 
 
-class Recorder(SilentObserver):
+class Recorder(Observer):
     """An observer that keeps the events in order."""
 
     def __init__(self):

@@ -123,11 +123,11 @@ def _shape_without_data(
     spec: Spec, layers: Sequence[sequential.Layer], params: PyTree, statistics: PyTree
 ) -> tuple[int, int, int]:
     """The shape of the images, from what is known of the dataset, else from the layers' sizes."""
-    from lth_jax.lottery import networks
+    from lth_jax.lottery import network
 
     facts = data.facts(spec.data.name)
     if facts:
-        return networks.shape_of(spec, facts.shape)
+        return network.shape_of(spec, facts.shape)
     first = next(layer for layer in layers if layer.name)
     if first.kind == "dense":
         return 1, params[first.name]["kernel"].shape[0], 1

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from lth_jax.config import Spec
     from lth_jax.export.views import View
     from lth_jax.export.whole import Origin
-    from lth_jax.lottery.branches import Ticket
+    from lth_jax.lottery.branches import StartPoint
     from lth_jax.pruning.trees import PyTree
 
 DESCRIPTION = """Writes the ticket of a level to FILE, whole or not at all. safetensors and npz hold
@@ -37,7 +37,7 @@ class Source(NamedTuple):
 
     origin: Origin
     spec: Spec
-    ticket: Ticket
+    ticket: StartPoint
     trained: tuple[PyTree, PyTree]
     what: str
 

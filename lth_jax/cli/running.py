@@ -17,10 +17,11 @@ import jax
 from lth_jax import config as specs
 from lth_jax.data import places
 from lth_jax.errors import Interrupted, SpecError, UserError
-from lth_jax.lottery import build
+from lth_jax.lottery import experiment as experiments
+from lth_jax.lottery.network import Network
 from lth_jax.lottery.observer import Observer, Observers
 from lth_jax.lottery.plan import pending_runs, planned_runs
-from lth_jax.lottery.runner import Trunk, run_steps
+from lth_jax.lottery.runner import Runner, run_steps
 from lth_jax.report.live import LiveReport
 from lth_jax.report.page import FIGURES, PAGE, write_report
 from lth_jax.report.terminal import Terminal, make_console, print_results
@@ -34,10 +35,10 @@ def run_experiment(spec: specs.Spec, *, name: str, path: Path, command: Sequence
       UserError: as `main` prints it.
     """
     _show_log()
-    build.check(spec)
+    network = experiments.check(spec)
     try:
         source = _train_source(spec, name=name, path=path, command=command)
-        store = _train(spec, name=name, path=path, command=command, source=source)
+        store = _train(spec, network, name=name, path=path, command=command, source=source)
     except Interrupted as stop:
         again = shlex.join(["python", *command])
         print(f"stopped at {stop.where}, and saved; to go on: {again}", file=sys.stderr)
@@ -62,14 +63,14 @@ def _train_source(
         source = specs.source_spec(spec)
         if not transfers:
             source = dataclasses.replace(source, levels=0)  # pre-training: its dense network alone
-        build.check(source)
-        build.check_transfers(spec, source)
+        network = experiments.check(source)
+        experiments.check_transfers(spec, source)
         if not (path / "source" / "results.csv").exists():
-            build.load(spec)  # or the source would be trained for data that cannot be had
-        _train(source, name=f"{name} (source)", path=path / "source", command=command)
+            experiments.load(spec)  # or the source would be trained for data that cannot be had
+        _train(source, network, name=f"{name} (source)", path=path / "source", command=command)
         return path / "source"
     store = RunDirectory.read(Path(finished))
-    build.check_transfers(spec, store.spec())
+    experiments.check_transfers(spec, store.spec())
     for id in planned_runs(spec):
         needed = id.branch in transfers or (spec.pretrain and id.level == 0)
         if needed and not store.intact(id.replicate, level_name(id.level)):
@@ -82,6 +83,7 @@ def _train_source(
 
 def _train(
     spec: specs.Spec,
+    network: Network | None,
     *,
     name: str,
     path: Path,
@@ -96,11 +98,11 @@ def _train(
     terminal = Terminal()
     watchers = Observers(terminal, LiveReport(store, terminal.note))
     try:
-        trunk = _trunk(spec, store, watchers, name, source)
-        if trunk:
+        runner = _runner(spec, network, store, watchers, name, source)
+        if runner:
             # Only now: until training begins, a signal may end the process at once.
-            with _signals() as trunk.stop_signal:
-                trunk.run()
+            with _signals() as runner.stop_signal:
+                runner.run()
             watchers.experiment_finished()
         _write_report(store)
         return store
@@ -121,13 +123,14 @@ def _show_log() -> None:
         log.setLevel(logging.INFO)
 
 
-def _trunk(
+def _runner(
     spec: specs.Spec,
+    network: Network | None,
     store: RunDirectory,
     observer: Observer,
     name: str,
     source: Path | None,
-) -> Trunk | None:
+) -> Runner | None:
     """The experiment, announced and ready to go; None where nothing is left to train."""
     if all(id in store.rows for id in planned_runs(spec)):
         return None
@@ -135,7 +138,7 @@ def _trunk(
         folder = Path(places.resolve("", "", spec.data.cache_dir).cache_dir) / "xla"
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    experiment = build.build(spec)
+    experiment = experiments.build(spec, network)
     planned = planned_runs(spec)
     pending = set(pending_runs(spec, store, experiment.rewind_step))
     device = jax.devices()[0]
@@ -149,7 +152,7 @@ def _trunk(
         total_steps=sum(run_steps(experiment, id) for id in planned),
         done_steps=sum(run_steps(experiment, id) for id in planned if id not in pending),
     )
-    return Trunk(experiment, store, observer, source)
+    return Runner(experiment, store, observer, source)
 
 
 def _write_report(store: RunDirectory) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from lth_jax import data
 from lth_jax.config import Spec
 from lth_jax.data.class_names import class_names
-from lth_jax.lottery import build, networks
+from lth_jax.lottery import experiment, network
 from lth_jax.models import Model
 from lth_jax.training.pixels import Pixels
 
@@ -45,11 +45,11 @@ def view(spec: Spec) -> View:
       SpecError: a name that this version, or this machine, does not have.
       DataError: the data cannot be had.
     """
-    build.check(spec)
-    whole = data.reshaped(build.load(spec), side=spec.data.side, channels=spec.data.channels)
+    experiment.check(spec)
+    whole = data.reshaped(experiment.load(spec), side=spec.data.side, channels=spec.data.channels)
     height, width, channels = whole.train_images.shape[1:]
-    shape = networks.shape_of(spec, (height, width, channels))
-    pixels = networks.pixels_of(spec, whole)
+    shape = network.shape_of(spec, (height, width, channels))
+    pixels = network.pixels_of(spec, whole)
     names = class_names(
         spec.data.name,
         whole.num_classes,
@@ -68,7 +68,7 @@ def view(spec: Spec) -> View:
         remap=spec.data.labels == "remapped",
         part=spec.data.part,
     ).test
-    model = model_of(spec, networks.classes_of(spec, whole.num_classes))
+    model = model_of(spec, network.classes_of(spec, whole.num_classes))
     drawn = height, width, channels
     return View(model, pixels, drawn, shape, test.images, test.labels, names, whole.origin)
 
@@ -76,4 +76,4 @@ def view(spec: Spec) -> View:
 def model_of(spec: Spec, classes: int) -> Model:
     """The network of a spec, computing in float32 whatever it was trained in."""
     exact = dataclasses.replace(spec, model=dataclasses.replace(spec.model, dtype="float32"))
-    return networks.model_of(exact, classes)
+    return network.model_of(exact, classes)

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple, cast
 import flax.linen as nn
 import jax
 
-from lth_jax.native.xla_convolution import conv_general_dilated
-from lth_jax.pruning.trees import PyTree
+from lth_jax.native.dispatch import intercept
+
+PyTree = Any
 
 Variables = Mapping[str, PyTree]
 
@@ -31,18 +32,19 @@ class Model(NamedTuple):
 def from_linen(module: nn.Module) -> Model:
     """The pair of a Flax Linen module whose `__call__` takes `(x, train)`.
 
-    Its convolutions get gradients that are fast inside a compiled loop (`models.convolution`).
+    Its layers are computed as `native.dispatch` says: at least, the gradients of its convolutions
+    are fast inside a compiled loop.
     """
 
     def init(key: jax.Array, x: jax.Array) -> Variables:
-        with nn.intercept_methods(_fast_convolutions):
+        with nn.intercept_methods(intercept):
             return module.init(key, x, train=False)
 
     def apply(
         variables: Variables, x: jax.Array, train: bool, rngs: dict[str, jax.Array]
     ) -> tuple[jax.Array, PyTree]:
         state = {name: tree for name, tree in variables.items() if name != "params"}
-        with nn.intercept_methods(_fast_convolutions):
+        with nn.intercept_methods(intercept):
             if not train or not state:
                 return cast(jax.Array, module.apply(variables, x, train=train, rngs=rngs)), state
             return cast(
@@ -51,17 +53,3 @@ def from_linen(module: nn.Module) -> Model:
             )
 
     return Model(init, apply)
-
-
-def _fast_convolutions(
-    method: Callable[..., Any],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    context: nn.module.InterceptorContext,
-) -> Any:
-    """Calls a convolution with our gradients, unless its module has a function of its own."""
-    module = context.module
-    if isinstance(module, nn.Conv) and module.conv_general_dilated is None:
-        # The module is this call's own copy; Flax forbids only what would outlive it.
-        object.__setattr__(module, "conv_general_dilated", conv_general_dilated)
-    return method(*args, **kwargs)

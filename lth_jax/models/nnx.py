@@ -11,9 +11,8 @@ import jax.numpy as jnp
 from flax import nnx
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from lth_jax.models.base import Model, Variables
-from lth_jax.native.xla_convolution import conv_general_dilated
-from lth_jax.pruning.trees import PyTree
+from lth_jax.models.base import Model, PyTree, Variables
+from lth_jax.native.dispatch import conv_general_dilated
 
 
 def from_nnx(make: Callable[[nnx.Rngs], nnx.Module]) -> Model:

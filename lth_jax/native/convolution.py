@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
-from contextvars import ContextVar
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -18,36 +16,6 @@ from lth_jax.native.build import target
 Pair = tuple[int, int]
 Padding = tuple[Pair, ...]
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
-_served: ContextVar[list[tuple[int, ...]] | None] = ContextVar("native_convolutions", default=None)
-
-
-@contextlib.contextmanager
-def native_convolutions() -> Iterator[list[tuple[int, ...]]]:
-    """Within, whatever is traced gets native convolutions where `takes` says so.
-
-    Their library must be loaded (`build.load`) before what was traced is compiled.
-
-    Yields:
-      The shapes of the kernels of all convolutions that were served, as they come.
-    """
-    served: list[tuple[int, ...]] = []
-    token = _served.set(served)
-    try:
-        yield served
-    finally:
-        _served.reset(token)
-
-
-def takes(x: jax.Array, kernel: jax.Array, padding: Padding) -> bool:
-    """Whether a plain convolution of NHWC by HWIO is to be computed natively, here and now."""
-    single = x.dtype == kernel.dtype == jnp.float32
-    empty = 0 in x.shape or 0 in kernel.shape
-    return (
-        _served.get() is not None
-        and single
-        and not empty
-        and min(min(pair) for pair in padding) >= 0
-    )
 
 
 def conv(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -> jax.Array:
@@ -62,9 +30,6 @@ def conv(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -> ja
     Returns:
       float32 [n, out height, out width, features].
     """
-    served = _served.get()
-    if served is not None:
-        served.append(kernel.shape)
     return _conv(x, kernel, strides, padding)
 
 

@@ -1,22 +1,26 @@
-"""Packing: a run's pruned kernels as vectors of their surviving weights, and back.
+"""Packing: a run's pruned layers as vectors of their surviving weights, and back.
 
-A packed run is a pytree of the same structure whose packed leaves are vectors, optimizer state
-included; what lies on disk and every function outside the compiled loop knows nothing of it.
+A packed run is a pytree of the same structure whose packed leaves are vectors, the optimizer's
+moments included: so the optimizer's step shrinks with the weights. What lies on disk, and every
+function outside of the compiled loop, knows nothing of it.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from lth_jax.native.layers import Layer
 from lth_jax.native.sparse import Tables
 from lth_jax.pruning.trees import PyTree, map_named, named_leaves
+from lth_jax.training.states import TrainState
 
 # Leaf name -> length of its vector, for the packed leaves; sorted, so that it can be compared.
 Layout = tuple[tuple[str, int], ...]
@@ -48,14 +52,14 @@ def layout_of(kept: Mapping[str, int], sizes: Mapping[str, int], largest: int) -
 FULL, BLOCK = 0.2, 128
 
 
-class Packed(NamedTuple):
+class PackedLeaf(NamedTuple):
     """One packed leaf.
 
     Attributes:
-      shape: of the leaf.
-      length: of its vector.
+      shape: of the dense leaf.
+      length: of its vector, at least the number of survivors; zeros fill it up.
       order: int64 [kept], the flat indices of the surviving weights, in the vector's order.
-      tables: the index tables.
+      tables: the index tables of native code.
     """
 
     shape: tuple[int, ...]
@@ -64,68 +68,84 @@ class Packed(NamedTuple):
     tables: Tables
 
     def pack(self, leaf: Any) -> np.ndarray:
-        """The leaf's survivors, zeros behind them."""
+        """Returns the survivors of a dense leaf, with zeros behind them."""
         leaf = np.asarray(leaf)
         vector = np.zeros(self.length, leaf.dtype)
         vector[: len(self.order)] = leaf.reshape(-1)[self.order]
         return vector
 
     def unpack(self, vector: Any) -> np.ndarray:
-        """The leaf of such a vector, pruned weights at zero."""
+        """Returns the dense leaf of such a vector, pruned weights at zero."""
         vector = np.asarray(vector)
         leaf = np.zeros(math.prod(self.shape), vector.dtype)
         leaf[self.order] = vector[: len(self.order)]
         return leaf.reshape(self.shape)
 
     def mask(self) -> np.ndarray:
-        """The vector's own mask: True on the survivors."""
+        """Returns the vector's own mask: True on the survivors."""
         return np.arange(self.length) < len(self.order)
 
 
-class Packing:
-    """The packing of one run.
+class Packed:
+    """The parameterization whose pruned layers are vectors of their surviving weights.
 
     Args:
       layout: the leaves to pack.
-      layers: what they belong to.
-      mask: the run's, of the parameters' structure.
+      layers: what they belong to, by the name of their leaf.
+      mask: of the run, of the parameters' structure.
     """
 
     def __init__(self, layout: Layout, layers: Mapping[str, Layer], mask: PyTree):
-        leaves = named_leaves(mask) if layout else {}
+        self.form = layout
+        leaves = named_leaves(mask)
         self.leaves = {
             name: _packed(layers[name], length, np.asarray(leaves[name])) for name, length in layout
         }
 
-    def __bool__(self) -> bool:
-        return bool(self.leaves)
-
     @property
-    def tables(self) -> PyTree:
-        """The index tables by leaf name; an empty tuple where nothing is packed."""
-        return {name: leaf.tables for name, leaf in self.leaves.items()} or ()
+    def constants(self) -> dict[str, Tables]:
+        """The index tables, by the name of the packed leaf."""
+        return {name: leaf.tables for name, leaf in self.leaves.items()}
 
-    def pack(self, params: PyTree) -> PyTree:
-        """A pytree of the parameters' structure, packed."""
-        return self._map(Packed.pack, params)
+    def mask(self, name: str, mask: Any) -> Any:
+        """Returns the mask of a leaf's vector, or the mask as it is where nothing is packed."""
+        return self.leaves[name].mask() if name in self.leaves else mask
 
-    def unpack(self, params: PyTree) -> PyTree:
-        """The inverse of `pack`, where pruned weights are zero."""
-        return self._map(Packed.unpack, params)
+    def from_dense(self, name: str, leaf: Any) -> Any:
+        """Returns a leaf's vector, or the leaf as it is where nothing is packed."""
+        return self.leaves[name].pack(leaf) if name in self.leaves else leaf
 
-    def mask(self, mask: PyTree) -> PyTree:
-        """The mask of packed parameters."""
-        return self._map(lambda leaf, _: leaf.mask(), mask)
-
-    def leaf(self, function: Callable[..., Any], name: str, leaf: Any) -> Any:
-        """`function` of (packed leaf, leaf) where `name` is packed, else the leaf itself."""
-        return function(self.leaves[name], leaf) if name in self.leaves else leaf
-
-    def _map(self, function: Callable[..., Any], tree: PyTree) -> PyTree:
-        return map_named(lambda name, leaf: self.leaf(function, name, leaf), tree)
+    def to_dense(self, name: str, leaf: Any) -> Any:
+        """Returns the dense leaf of a vector."""
+        return self.leaves[name].unpack(leaf) if name in self.leaves else leaf
 
 
-def _packed(layer: Layer, length: int, mask: np.ndarray) -> Packed:
+def zero_where_pruned(
+    optimizer: optax.GradientTransformation, state: TrainState, mask: PyTree
+) -> Callable[[str], bool]:
+    """Returns what says of a leaf, by name, whether it and its moments are +0.0 where pruned."""
+    masks = {name: np.asarray(leaf) for name, leaf in named_leaves(mask).items()}
+
+    @cache
+    def is_zero(name: str) -> bool:
+        found: list[bool] = []
+
+        def look(leaf: Any, leaf_name: str) -> Any:
+            if leaf_name == name:
+                pruned = np.asarray(leaf)[~masks[name]]
+                found.append(not np.any(pruned) and not np.any(np.signbit(pruned)))
+            return leaf
+
+        names = map_named(lambda leaf_name, _: leaf_name, state.params)
+        jax.tree.map(look, state.params, names)
+        optax.tree_map_params(optimizer, look, state.opt_state, names)
+        return all(found)
+
+    return is_zero
+
+
+def _packed(layer: Layer, length: int, mask: np.ndarray) -> PackedLeaf:
+    """Returns the order of a leaf's survivors in its vector, and their index tables."""
     dense = layer.kind == "dense"
     full = dense and length >= FULL * math.prod(layer.shape)
     forward, mirrored = (_dense_sides if dense else _conv_sides)(layer, mask)
@@ -139,7 +159,7 @@ def _packed(layer: Layer, length: int, mask: np.ndarray) -> Packed:
         _filled(codes[by_input], length),
         _filled(by_input, length),
     )
-    return Packed(layer.shape, length, np.flatnonzero(mask)[order], tables)
+    return PackedLeaf(layer.shape, length, np.flatnonzero(mask)[order], tables)
 
 
 class _Side(NamedTuple):

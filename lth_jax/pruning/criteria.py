@@ -1,38 +1,56 @@
 """Criteria: importance scores of weights, higher = keep.
 
-A criterion is a pure function of a `Scoring`; it changes no state. To add one: the function, a row
-in `CRITERIA`, a golden value in the tests.
+A criterion is a pure function of a `Scoring`; it changes no state, so that a network is the same
+before and after it is scored. To add one: the function, a row in `CRITERIA`, a golden value in the
+tests.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int32, Key
 
-from lth_jax.pruning import gradients
-from lth_jax.pruning.gradients import Probe
 from lth_jax.pruning.trees import PyTree
+
+
+class Probe(NamedTuple):
+    """A network, and the examples on which a criterion takes gradients.
+
+    Attributes:
+      apply: (variables, x, train, rngs) -> (logits, new_state), as a model has it.
+      model_state: the collections besides the parameters, such as batch statistics.
+      images: float32 [n, height, width, channels], as the network sees them.
+      labels: int32 [n].
+    """
+
+    apply: Callable[..., tuple[jax.Array, PyTree]]
+    model_state: PyTree
+    images: Float[Array, "n height width channels"]
+    labels: Int32[Array, " n"]
 
 
 class Scoring(NamedTuple):
     """What a criterion may look at. Parameters have zeros where the mask so far is False.
 
     Attributes:
-      final: parameters to be scored: those of the last step of the level before, or, for a
+      final: the parameters to be scored: those of the last step of the level before, or, for a
         criterion that scores at the rewind point, the rewound ones.
-      initial: parameters at the rewind point.
+      initial: the parameters at the rewind point.
       key: a key of its own for (seed, replicate, level).
       probe: the network and a batch of training examples, for criteria that need gradients.
-      alpha: weight of |w_final| in `large_init_large_final`.
+      alpha: the weight of |w_final| in `large_init_large_final`.
       temperature: what logits are divided by in `grasp`.
     """
 
     final: PyTree
     initial: PyTree
-    key: jax.Array
+    key: Key[Array, ""]
     probe: Probe | None = None
     alpha: float = 1.0
     temperature: float = 200.0
@@ -113,7 +131,7 @@ def large_final_same_sign(scoring: Scoring) -> PyTree:
 
 def snip(scoring: Scoring) -> PyTree:
     """|g ⊙ w|: connection sensitivity (Lee et al. 2019, eq. 5, without its normalization)."""
-    return gradients.sensitivity(_probe(scoring), scoring.final, scoring.key)
+    return _sensitivity(*_probe(scoring), scoring.final, scoring.key)
 
 
 def grasp(scoring: Scoring) -> PyTree:
@@ -121,12 +139,17 @@ def grasp(scoring: Scoring) -> PyTree:
 
     The paper's S = -w ⊙ Hg marks what to *remove*; higher = keep turns its sign.
     """
-    return gradients.gradient_flow(_probe(scoring), scoring.final, scoring.key, scoring.temperature)
+    return _gradient_flow(*_probe(scoring), scoring.final, scoring.key, scoring.temperature)
 
 
 def synflow(scoring: Scoring) -> PyTree:
-    """|∂R/∂w ⊙ w|, R the summed logits of ones under magnitudes (Tanaka et al. 2020, eq. 5)."""
-    return gradients.synaptic_flow(_probe(scoring), scoring.final)
+    """|∂R/∂w ⊙ w|, R the summed logits of an input of ones (Tanaka et al. 2020, eq. 5).
+
+    Every parameter and statistic is replaced by its magnitude, and the network is in evaluation
+    mode, so that R is a sum over paths of products of magnitudes.
+    """
+    probe = _probe(scoring)
+    return _synaptic_flow(probe.apply, probe.model_state, probe.images[:1], scoring.final)
 
 
 def _both(function: Callable[[jax.Array, jax.Array], jax.Array], scoring: Scoring) -> PyTree:
@@ -137,6 +160,42 @@ def _probe(scoring: Scoring) -> Probe:
     if scoring.probe is None:
         raise ValueError("this criterion needs gradients: Scoring.probe is None")
     return scoring.probe
+
+
+# Compiled once for a network: a function made anew in every call would be compiled in every level.
+
+
+@partial(jax.jit, static_argnums=0)
+def _sensitivity(apply, model_state, images, labels, params, key):
+    loss = partial(_loss, apply, model_state, images, labels, key, 1.0)
+    return jax.tree.map(lambda g, w: jnp.abs(g * w), jax.grad(loss)(params), params)
+
+
+@partial(jax.jit, static_argnums=0)
+def _gradient_flow(apply, model_state, images, labels, params, key, temperature):
+    gradient = jax.grad(partial(_loss, apply, model_state, images, labels, key, temperature))
+    g = gradient(params)
+    _, hessian_gradient = jax.jvp(gradient, (params,), (g,))
+    return jax.tree.map(jnp.multiply, params, hessian_gradient)
+
+
+@partial(jax.jit, static_argnums=0)
+def _synaptic_flow(apply, model_state, example, params):
+    state = jax.tree.map(jnp.abs, model_state)
+
+    def flow(magnitudes):
+        logits, _ = apply({"params": magnitudes, **state}, jnp.ones_like(example), False, {})
+        return jnp.sum(logits)
+
+    magnitudes = jax.tree.map(jnp.abs, params)
+    return jax.tree.map(lambda g, w: jnp.abs(g * w), jax.grad(flow)(magnitudes), magnitudes)
+
+
+def _loss(apply, model_state, images, labels, key, temperature, params):
+    """Returns the mean cross-entropy in training mode; the state that it changes is dropped."""
+    logits, _ = apply({"params": params, **model_state}, images, True, {"dropout": key})
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits / temperature, labels)
+    return jnp.mean(losses)
 
 
 CRITERIA: dict[str, Criterion] = {

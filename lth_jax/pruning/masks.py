@@ -1,7 +1,7 @@
 """Masks: bool pytrees of exactly the parameters' structure, True = kept.
 
-Every function takes any parameter pytree. What may be pruned is a plain dict, `rates`: prunable
-leaf name -> its multiple of the pruning fraction; leaves that it does not name stay all True.
+Every function takes any parameter pytree. What may be pruned is a plain dict, `rates`: the name of
+a prunable leaf -> its multiple of the pruning fraction. Leaves that it does not name stay all True.
 """
 
 from __future__ import annotations
@@ -12,17 +12,21 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from lth_jax.pruning.trees import PyTree, count_true, map_named, name_matches, named_leaves, size
 
 
 def exact(value: float | str | Fraction) -> Fraction:
-    """The decimal that `value` was written as: 0.29 is 29/100, not the nearest double."""
+    """Returns the decimal that `value` was written as: 0.29 is 29/100, not the nearest double.
+
+    In floats 0.29 × 100 is 28.999…, so that pruning 29% of 100 weights would remove 28.
+    """
     return value if isinstance(value, Fraction) else Fraction(str(value))
 
 
 def is_kernel(name: str, leaf: Any) -> bool:
-    """Whether a leaf is a kernel: two or more dimensions, and no bias, norm scale or embedding."""
+    """Returns whether a leaf is a kernel: two or more axes, no bias, norm scale or embedding."""
     return jnp.ndim(leaf) >= 2 and not name.endswith(("bias", "scale", "embedding"))
 
 
@@ -31,14 +35,14 @@ def prunable(
     layer_rates: Sequence[tuple[str, float]] = (),
     predicate: Callable[[str, Any], bool] = is_kernel,
 ) -> dict[str, Fraction]:
-    """Which leaves may be pruned, and each one's multiple of the pruning fraction.
+    """Returns which leaves may be pruned, and each one's multiple of the pruning fraction.
 
     Args:
       params: any pytree of arrays or shapes.
-      layer_rates: (pattern, multiple) pairs; the first pattern that matches a leaf's name or a
-        module above it (`output`, `block_*/conv1`) sets its multiple, leaves that none matches
-        have 1. A multiple of 0 makes a leaf not prunable.
-      predicate: of (name, leaf), says what may be pruned at all; kernels by default.
+      layer_rates: (pattern, multiple) pairs. The first pattern that matches a leaf's name, or a
+        module above it (`output`, `block_*/conv1`), sets its multiple; a leaf that none matches has
+        multiple 1. A leaf of multiple 0 is not prunable.
+      predicate: says of (name, leaf) whether it may be pruned at all; kernels by default.
 
     Returns:
       Leaf name -> multiple > 0, in `jax.tree.leaves` order.
@@ -65,30 +69,73 @@ def _rate(name: str, layer_rates: Sequence[tuple[str, float]]) -> Fraction:
 
 
 def ones_mask(params: PyTree) -> PyTree:
-    """The mask that keeps everything: bool leaves of the parameters' shapes, all True."""
+    """Returns the mask that keeps everything: bool leaves of the parameters' shapes, all True."""
     return jax.tree.map(lambda leaf: jnp.ones(jnp.shape(leaf), bool), params)
 
 
 def apply_mask(tree: PyTree, mask: PyTree) -> PyTree:
-    """`tree` with exact zeros where `mask` is False, dtypes kept.
+    """Returns `tree` with exact zeros where `mask` is False, its dtypes kept.
 
-    Selects instead of multiplying: a product would let NaN and infinity through.
+    It selects instead of multiplying, since 0 × NaN is NaN and 0 × -1 is a negative zero.
     """
     return jax.tree.map(lambda leaf, m: jnp.where(m, leaf, jnp.zeros_like(leaf)), tree, mask)
 
 
 def kept_counts(mask: PyTree, rates: Mapping[str, Fraction]) -> dict[str, tuple[int, int]]:
-    """Prunable leaf name -> (kept, total), as Python integers."""
+    """Returns for each prunable leaf, by name, how many weights are kept and how many there are.
+
+    The counts are Python integers: int32 would overflow in a network of two billion weights.
+    """
     leaves = named_leaves(mask)
     return {name: (count_true(leaves[name]), size(leaves[name])) for name in rates}
 
 
 def density(mask: PyTree, rates: Mapping[str, Fraction] | None = None) -> float:
-    """kept / prunable, over the leaves that `rates` names (by default every kernel of `mask`)."""
+    """Returns kept / prunable over the leaves that `rates` names (by default every kernel)."""
     counts = kept_counts(mask, prunable(mask) if rates is None else rates).values()
     return sum(kept for kept, _ in counts) / sum(total for _, total in counts)
 
 
 def with_leaves(tree: PyTree, leaves: Mapping[str, Any]) -> PyTree:
-    """`tree` with the leaves that `leaves` names replaced."""
+    """Returns `tree` with the leaves that `leaves` names replaced."""
     return map_named(lambda name, leaf: leaves.get(name, leaf), tree)
+
+
+def masked_step(
+    optimizer: optax.GradientTransformation,
+    grads: PyTree,
+    opt_state: optax.OptState,
+    params: PyTree,
+    mask: PyTree,
+) -> tuple[PyTree, optax.OptState]:
+    """Takes one step of an optimizer in which pruned weights keep their value exactly.
+
+    Gradients are masked *before* the optimizer, so that its moments, and the norms by which
+    gradients are clipped, see live weights alone. Weight decay sees pruned weights as zeros. After
+    the optimizer `p = where(mask, p + u, p)`, since momentum or decay would still move a pruned
+    weight. With an all-True mask this is Optax's own step.
+
+    Args:
+      optimizer: any Optax transformation.
+      grads: the loss's gradients, of the parameters' structure.
+      opt_state: the optimizer's state.
+      params: the parameters. Where `mask` is False they are usually 0.0, but any value stays.
+      mask: bool, of the parameters' structure.
+
+    Returns:
+      (parameters, optimizer state) after the step.
+    """
+    updates, opt_state = optimizer.update(
+        apply_mask(grads, mask), opt_state, apply_mask(params, mask)
+    )
+    stepped = optax.apply_updates(params, updates)
+    return jax.tree.map(jnp.where, mask, stepped, params), opt_state
+
+
+def mask_optimizer_state(
+    optimizer: optax.GradientTransformation, opt_state: optax.OptState, mask: PyTree
+) -> optax.OptState:
+    """Returns `opt_state` with zeros at pruned weights in every leaf shaped like the parameters."""
+    return optax.tree_map_params(
+        optimizer, lambda leaf, m: jnp.where(m, leaf, jnp.zeros_like(leaf)), opt_state, mask
+    )

@@ -13,7 +13,6 @@ from fractions import Fraction
 from lth_jax.pruning.masks import exact
 from lth_jax.pruning.selection import groups, removal_count
 
-SCHEDULES = ("iterative", "one_shot")
 # Ranked group (names of its leaves) -> weights that it keeps.
 Targets = dict[tuple[str, ...], int]
 
@@ -68,28 +67,6 @@ def targets(
             for names, multiple in members
         })  # fmt: skip
     return kept
-
-
-def iterative(
-    sizes: Mapping[str, int],
-    rates: Mapping[str, Fraction],
-    fraction: float | Fraction,
-    *,
-    scope: str,
-    levels: int,
-) -> list[int]:
-    """Weights kept, over all layers, at levels 0 to `levels` that each remove `fraction`.
-
-    Args:
-      sizes: prunable leaf name -> number of weights.
-      rates: leaf name -> multiple of `fraction`.
-      fraction: share of the survivors that a level removes.
-      scope: `layerwise` or `global`.
-      levels: the number of prunings.
-    """
-    shapes = {name: (size,) for name, size in sizes.items()}
-    by_level = targets(shapes, rates, [fraction] * levels, scope=scope)
-    return [sum(kept.values()) for kept in by_level]
 
 
 def erdos_renyi(shapes: Mapping[str, tuple[int, ...]], total: int) -> dict[str, int]:

@@ -17,8 +17,6 @@ import numpy as np
 from lth_jax.pruning.masks import exact, kept_counts, prunable, with_leaves
 from lth_jax.pruning.trees import PyTree, count_true, named_leaves
 
-SCOPES = ("layerwise", "global")  # and `erdos_renyi`, whose groups `schedules` makes
-
 
 def groups(rates: Mapping[str, Fraction], scope: str) -> list[tuple[tuple[str, ...], Fraction]]:
     """The groups of leaves that are ranked together, each with its multiple of the fraction.
@@ -35,7 +33,7 @@ def groups(rates: Mapping[str, Fraction], scope: str) -> list[tuple[tuple[str, .
         for name, rate in rates.items():
             members.setdefault(rate, []).append(name)
         return [(tuple(names), rate) for rate, names in members.items()]
-    raise ValueError(f"scope={scope!r}: accepted: {' or '.join(SCOPES)}")
+    raise ValueError(f"scope={scope!r}: accepted: layerwise or global")
 
 
 def removal_count(surviving: int, fraction: float | Fraction, multiple: Fraction) -> int:

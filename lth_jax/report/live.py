@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from lth_jax.lottery.observer import SilentObserver
+from lth_jax.lottery.observer import Observer
 from lth_jax.report.contents import Contents
 from lth_jax.report.page import PAGE, render
 from lth_jax.report.tensorboard import EventFiles
@@ -24,7 +24,7 @@ SHARE = 0.05  # of an experiment's time that may go into figures
 SECONDS_BETWEEN_EVENTS = 10.0
 
 
-class LiveReport(SilentObserver):
+class LiveReport(Observer):
     """An observer that keeps `report.html` and the event files of a run up to date.
 
     Figures of masks, which need checkpoints, and figures as files are left to the end of the

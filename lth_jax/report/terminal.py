@@ -18,7 +18,8 @@ from rich.table import Table
 from rich.text import Text
 
 from lth_jax.analysis.summary import percent, summarize
-from lth_jax.lottery.observer import ParameterRow
+from lth_jax.lottery.network import ParameterRow
+from lth_jax.lottery.observer import Observer
 from lth_jax.report.metric import ACCURACY
 from lth_jax.report.table import new_table, print_results_tables, select
 from lth_jax.report.verdict import verdict
@@ -44,7 +45,7 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
 
 
-class Terminal:
+class Terminal(Observer):
     """An `lth_jax.lottery.observer.Observer` that shows an experiment on a console.
 
     Also a context manager, which closes it: after Ctrl-C too, the bar is gone and the cursor back.

@@ -1,7 +1,7 @@
-"""Training: the compiled loop over steps and its evaluation.
+"""The compiled training loop, and its evaluations.
 
-One program trains any run of an experiment: masks, starting points and keys are arguments, and
-the loop's bounds are traced, so no level, branch or chunk compiles anything again.
+One program trains every run of an experiment. Masks, starting points and keys are its arguments,
+and the bounds of the loop are traced, so that no level, branch or chunk compiles anything again.
 """
 
 from __future__ import annotations
@@ -14,26 +14,32 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import Array, Float, Int, Int32, Key
 
-from lth_jax.models.base import Model
-from lth_jax.native.choice import XLA, Kernels
-from lth_jax.native.serving import packed_layers
-from lth_jax.pruning.steps import masked_step
+from lth_jax.pruning.masks import masked_step
 from lth_jax.pruning.trees import PyTree
+from lth_jax.training.parameterization import Apply
 from lth_jax.training.pixels import Pixels
-from lth_jax.training.states import Best, Evaluation, Examples, Inputs, Run, TrainState
+from lth_jax.training.states import (
+    EarlyStop,
+    Evaluation,
+    Examples,
+    Inputs,
+    LoopState,
+    TrainState,
+)
 
 
 def map_runs(function: Callable[..., Any], group_size: int, shared: int) -> Callable[..., Any]:
-    """`function` of one run, over a leading axis of `group_size` runs.
+    """Returns `function`, which is of one run, over a leading axis of `group_size` runs.
 
-    A group of one calls `function` itself, so that its bits do not depend on a batch axis;
-    larger groups are `vmap`ped. The last `shared` arguments have no axis of runs.
+    A group of one calls `function` itself: under `vmap` XLA would choose other kernels for a batch
+    axis of one, and a run's bits would depend on how it was grouped. Larger groups are `vmap`ped.
 
     Args:
-      function: takes per-run arguments, then `shared` arguments common to all runs.
-      group_size: length of the leading axis of the per-run arguments and results.
-      shared: number of trailing arguments without that axis.
+      function: takes arguments of one run, then `shared` arguments that all runs have in common.
+      group_size: the length of the leading axis of the runs' arguments and results.
+      shared: the number of trailing arguments without that axis.
     """
 
     def sequential(*args):
@@ -51,64 +57,69 @@ def map_runs(function: Callable[..., Any], group_size: int, shared: int) -> Call
 class Program:
     """The compiled program of an experiment, for groups of `group_size` runs.
 
-    Args:
-      model: the network.
-      optimizer: the Optax transformation.
-      batch_size: examples in a training step.
-      pixels: how stored images become what the model sees, in training and in evaluation.
-      label_smoothing: of the training loss (Szegedy et al. 2016): the share of the target that is
-        spread over all classes.
-      group_size: runs in a group; see `map_runs`.
-      kernels: what computes the network's layers.
+    All methods take and give pytrees with a leading axis of runs. States given to `train` and
+    `evaluate` are donated, so that no second copy of them is in memory: use only what comes back.
 
-    All methods take and give pytrees with a leading axis of runs. Runs given to `train` and
-    `evaluate` are donated: use only what comes back.
+    Args:
+      apply: the network, for parameters in the form that the runs have them in.
+      optimizer: the Optax transformation.
+      batch_size: the number of examples in a training step.
+      pixels: how stored images become what the network sees, in training and in evaluation.
+      label_smoothing: the share of the training loss's target that is spread over all classes
+        (Szegedy et al. 2016, §7).
+      group_size: the number of runs in a group; see `map_runs`.
     """
 
     def __init__(
         self,
-        model: Model,
+        apply: Apply,
         optimizer: optax.GradientTransformation,
         *,
         batch_size: int,
         pixels: Pixels,
         label_smoothing: float = 0.0,
         group_size: int = 1,
-        kernels: Kernels = XLA,
     ):
-        self.kernels = kernels
-        self.model, self.optimizer = model, optimizer
+        self.apply, self.optimizer = apply, optimizer
         self.batch_size, self.pixels, self.group_size = batch_size, pixels, group_size
         self.label_smoothing = label_smoothing
         self._compiled: dict[Any, Callable[..., Any]] = {}
 
-    def train(self, run: Run, inputs: Inputs, examples: Examples, start: int, stop: int) -> Run:
-        """The runs after updates `start` to `stop` (counted from 0 at initialization)."""
+    def train(
+        self, run: LoopState, inputs: Inputs, examples: Examples, start: int, stop: int
+    ) -> LoopState:
+        """Returns the runs after updates `start` to `stop`, counted from 0 at initialization."""
         bounds = np.int32(start), np.int32(stop)
         return self._call("train", self._train, 3, run, inputs, examples, *bounds)
 
     def evaluate(
-        self, run: Run, examples: Examples, step: int, updates: int
-    ) -> tuple[Run, Evaluation, jax.Array]:
-        """An evaluation on the validation split after `step`, which may become the early stop.
+        self, run: LoopState, examples: Examples, step: int, updates: int
+    ) -> tuple[LoopState, Evaluation, Float[Array, " runs"]]:
+        """Evaluates the networks on the validation split; each may become its run's early stop.
+
+        Args:
+          run: the runs after `step` updates.
+          examples: the validation split, in batches.
+          step: the number of updates behind the networks.
+          updates: the number of updates since the last evaluation.
 
         Returns:
-          The runs; their loss and accuracy, each float32 [runs]; and the mean minibatch loss of
-          the `updates` steps since the last evaluation, float32 [runs] (NaN for none).
+          The runs; their loss and accuracy, each float32 [runs]; and the mean minibatch loss of the
+          `updates` steps, float32 [runs] (NaN for none).
         """
         counts = np.int32(step), np.int32(updates)
         return self._call("evaluate", self._evaluate, 3, run, examples, *counts)
 
-    def test(self, run: Run, examples: Examples) -> tuple[Evaluation, Evaluation]:
-        """The early stop and the last network on a split, values float32 [runs]."""
+    def test(self, run: LoopState, examples: Examples) -> tuple[Evaluation, Evaluation]:
+        """Evaluates the networks of the early stop, and the last ones; values float32 [runs]."""
         return self._call("test", self._test, 1, run, examples)
 
     def compile(
-        self, run: Run, inputs: Inputs, train: Examples, validation: Examples, test: Examples
+        self, run: LoopState, inputs: Inputs, train: Examples, validation: Examples, test: Examples
     ) -> None:
-        """Compiles all three functions for these shapes, where that has not happened yet.
+        """Compiles the three functions for these shapes where that has not happened yet.
 
-        Side by side: XLA compiles each on one core.
+        They are compiled side by side, since XLA compiles each on one core.
         """
         zero = np.int32(0)
         calls = (
@@ -126,7 +137,7 @@ class Program:
             self._compiled.update(zip(lowered, compiled, strict=True))
 
     def _call(self, name: str, function: Callable[..., Any], shared: int, *args: Any) -> Any:
-        """Calls what was compiled ahead: no timed call hides a compilation."""
+        """Calls what was compiled ahead, so that no call that is timed hides a compilation."""
         key = _key(name, args[0])
         if key not in self._compiled:
             self._compiled[key] = self._lowered(name, function, shared, args).compile()
@@ -136,17 +147,22 @@ class Program:
         self, name: str, function: Callable[..., Any], shared: int, args: tuple[Any, ...]
     ) -> jax.stages.Lowered:
         donated = (0,) if name != "test" else ()
-        mapped = jax.jit(map_runs(function, self.group_size, shared), donate_argnums=donated)
-        with self.kernels.tracing():
-            return mapped.lower(*args)
+        mapped = map_runs(function, self.group_size, shared)
+        return jax.jit(mapped, donate_argnums=donated).lower(*args)
 
     def _train(
-        self, run: Run, inputs: Inputs, examples: Examples, start: jax.Array, stop: jax.Array
-    ) -> Run:
-        """Whole epochs in an outer loop, each with its permutation; steps in an inner one.
+        self,
+        run: LoopState,
+        inputs: Inputs,
+        examples: Examples,
+        start: Int[Array, ""],
+        stop: Int[Array, ""],
+    ) -> LoopState:
+        """Trains whole epochs in an outer loop, each with its permutation; steps in an inner one.
 
-        `fori_loop` with traced bounds: its bits do not depend on where chunks begin and end, as
-        those of a `scan` do.
+        The loops are `fori_loop`s with traced bounds, not `scan`s over a chunk: a scan of length 1
+        is inlined by XLA and gives other bits than one of length 100, and each length is compiled
+        anew. So bits do not depend on where chunks begin and end, and one program serves all.
         """
         count = examples.labels.shape[0]
         steps_per_epoch = count // self.batch_size
@@ -155,6 +171,8 @@ class Program:
         def train_epoch(carry):
             step, run = carry
             epoch = step // steps_per_epoch
+            # To draw 55,000 numbers in order takes as long as 10 to 30 steps of LeNet. The order is
+            # kept from step to step, and drawn anew where an epoch begins or a run is resumed.
             permutation = jax.lax.cond(
                 run.epoch == epoch,
                 lambda: run.permutation,
@@ -167,7 +185,7 @@ class Program:
                 offset = (step - epoch * steps_per_epoch) * self.batch_size
                 batch = jax.lax.dynamic_slice(permutation, (offset,), (self.batch_size,))
                 chosen = Examples(examples.images[batch], examples.labels[batch])
-                state, loss = self._step(state, inputs, step, chosen, run.tables)
+                state, loss = self._step(state, inputs, step, chosen, run.constants)
                 return state, loss_sum + loss
 
             state, loss_sum = jax.lax.fori_loop(step, end, train_step, (run.state, run.loss_sum))
@@ -182,19 +200,20 @@ class Program:
         self,
         state: TrainState,
         inputs: Inputs,
-        step: jax.Array,
+        step: Int[Array, ""],
         batch: Examples,
-        tables: PyTree = (),
-    ) -> tuple[TrainState, jax.Array]:
-        """One masked update, and the minibatch loss before it."""
+        constants: PyTree = (),
+    ) -> tuple[TrainState, Float[Array, ""]]:
+        """Does one masked update; returns the new state, and the minibatch loss before it."""
+        # Functions of key and step alone, never of a state that is carried: a run that is resumed,
+        # and a ticket beside its dense network, drop and move the same.
         rngs = {"dropout": jax.random.fold_in(jax.random.fold_in(inputs.key, 1), step)}
         key = jax.random.fold_in(jax.random.fold_in(inputs.key, 2), step)
         images = self.pixels.prepared(self.pixels.augmented(batch.images, key))
 
         def loss_of(params):
             variables = {"params": params, **state.model_state}
-            with packed_layers(tables):
-                logits, model_state = self.model.apply(variables, images, True, rngs)
+            logits, model_state = self.apply(constants, variables, images, True, rngs)
             return jnp.mean(self._losses(logits, batch.labels)), model_state
 
         (loss, model_state), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
@@ -203,8 +222,10 @@ class Program:
         )
         return TrainState(params, model_state, opt_state), loss
 
-    def _losses(self, logits: jax.Array, labels: jax.Array) -> jax.Array:
-        """The training losses, float32 [batch]."""
+    def _losses(
+        self, logits: Float[Array, "batch classes"], labels: Int[Array, " batch"]
+    ) -> Float[Array, " batch"]:
+        """Returns the training loss of each example."""
         if not self.label_smoothing:
             return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
         targets = jax.nn.one_hot(labels, logits.shape[-1])
@@ -212,20 +233,19 @@ class Program:
         return optax.softmax_cross_entropy(logits, targets)
 
     def _measure(
-        self, params: PyTree, model_state: PyTree, examples: Examples, tables: PyTree = ()
+        self, params: PyTree, model_state: PyTree, examples: Examples, constants: PyTree = ()
     ) -> Evaluation:
-        """Loss and accuracy over [batches, batch, …] examples; padding counts nowhere."""
+        """Returns loss and accuracy over [batches, batch, …] examples; padding counts nowhere."""
 
         def add_batch(index, totals):
             images, labels = examples.images[index], examples.labels[index]
-            with packed_layers(tables):
-                logits, _ = self.model.apply(
-                    {"params": params, **model_state}, self.pixels.prepared(images), False, {}
-                )
+            variables = {"params": params, **model_state}
+            logits, _ = self.apply(constants, variables, self.pixels.prepared(images), False, {})
             valid = labels >= 0
             losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels * valid)
             correct = valid & (jnp.argmax(logits, -1) == labels)
             loss, hits = totals
+            # Selected, not multiplied: what the network says of padding may be NaN.
             return loss + jnp.sum(jnp.where(valid, losses, 0)), hits + jnp.sum(correct)
 
         zero = jnp.zeros((), jnp.float32), jnp.zeros((), jnp.int32)
@@ -234,31 +254,34 @@ class Program:
         return Evaluation(loss / total, hits / total)
 
     def _evaluate(
-        self, run: Run, examples: Examples, step: jax.Array, updates: jax.Array
-    ) -> tuple[Run, Evaluation, jax.Array]:
+        self, run: LoopState, examples: Examples, step: Int[Array, ""], updates: Int[Array, ""]
+    ) -> tuple[LoopState, Evaluation, Float[Array, ""]]:
         state = run.state
-        result = self._measure(state.params, state.model_state, examples, run.tables)
-        now = Best(result.loss, result.accuracy, step, state.params, state.model_state)
+        result = self._measure(state.params, state.model_state, examples, run.constants)
+        now = EarlyStop(result.loss, result.accuracy, step, state.params, state.model_state)
         # Strictly smaller: the earliest of equals stays. NaN compares False; infinity is no less.
+        # The network is kept in the carry, so that the test split is looked at once, at the end.
         better = result.loss < run.best.loss
         best = jax.tree.map(lambda new, old: jnp.where(better, new, old), now, run.best)
         train_loss = run.loss_sum / updates
         return run._replace(best=best, loss_sum=jnp.zeros_like(run.loss_sum)), result, train_loss
 
-    def _test(self, run: Run, examples: Examples) -> tuple[Evaluation, Evaluation]:
+    def _test(self, run: LoopState, examples: Examples) -> tuple[Evaluation, Evaluation]:
         best, last = run.best, run.state
         return (
-            self._measure(best.params, best.model_state, examples, run.tables),
-            self._measure(last.params, last.model_state, examples, run.tables),
+            self._measure(best.params, best.model_state, examples, run.constants),
+            self._measure(last.params, last.model_state, examples, run.constants),
         )
 
 
-def _key(name: str, run: Run) -> tuple[Any, ...]:
-    """What tells apart the programs for runs that are packed differently."""
-    tables = run.tables
-    return name, jax.tree.structure(tables), tuple(map(jnp.shape, jax.tree.leaves(tables)))
+def _key(name: str, run: LoopState) -> tuple[Any, ...]:
+    """Returns what tells apart the programs for runs whose parameters are in different forms."""
+    constants = run.constants
+    return name, jax.tree.structure(constants), tuple(map(jnp.shape, jax.tree.leaves(constants)))
 
 
-def epoch_order(key: jax.Array, epoch: jax.Array, count: int) -> jax.Array:
-    """A fresh permutation of `count` examples for an epoch, int32 [count]."""
+def epoch_order(
+    key: Key[Array, ""], epoch: Int[Array, ""], count: int
+) -> Int32[Array, " examples"]:
+    """Returns the order of `count` examples in an epoch: a fresh permutation, int32 [count]."""
     return jax.random.permutation(jax.random.fold_in(key, epoch), count).astype(jnp.int32)

@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from lth_jax.cli import inspect, run
-from lth_jax.lottery import build
+from lth_jax.lottery import experiment as experiments
 
 from ..tiny import experiment, tiny_spec, train
 
@@ -28,7 +28,7 @@ def main(tmp_path, monkeypatch, capsys, request):
         request.getfixturevalue("without_figures")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(logging.getLogger("lth_jax"), "handlers", [])
-    monkeypatch.setattr(build, "build", experiment)
+    monkeypatch.setattr(experiments, "build", experiment)
 
     def main(*arguments):
         status = run.main(list(arguments))

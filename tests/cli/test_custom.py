@@ -9,7 +9,7 @@ from lth_jax.config import from_config
 from lth_jax.config.files import load_config
 from lth_jax.errors import SpecError
 from lth_jax.lottery.branches import BRANCHES
-from lth_jax.lottery.build import check
+from lth_jax.lottery.experiment import check
 from lth_jax.pruning.criteria import CRITERIA
 from lth_jax.store.results import from_csv
 

@@ -17,7 +17,7 @@ from lth_jax.export.shrinking import shrink
 from lth_jax.export.tickets import load_trained
 from lth_jax.export.views import view
 from lth_jax.export.whole import Origin
-from lth_jax.lottery import build
+from lth_jax.lottery import experiment as experiments
 from lth_jax.store.record import new_record
 from lth_jax.training.pixels import Pixels
 
@@ -78,7 +78,7 @@ def test_a_compact_network_gives_the_same_logits(what, run, tmp_path, capsys, mo
 
 def test_without_the_data_random_images_are_compared_and_named(run, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(
-        build, "load", lambda _: (_ for _ in ()).throw(DataError("they are somewhere else"))
+        experiments, "load", lambda _: (_ for _ in ()).throw(DataError("they are somewhere else"))
     )
     assert exported(run, tmp_path / "x", "compact") == 0
     out = capsys.readouterr().out

@@ -10,7 +10,7 @@ import pytest
 
 from lth_jax import data
 from lth_jax.config import default_config, flatten
-from lth_jax.lottery import build
+from lth_jax.lottery import experiment as experiments
 from lth_jax.store import RunDirectory
 from lth_jax.store.results import from_csv
 
@@ -46,7 +46,7 @@ def test_a_finished_experiment_prints_its_table_and_trains_nothing(main, tmp_pat
     status, first, _ = main(*QUICK, "--workdir=x")
     assert status == 0
     before = {f: f.read_bytes() for f in tmp_path.rglob("*.csv")}
-    monkeypatch.setattr(build, "build", None)
+    monkeypatch.setattr(experiments, "build", None)
     monkeypatch.setattr(data, "load", None)
     start = time.perf_counter()
     assert main(*QUICK, "--workdir=x") == (0, first, "")

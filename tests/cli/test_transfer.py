@@ -7,18 +7,18 @@ import pytest
 from lth_jax import load_ticket
 from lth_jax.cli import running
 from lth_jax.export.tickets import load_trained
-from lth_jax.lottery import build
-from lth_jax.lottery import groups as flights
+from lth_jax.lottery import experiment as experiments
+from lth_jax.lottery import level as levels
 from lth_jax.store import RunDirectory, checkpoints
 from lth_jax.store.results import TRUNK, RunId
 
-from ..tiny import Jobs, StopAt, arguments, assert_same_run, host, results
+from ..tiny import StopAt, TrainedRuns, arguments, assert_same_run, host, results
 from .transfers import CLASSES, HALVES, SMALL, SOURCE, assert_same_ticket, trunk_rows
 
 # --- The whole of it ------------------------------------------------------------------------
 
 
-def test_the_source_is_trained_first_and_its_tickets_on_the_target(main, tmp_path, jobs):
+def test_the_source_is_trained_first_and_its_tickets_on_the_target(main, tmp_path, trained_runs):
     status, out, err = main(*HALVES, *SOURCE, "--workdir=x")
     assert status == 0, err
     source, target = tmp_path / "x" / "source", tmp_path / "x"
@@ -31,8 +31,8 @@ def test_the_source_is_trained_first_and_its_tickets_on_the_target(main, tmp_pat
     # The halves share no training example, so their tickets differ.
     assert trunk_rows(source) != trunk_rows(target)
     ticket = load_ticket(source, 1)
-    assert_same_ticket(jobs.start("transfer", 1), jax.device_get(ticket))
-    reinit = jobs.start("transfer_reinit", 1)
+    assert_same_ticket(trained_runs.start("transfer", 1), jax.device_get(ticket))
+    reinit = trained_runs.start("transfer_reinit", 1)
     assert_same_ticket(reinit._replace(state=ticket.state), ticket)
     assert np.any(
         host(reinit.state.params)["fc1/kernel"] != host(ticket.state.params)["fc1/kernel"]
@@ -57,7 +57,7 @@ def test_a_second_start_trains_nothing(main, tmp_path, monkeypatch):
     status, first, _ = main(*HALVES, *SOURCE, "--workdir=x")
     assert status == 0
     before = {file: file.read_bytes() for file in tmp_path.rglob("*.csv")}
-    monkeypatch.setattr(build, "build", None)
+    monkeypatch.setattr(experiments, "build", None)
     assert main(*HALVES, *SOURCE, "--workdir=x") == (0, first, "")
     assert {file: file.read_bytes() for file in tmp_path.rglob("*.csv")} == before
 
@@ -67,23 +67,23 @@ def test_transfers_added_to_a_finished_trunk_train_the_source_alone(main, tmp_pa
     plain = SMALL | {"branches": "()"}
     assert main(*arguments(**plain, data__part="2/2"), "--workdir=x")[0] == 0
     before = trunk_rows(tmp_path / "x")
-    monkeypatch.setattr(Jobs, "jobs", {})
-    monkeypatch.setattr("lth_jax.lottery.runner.LevelTrainer", Jobs)
+    monkeypatch.setattr(TrainedRuns, "runs", {})
+    monkeypatch.setattr("lth_jax.lottery.runner.LevelTrainer", TrainedRuns)
     assert main(*HALVES, *SOURCE, "--workdir=x")[0] == 0
     assert trunk_rows(tmp_path / "x") == before
     # The trunk's ids are those of the source.
-    assert sorted(Jobs.jobs) == sorted([
+    assert sorted(TrainedRuns.runs) == sorted([
         RunId(TRUNK, 0, 0, 0), RunId(TRUNK, 1, 0, 0), RunId("transfer", 1, 0, 0),
         RunId("transfer_reinit", 1, 0, 0),
     ])  # fmt: skip
-    assert Jobs.jobs[RunId(TRUNK, 0, 0, 0)].experiment.spec.data.part == "1/2"
+    assert TrainedRuns.runs[RunId(TRUNK, 0, 0, 0)].experiment.spec.data.part == "1/2"
 
 
 @pytest.mark.slow
 def test_interrupted_in_the_source_and_in_the_target_it_ends_with_the_same_bits(
     main, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(flights, "CHUNK_SECONDS", 0.0)
+    monkeypatch.setattr(levels, "CHUNK_SECONDS", 0.0)
     assert main(*HALVES, *SOURCE, "--workdir=whole")[0] == 0
 
     def stopped_at(poll):
@@ -114,21 +114,21 @@ def test_interrupted_in_the_source_and_in_the_target_it_ends_with_the_same_bits(
 
 
 @pytest.mark.slow
-def test_other_classes_remapped_take_the_whole_ticket(main, tmp_path, jobs):
+def test_other_classes_remapped_take_the_whole_ticket(main, tmp_path, trained_runs):
     status, _, err = main(*CLASSES, "--config.source.data.classes=(0,1,2,3,4)", "--workdir=x")
     assert status == 0, err
     assert_same_ticket(
-        jobs.start("transfer", 1), jax.device_get(load_ticket(tmp_path / "x/source", 1))
+        trained_runs.start("transfer", 1), jax.device_get(load_ticket(tmp_path / "x/source", 1))
     )
     assert "output layer" not in err
 
 
 @pytest.mark.slow
-def test_another_number_of_classes_is_said_and_has_its_own_head(main, tmp_path, jobs):
+def test_another_number_of_classes_is_said_and_has_its_own_head(main, tmp_path, trained_runs):
     status, _, err = main(*CLASSES, "--config.source.data.classes=(0,1,2)", "--workdir=x")
     assert status == 0, err
     assert err.count("the source has another output layer: output/bias, output/kernel of tr") == 1
-    start, source = jobs.start("transfer", 1), load_ticket(tmp_path / "x/source", 1)
+    start, source = trained_runs.start("transfer", 1), load_ticket(tmp_path / "x/source", 1)
     assert host(start.mask)["output/kernel"].shape == (8, 5)
     assert host(start.mask)["output/kernel"].all()
     initial = checkpoints.load(tmp_path / "x/checkpoints/replicate_0/initial")[0]
@@ -142,13 +142,13 @@ def test_another_number_of_classes_is_said_and_has_its_own_head(main, tmp_path, 
 
 
 @pytest.mark.slow
-def test_another_optimizer_with_late_rewinding_works(main, tmp_path, jobs):
+def test_another_optimizer_with_late_rewinding_works(main, tmp_path, trained_runs):
     """The source's moments are of no use to it."""
     given = arguments(**SMALL, rewind__step="7")
     status, _, err = main(*given, "--config.source.train.optimizer=sgd", "--workdir=x")
     assert status == 0, err
     assert_same_ticket(
-        jobs.start("transfer", 1), jax.device_get(load_ticket(tmp_path / "x/source", 1))
+        trained_runs.start("transfer", 1), jax.device_get(load_ticket(tmp_path / "x/source", 1))
     )
     (row,) = [row for row in results(tmp_path / "x") if row["branch"] == "transfer"]
     assert row["steps"] == "5"
@@ -156,11 +156,11 @@ def test_another_optimizer_with_late_rewinding_works(main, tmp_path, jobs):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["learning_rate", "finetune"])
-def test_a_ticket_of_another_rewind_is_what_the_trunk_trained(main, tmp_path, jobs, kind):
+def test_a_ticket_of_another_rewind_is_what_the_trunk_trained(main, tmp_path, trained_runs, kind):
     given = arguments(levels=2, replicates=1, branches="()", rewind__kind=kind)
     assert main(*given, "--workdir=x")[0] == 0
     for level in (0, 1, 2):
-        found, wanted = load_ticket(tmp_path / "x", level), jobs.start(TRUNK, level)
+        found, wanted = load_ticket(tmp_path / "x", level), trained_runs.start(TRUNK, level)
         assert_same_ticket(jax.device_get(found), wanted)
         one, other = host(found.state.opt_state), host(wanted.state.opt_state)
         assert [leaf.tobytes() for leaf in one.values()] == [x.tobytes() for x in other.values()]

@@ -9,7 +9,7 @@ import pytest
 from lth_jax.config import ModelSpec
 from lth_jax.data import DATASETS, check_name, facts, load, own, split
 from lth_jax.errors import DataError, SpecError
-from lth_jax.lottery import build
+from lth_jax.lottery import experiment as experiments
 
 from ..tiny import tiny_spec, train
 
@@ -196,7 +196,7 @@ def experiment(*, fields=(), **options):
 def test_float_images_reach_the_network_as_they_are(loaded):
     given = arrays(shape=(6, 5), dtype=np.float32)
     loaded(given)
-    built = build.build(experiment())
+    built = experiments.build(experiment())
     assert built.train.images.dtype == jnp.float32
     seen = np.asarray(built.pixels.prepared(built.train.images))
     parts = split(load("mine"), validation_size=10)
@@ -210,7 +210,7 @@ def test_float_images_are_standardized_scaled_and_moved(loaded):
     for field in ("train_images", "test_images"):
         given[field] = given[field] * np.float32(1e-6)
     loaded(given)
-    built = build.build(experiment(standardize=True, side=4, channels=3, crop=1, flip=True))
+    built = experiments.build(experiment(standardize=True, side=4, channels=3, crop=1, flip=True))
     seen = np.asarray(built.pixels.prepared(built.train.images))
     assert seen.shape == (30, 4, 4, 3)
     assert abs(seen.mean()) < 0.2
@@ -243,9 +243,9 @@ def test_a_ticket_is_found_on_float_images_moved_and_mirrored(monkeypatch, tmp_p
 )
 def test_features_are_not_treated_as_pictures(loaded, options, message):
     loaded(arrays(shape=(7,), dtype=np.float32))
-    build.build(experiment(standardize=True))
+    experiments.build(experiment(standardize=True))
     with pytest.raises(DataError) as error:
-        build.build(experiment(**options))
+        experiments.build(experiment(**options))
     assert str(error.value) == message
 
 
@@ -253,12 +253,12 @@ def test_a_network_of_pictures_refuses_features(loaded):
     loaded(arrays(shape=(7,), dtype=np.float32))
     lenet5 = dataclasses.replace(experiment(), model=ModelSpec(name="lenet5"))
     with pytest.raises(SpecError, match="those of mine are 1×7"):
-        build.build(lenet5)
+        experiments.build(lenet5)
 
 
 def test_what_cannot_be_done_to_images_is_refused_before_they_are_loaded():
     with pytest.raises(DataError, match="crop=8: digits has images of 8×8; accepted: 0 to 7"):
-        build.check(experiment(name="digits", crop=8))
-    build.check(experiment(name="digits", crop=8, side=9))
+        experiments.check(experiment(name="digits", crop=8))
+    experiments.check(experiment(name="digits", crop=8, side=9))
     with pytest.raises(DataError, match="channels=1: cifar10 has 3 channels; accepted: 0 or 3"):
-        build.check(experiment(name="cifar10", channels=1))
+        experiments.check(experiment(name="cifar10", channels=1))

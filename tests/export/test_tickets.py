@@ -9,8 +9,9 @@ import pytest
 from lth_jax import load_ticket, load_trained
 from lth_jax.cli import export
 from lth_jax.errors import StoreError
-from lth_jax.lottery.groups import Flight, Job
+from lth_jax.lottery.level import Run, RunGroup
 from lth_jax.store.results import TRUNK, RunId
+from lth_jax.training.keys import data_key
 
 from ..small_networks import assert_same_bits
 from ..tiny import data_file, experiment, flip_byte, tiny_spec, train
@@ -61,15 +62,16 @@ def test_a_file_gives_the_same_ticket_as_the_run(kind, format, runs, tmp_path):
 def test_training_a_ticket_from_a_file_gives_the_trunks_own_result(kind, runs, tmp_path):
     store = runs(kind)
     ticket = load_ticket(exported(store, tmp_path / "x", "--format=safetensors", "--level=2"))
-    id = RunId(TRUNK, 2, 0, 0)
-    last = ticket.step + store.rows[id].steps
-    flight = Flight.start([Job(id, ticket, experiment(store.spec()), last)], 1, {})
-    while flight.next_evaluation() is not None:
-        flight.leg(pause_at=-1, beside=1)
-    (trained,) = flight.land()
+    run_id = RunId(TRUNK, 2, 0, 0)
+    last = ticket.step + store.rows[run_id].steps
+    run = Run(run_id, ticket, experiment(store.spec()), last, data_key(0, 0))
+    group = RunGroup([run], 1, {})
+    while group.next_evaluation() is not None:
+        group.advance(pauses=(), beside=1)
+    (trained,) = group.finish()
     seconds = {"train_seconds": 0.0}
     assert dataclasses.replace(trained.row, **seconds) == dataclasses.replace(
-        store.rows[id], **seconds
+        store.rows[run_id], **seconds
     )
     assert_same_bits(trained.state.params, jax.device_get(load_trained(store.path, 2)[0]))
 

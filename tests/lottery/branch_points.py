@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lth_jax.config import TRANSFERS, BranchSpec
-from lth_jax.lottery.branches import BRANCHES, BranchPoint, Ticket
+from lth_jax.lottery.branches import BRANCHES, BranchPoint, StartPoint
 from lth_jax.pruning.masks import prunable
 from lth_jax.pruning.trees import map_named, named_leaves
 from lth_jax.training.states import new_state, rewind
@@ -31,7 +31,7 @@ MODEL, OPTIMIZER = norm_and_dropout(), optimizer("adam")
 
 
 def fresh_state(key):
-    return new_state(MODEL, OPTIMIZER, key, jnp.zeros((1, 4, 4, 1)))
+    return new_state(MODEL.init, OPTIMIZER, key, jnp.zeros((1, 4, 4, 1)))
 
 
 @cache
@@ -65,7 +65,7 @@ def initial():
 def source_ticket():
     """Another experiment's, of the same shapes."""
     mask = random_mask(point().params, seed=5, keep=0.7)
-    return Ticket(mask, rewind(trained_looking(2), mask, OPTIMIZER), STEP)
+    return StartPoint(mask, rewind(trained_looking(2), mask, OPTIMIZER), STEP)
 
 
 def dense_scores():
@@ -78,7 +78,7 @@ def branch_point(key=0, **changes):
     mask = random_mask(params, keep=0.4)
     options = changes.pop("options", {})
     at = BranchPoint(
-        ticket=Ticket(mask, rewind(point(), mask, OPTIMIZER), STEP),
+        ticket=StartPoint(mask, rewind(point(), mask, OPTIMIZER), STEP),
         point=point(),
         step=STEP,
         initial=initial(),

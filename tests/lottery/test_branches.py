@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lth_jax.config import TRANSFERS
-from lth_jax.lottery.branches import BRANCHES, Ticket, draw_mask, keep_as_many
+from lth_jax.lottery.branches import BRANCHES, StartPoint, draw_mask, keep_as_many
 from lth_jax.pruning.masks import kept_counts, ones_mask, prunable
 from lth_jax.pruning.trees import named_leaves
 from lth_jax.training.states import TrainState, rewind
@@ -160,7 +160,7 @@ def test_a_full_or_empty_layer_stays_so(value):
 def test_a_branch_of_a_layer_with_nothing_left_works(name):
     at = branch_point()
     mask = {**at.ticket.mask, "fc1": {**at.ticket.mask["fc1"], "kernel": jnp.zeros((16, 8), bool)}}
-    at = at._replace(ticket=Ticket(mask, rewind(at.point, mask, OPTIMIZER), STEP))
+    at = at._replace(ticket=StartPoint(mask, rewind(at.point, mask, OPTIMIZER), STEP))
     ticket = BRANCHES[name](at)
     assert_same_bits(ticket.mask["fc1"]["kernel"], mask["fc1"]["kernel"])
     assert np.any(ticket.state.params["fc1"]["kernel"]) == (name == "freeze_pruned")

@@ -11,7 +11,7 @@ from lth_jax.config import Spec, from_config, identity, source_spec
 from lth_jax.config.files import load_config
 from lth_jax.errors import DataError, SpecError
 from lth_jax.lottery.branches import BRANCHES
-from lth_jax.lottery.build import check, check_transfers
+from lth_jax.lottery.experiment import check, check_transfers
 
 MINE = {"branches": ("mine",)}
 

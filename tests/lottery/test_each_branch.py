@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lth_jax.config import BranchSpec
-from lth_jax.lottery.branches import BRANCHES, Ticket
+from lth_jax.lottery.branches import BRANCHES, StartPoint
 from lth_jax.models import MODELS
 from lth_jax.pruning.masks import prunable
 from lth_jax.pruning.trees import named_leaves
@@ -39,12 +39,12 @@ def test_reinit_keeps_the_mask_and_draws_fresh_weights():
 def lenet_point():
     """LeNet-300-100 at initialization, a fifth of its weights kept: enough to see distributions."""
     model, transform = MODELS["mlp"].make(10), optimizer("adam")
-    fresh = lambda key: new_state(model, transform, key, jnp.zeros((1, 28, 28, 1)))  # noqa: E731
+    fresh = lambda key: new_state(model.init, transform, key, jnp.zeros((1, 28, 28, 1)))  # noqa: E731
     start = fresh(jax.random.key(0))
     mask = random_mask(start.params, keep=0.2)
     return branch_point(
         1,
-        ticket=Ticket(mask, rewind(start, mask, transform), 0),
+        ticket=StartPoint(mask, rewind(start, mask, transform), 0),
         point=start,
         step=0,
         initial=start.params,
@@ -90,7 +90,9 @@ def test_a_reshuffle_is_uniform_over_positions():
     mask = {"w": jnp.asarray([[True, False, True, True]])}
     at = branch_point()
     state = TrainState({"w": jnp.asarray([[1.0, 0.0, 2.0, 3.0]])}, {}, ())
-    at = at._replace(ticket=Ticket(mask, state, 0), initial=state.params, rates={"w": Fraction(1)})
+    at = at._replace(
+        ticket=StartPoint(mask, state, 0), initial=state.params, rates={"w": Fraction(1)}
+    )
     found = np.array([
         BRANCHES["reshuffle"](at._replace(key=jax.random.key(seed))).state.params["w"][0]
         for seed in range(300)

@@ -7,14 +7,22 @@ import jax.numpy as jnp
 import numpy as np
 
 from lth_jax.config import BranchSpec
-from lth_jax.lottery.branches import BRANCHES, BranchPoint, Ticket
+from lth_jax.lottery.branches import BRANCHES, BranchPoint, StartPoint
 from lth_jax.pruning.criteria import CRITERIA, Scoring
 from lth_jax.pruning.masks import kept_counts, ones_mask, prunable
 from lth_jax.pruning.selection import prune
 from lth_jax.training.keys import derive
 from lth_jax.training.loop import Program
+from lth_jax.training.parameterization import dense_apply
 from lth_jax.training.pixels import Pixels
-from lth_jax.training.states import Inputs, new_run, new_state, rewind, stack_runs, unstack_run
+from lth_jax.training.states import (
+    Inputs,
+    new_loop_state,
+    new_state,
+    rewind,
+    stack_runs,
+    unstack_run,
+)
 
 from ..small_networks import CLASSES, SCALE, SHAPE, mlp, optimizer, training_set, validation_set
 
@@ -53,13 +61,13 @@ GOLDEN_CONTROLS = {
 
 def test_the_lottery_ticket_loop_gives_its_golden_numbers():
     model, transform = mlp(), optimizer("adam", learning_rate=0.1, weight_decay=0.0)
-    program = Program(model, transform, batch_size=10, pixels=Pixels(SCALE))
+    program = Program(dense_apply(model.apply), transform, batch_size=10, pixels=Pixels(SCALE))
 
     def fresh(key):
-        return new_state(model, transform, key, EXAMPLE)
+        return new_state(model.init, transform, key, EXAMPLE)
 
     def train(state, mask, first):
-        run = stack_runs([new_run(state, 50)])
+        run = stack_runs([new_loop_state(state, 50)])
         inputs = stack_runs([Inputs(mask, derive(0, "data", 0))])
         for step in range(first, STEPS, EVERY):
             if step == first:
@@ -77,7 +85,7 @@ def test_the_lottery_ticket_loop_gives_its_golden_numbers():
     rates = prunable(initial.params, (("output", 0.5),))
     mask = ones_mask(initial.params)
     inputs = stack_runs([Inputs(mask, derive(0, "data", 0))])
-    early = program.train(stack_runs([new_run(initial, 50)]), inputs, TRAIN, 0, REWIND)
+    early = program.train(stack_runs([new_loop_state(initial, 50)]), inputs, TRAIN, 0, REWIND)
     point = unstack_run(early, 0).state
     found, controls = {}, {}
     run = train(initial, mask, 0)
@@ -93,7 +101,7 @@ def test_the_lottery_ticket_loop_gives_its_golden_numbers():
         if level == LEVELS:
             for name in sorted(BRANCHES):
                 key = derive(0, name, 0, level, 0)
-                own = Ticket(mask, rewind(point, mask, transform), REWIND)
+                own = StartPoint(mask, rewind(point, mask, transform), REWIND)
                 at = BranchPoint(
                     ticket=own,
                     point=point,
@@ -103,7 +111,7 @@ def test_the_lottery_ticket_loop_gives_its_golden_numbers():
                     optimizer=transform,
                     fresh=fresh,
                     dense_scores=lambda: dense_scores,
-                    source=partial(Ticket, *own),
+                    source=partial(StartPoint, *own),
                     options=BranchSpec(kind=name),
                     key=key,
                 )

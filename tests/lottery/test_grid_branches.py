@@ -7,10 +7,10 @@ import pytest
 
 from lth_jax.config import TRANSFERS
 from lth_jax.lottery.branches import BRANCHES
-from lth_jax.lottery.build import build
+from lth_jax.lottery.experiment import build
 from lth_jax.store.results import TRUNK, RunId
 
-from ..tiny import Jobs, Recorder, curves, host, results, tiny_spec, train
+from ..tiny import Recorder, TrainedRuns, curves, host, results, tiny_spec, train
 from .grid_runs import KERNELS, ONE, level, rows_of
 
 CONTROLS = tuple(name for name in BRANCHES if name not in TRANSFERS)
@@ -24,11 +24,11 @@ def all_branches(tmp_path_factory):
     before = results(path)
     recorder = Recorder()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lth_jax.lottery.runner.LevelTrainer", Jobs)
+        patch.setattr("lth_jax.lottery.runner.LevelTrainer", TrainedRuns)
         spec = tiny_spec(levels=1, replicates=1, branches=CONTROLS)
         train(path, spec, observer=recorder)
     assert [row for row in results(path) if row["branch"] == TRUNK] == before
-    return path, recorder, dict(Jobs.jobs), dict(Jobs.ends)
+    return path, recorder, dict(TrainedRuns.runs), dict(TrainedRuns.ends)
 
 
 @pytest.mark.slow
@@ -55,10 +55,10 @@ def test_every_branch_has_the_ticket_s_density_and_length(all_branches, name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CONTROLS)
 def test_pruned_weights_stay_exactly_where_they_were_to_the_end(all_branches, name):
-    _, _, jobs, ends = all_branches
-    id = RunId(name, 1, 0, 0)
-    start, end = host(jobs[id].ticket.state.params), host(ends[id].params)
-    for leaf, mask in host(jobs[id].ticket.mask).items():
+    _, _, runs, ends = all_branches
+    run_id = RunId(name, 1, 0, 0)
+    start, end = host(runs[run_id].start.state.params), host(ends[run_id].params)
+    for leaf, mask in host(runs[run_id].start.mask).items():
         assert end[leaf][~mask].tobytes() == start[leaf][~mask].tobytes()
         assert np.any(end[leaf][~mask]) == (name == "freeze_pruned" and not mask.all())
         assert np.any(end[leaf][mask] != start[leaf][mask])
@@ -80,19 +80,19 @@ def test_the_retrained_ticket_has_its_curve_too(all_branches):
 
 @pytest.mark.slow
 def test_a_one_shot_branch_ranks_the_dense_network(all_branches):
-    path, _, jobs, _ = all_branches
-    mask = host(jobs[RunId("one_shot", 1, 0, 0)].ticket.mask)
+    path, _, runs, _ = all_branches
+    mask = host(runs[RunId("one_shot", 1, 0, 0)].start.mask)
     for name in KERNELS:
         weights = np.abs(level(path, 0)[f"params/{name}"])
         assert weights[mask[name]].min() >= weights[~mask[name]].max()
 
 
 @pytest.mark.slow
-def test_branches_keep_their_draws_apart(tmp_path, jobs):
+def test_branches_keep_their_draws_apart(tmp_path, trained_runs):
     options = {name: {"draws": 2} for name in ("noise", "reshuffle", "constant_random_sign")}
     train(tmp_path, tiny_spec(**ONE | {"branches": tuple(options)}, branch=options))
     for name in options:
-        one, other = (host(jobs.start(name, 1, draw=d).state.params) for d in (0, 1))
+        one, other = (host(trained_runs.start(name, 1, draw=d).state.params) for d in (0, 1))
         assert np.any(one["fc1/kernel"] != other["fc1/kernel"])
 
 
@@ -109,16 +109,17 @@ OVERRIDES = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OVERRIDES)
-def test_a_retrain_takes_its_own_training_options(tmp_path, jobs, name):
+def test_a_retrain_takes_its_own_training_options(tmp_path, trained_runs, name):
     """And starts from the ticket all the same."""
     options, steps = OVERRIDES[name]
     rewind = "7" if name == "late rewinding" else "0"
     spec = tiny_spec(**ONE | {"branches": ("again",)}, rewind__step=rewind,
                      branch={"again": {"kind": "retrain", **options}})  # fmt: skip
     train(tmp_path, spec)
-    id = RunId("again", 1, 0, 0)
-    assert jobs.jobs[id].experiment.spec.train == dataclasses.replace(spec.train, **options)
-    start, ticket = jobs.start("again", 1), jobs.start(TRUNK, 1)
+    run_id = RunId("again", 1, 0, 0)
+    trained = trained_runs.runs[run_id].experiment.spec.train
+    assert trained == dataclasses.replace(spec.train, **options)
+    start, ticket = trained_runs.start("again", 1), trained_runs.start(TRUNK, 1)
     assert start.step == ticket.step
     assert {k: v.tobytes() for k, v in host(start.state.params).items()} == {
         k: v.tobytes() for k, v in host(ticket.state.params).items()
@@ -127,7 +128,7 @@ def test_a_retrain_takes_its_own_training_options(tmp_path, jobs, name):
     assert row["steps"] == steps
     assert row["kept"] == ticket_row["kept"]
     assert row["final_train_loss"] != ticket_row["final_train_loss"]
-    end = host(jobs.ends[id].params)
+    end = host(trained_runs.ends[run_id].params)
     for leaf, mask in host(ticket.mask).items():
         assert not end[leaf][~mask].any()
 
@@ -143,7 +144,9 @@ def test_another_number_of_steps_compiles_no_other_program(tmp_path, compilation
 
 @pytest.mark.parametrize(("schedule", "shared"), [("constant", True), ("cosine", False)])
 def test_a_branch_of_other_steps_has_its_own_program_where_the_rate_knows_the_end(schedule, shared):
-    whole = build(tiny_spec(train__schedule=schedule))
-    half = whole.variant(dataclasses.replace(whole.spec.train, steps="6"))
+    shorter = {"shorter": {"kind": "retrain", "steps": "6"}}
+    spec = tiny_spec(train__schedule=schedule, branches=("shorter",), branch=shorter)
+    whole = build(spec)
+    half = whole.for_branch("shorter")
     assert (half.program(1) is whole.program(1)) is shared
     assert half.steps == 6

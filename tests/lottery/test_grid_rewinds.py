@@ -21,13 +21,13 @@ def assert_masked(found, wanted, mask):
 
 
 @pytest.mark.parametrize("rewind", ["0", "7"])
-def test_learning_rate_rewinding_keeps_the_trained_weights(tmp_path, jobs, rewind):
+def test_learning_rate_rewinding_keeps_the_trained_weights(tmp_path, trained_runs, rewind):
     """Renda et al. 2020, §4: schedule, optimizer and data order go back, weights do not."""
     train(tmp_path, tiny_spec(**ONE | {"levels": 2}, rewind__kind="learning_rate",
                               rewind__step=rewind))  # fmt: skip
     e = experiment(tiny_spec(**ONE))
     for number in (1, 2):
-        ticket = jobs.start(TRUNK, number)
+        ticket = trained_runs.start(TRUNK, number)
         assert ticket.step == int(rewind)
         mask = host(ticket.mask)
         before = level(tmp_path, number - 1)
@@ -44,14 +44,14 @@ def test_learning_rate_rewinding_keeps_the_trained_weights(tmp_path, jobs, rewin
 
 
 @pytest.mark.parametrize(("rewind", "ends"), [("0", [12, 24, 36]), ("7", [12, 17, 22])])
-def test_fine_tuning_goes_on_from_the_end_of_the_level_before(tmp_path, jobs, rewind, ends):
+def test_fine_tuning_goes_on_from_the_end_of_the_level_before(tmp_path, trained_runs, rewind, ends):
     """Weights, optimizer and all; each level adds the steps after the rewind point."""
     train(tmp_path, tiny_spec(**ONE | {"levels": 2}, rewind__kind="finetune",
                               rewind__step=rewind))  # fmt: skip
     for number in (1, 2):
-        ticket = jobs.start(TRUNK, number)
+        ticket = trained_runs.start(TRUNK, number)
         assert ticket.step == ends[number - 1]
-        assert_masked(host(ticket.state), host(jobs.ends[RunId(TRUNK, number - 1, 0, 0)]),
+        assert_masked(host(ticket.state), host(trained_runs.ends[RunId(TRUNK, number - 1, 0, 0)]),
                       host(ticket.mask))  # fmt: skip
         adam = ticket.state.opt_state[-1][0]
         assert int(adam.count) == ends[number - 1]
@@ -62,15 +62,15 @@ def test_fine_tuning_goes_on_from_the_end_of_the_level_before(tmp_path, jobs, re
     assert steps == [12, *[12 - int(rewind)] * 2]
 
 
-def test_fine_tuned_in_one_shot_every_level_goes_on_from_level_0(tmp_path, jobs):
+def test_fine_tuned_in_one_shot_every_level_goes_on_from_level_0(tmp_path, trained_runs):
     train(tmp_path, tiny_spec(**ONE | {"levels": 2}, rewind__kind="finetune",
                               pruning__schedule="one_shot"))  # fmt: skip
     for number in (1, 2):
-        ticket = jobs.start(TRUNK, number)
+        ticket = trained_runs.start(TRUNK, number)
         assert ticket.step == 12
-        assert_masked(host(ticket.state), host(jobs.ends[RunId(TRUNK, 0, 0, 0)]),
+        assert_masked(host(ticket.state), host(trained_runs.ends[RunId(TRUNK, 0, 0, 0)]),
                       host(ticket.mask))  # fmt: skip
-        assert jobs.jobs[RunId(TRUNK, number, 0, 0)].last == 24
+        assert trained_runs.runs[RunId(TRUNK, number, 0, 0)].last_step == 24
 
 
 @pytest.mark.slow

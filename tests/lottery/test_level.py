@@ -1,12 +1,13 @@
 """The host's side of a level: its events, its chunks, when it saves."""
 
 import math
+import time
 from types import SimpleNamespace
 
 import pytest
 
 from lth_jax.errors import Interrupted
-from lth_jax.lottery import groups as flights
+from lth_jax.lottery import level as levels
 from lth_jax.store import RunDirectory
 from lth_jax.store.results import TRUNK, RunId
 from lth_jax.training import loop as training
@@ -70,7 +71,7 @@ def test_a_level_with_late_rewinding_announces_the_steps_that_it_does(tmp_path):
 
 @pytest.mark.parametrize("every_seconds", [0, 1e6])
 def test_it_saves_no_more_often_than_asked(tmp_path, monkeypatch, every_seconds):
-    monkeypatch.setattr(flights, "CHUNK_SECONDS", 0.0)
+    monkeypatch.setattr(levels, "CHUNK_SECONDS", 0.0)
     saves = []
     save = RunDirectory.save_progress
     monkeypatch.setattr(
@@ -83,7 +84,7 @@ def test_it_saves_no_more_often_than_asked(tmp_path, monkeypatch, every_seconds)
 
 def test_what_is_saved_is_at_most_one_pause_old(tmp_path, monkeypatch):
     """A run that is killed without warning loses what came after its last save, no more."""
-    monkeypatch.setattr(flights, "CHUNK_SECONDS", 0.0)
+    monkeypatch.setattr(levels, "CHUNK_SECONDS", 0.0)
     fields = {"levels": 0, "replicates": 1, "branches": ()}
     train_chunk = training.Program.train
 
@@ -119,7 +120,7 @@ def test_what_was_saved_of_other_runs_is_passed_over(tmp_path, monkeypatch):
 
 
 def test_a_stop_says_where_it_stands_and_where_it_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(flights, "CHUNK_SECONDS", 0.0)
+    monkeypatch.setattr(levels, "CHUNK_SECONDS", 0.0)
     spec = tiny_spec(levels=0, replicates=1, branches=())
     with pytest.raises(Interrupted) as stopped:
         train(tmp_path, spec, StopAt(16, signum=15))
@@ -137,7 +138,9 @@ def test_chunks_grow_to_about_a_second(tmp_path, monkeypatch):
         return train_chunk(self, run, inputs, examples, start, stop)
 
     monkeypatch.setattr(training.Program, "train", timed)
-    monkeypatch.setattr(flights, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr(
+        levels, "time", SimpleNamespace(perf_counter=lambda: clock[0], monotonic=time.monotonic)
+    )
     train(tmp_path, tiny_spec(levels=0, replicates=1, branches=()))
     assert chunks == [1, 3, 1, 3, 2, 2]
 

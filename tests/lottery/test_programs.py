@@ -10,7 +10,7 @@ import pytest
 
 from lth_jax.errors import Interrupted, RunError
 from lth_jax.lottery import experiment as experiments
-from lth_jax.lottery.observer import SilentObserver
+from lth_jax.lottery.observer import Observer
 from lth_jax.store import RunDirectory
 
 from ..tiny import StopAt, curves, experiment, results, tiny_spec, train
@@ -28,7 +28,7 @@ def test_one_compilation_serves_all_levels_branches_and_chunks(tmp_path, single_
         if name == "/jax/core/compile/backend_compile_duration":
             compiled.append(str(details.get("fun_name")))
 
-    class Watch(SilentObserver):
+    class Watch(Observer):
         def level_finished(self, level, rows, seconds):
             after_level[level] = len(compiled)
 

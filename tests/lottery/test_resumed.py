@@ -9,7 +9,7 @@ import signal
 import pytest
 
 from lth_jax.errors import Interrupted
-from lth_jax.lottery import groups as flights
+from lth_jax.lottery import level as levels
 from lth_jax.lottery.plan import planned_runs
 from lth_jax.store import RunDirectory
 from lth_jax.store.results import TRUNK, RunId
@@ -23,7 +23,7 @@ from .trunk_runs import SPEC
 def stopped_at(path, spec, poll):
     """Trains in chunks of one step until that poll; gives the interruption, None at the end."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(flights, "CHUNK_SECONDS", 0.0)
+        patch.setattr(levels, "CHUNK_SECONDS", 0.0)
         try:
             train(path, spec, StopAt(poll))
         except Interrupted as stopped:

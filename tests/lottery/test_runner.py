@@ -11,9 +11,9 @@ import pytest
 
 from lth_jax.lottery import level as levels
 from lth_jax.lottery.plan import planned_runs
-from lth_jax.pruning.schedules import iterative
 from lth_jax.store import RunDirectory
 from lth_jax.store.results import TRUNK, RunId
+from lth_jax.training.keys import data_key
 
 from ..tiny import assert_same_run, curves, experiment, host, results, tiny_spec, train
 from .trunk_runs import LATE, SPEC, assert_bits, load, part
@@ -72,7 +72,7 @@ def test_replicates_differ(whole):
 
 def test_masks_are_nested_with_the_schedule_s_exact_counts(whole):
     e = experiment(SPEC)
-    plan = iterative(e.sizes(), e.rates, SPEC.pruning.fraction, scope="layerwise", levels=2)
+    plan = [sum(kept.values()) for kept in e.targets[:3]]
     for replicate in (0, 1):
         masks = [part(load(whole, replicate, f"level_{n:02d}"), "mask/") for n in range(3)]
         assert [sum(int(mask[name].sum()) for name in e.rates) for mask in masks] == plan
@@ -113,10 +113,10 @@ class Starts(levels.LevelTrainer):
 
     seen: ClassVar[dict] = {}
 
-    def train(self, level, jobs):
-        for job in jobs:
-            self.seen[job.id] = jax.device_get(job.ticket)
-        return super().train(level, jobs)
+    def train(self, level, runs):
+        for run in runs:
+            self.seen[run.run_id] = jax.device_get(run.start)
+        return super().train(level, runs)
 
 
 @pytest.fixture
@@ -143,15 +143,15 @@ def test_a_ticket_starts_from_the_stored_initialization_bit_for_bit(tmp_path, st
 
 def test_the_rewind_point_is_the_dense_run_s_whole_state_at_its_step(late):
     """Level 0 trained again to step 7 alone, in one piece, gives the stored state bit for bit."""
-    from lth_jax.training.states import Inputs, new_run, stack_runs, unstack_run
+    from lth_jax.training.states import Inputs, new_loop_state, stack_runs, unstack_run
 
     e = experiment(LATE)
     assert e.rewind_step == 7
     for replicate in (0, 1):
         state = e.initial(replicate)
         mask = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, bool), state.params)
-        run = stack_runs([new_run(state, len(e.train.labels))])
-        inputs = stack_runs([Inputs(mask, e.run_key(replicate))])
+        run = stack_runs([new_loop_state(state, len(e.train.labels))])
+        inputs = stack_runs([Inputs(mask, data_key(0, replicate))])
         program = e.program(1)
         trained = unstack_run(program.train(run, inputs, e.train, 0, 7), 0)
         assert_bits(load(late, replicate, "rewind"), host(trained.state))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from lth_jax.config import TRANSFERS
-from lth_jax.lottery.branches import BRANCHES, Ticket, new_heads
+from lth_jax.lottery.branches import BRANCHES, StartPoint, new_heads
 from lth_jax.pruning.masks import ones_mask
 from lth_jax.training.states import TrainState, rewind
 
@@ -43,7 +43,7 @@ def with_classes(ticket, classes):
         "kernel": jnp.ones((8, classes)).at[0].set(0), "bias": jnp.ones(classes)
     }  # fmt: skip
     mask = {**ticket.mask, "output": jax.tree.map(lambda w: w > 0, params["output"])}
-    return Ticket(mask, TrainState(params, ticket.state.model_state, ()), ticket.step)
+    return StartPoint(mask, TrainState(params, ticket.state.model_state, ()), ticket.step)
 
 
 @pytest.mark.parametrize("case", ["new_head", "five classes"])
@@ -88,7 +88,7 @@ def test_other_shapes_are_refused_by_name(name, leaf, shape, said):
         del params[layer][kind]
     else:
         params.setdefault(layer, {})[kind] = jnp.zeros(shape)
-    source = Ticket(ones_mask(params), TrainState(params, {}, ()), 0)
+    source = StartPoint(ones_mask(params), TrainState(params, {}, ()), 0)
     with pytest.raises(ValueError, match=f"^{said}; accepted: networks that differ in their out"):
         BRANCHES[name](branch_point(source=lambda: source))
 

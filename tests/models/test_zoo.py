@@ -14,12 +14,13 @@ from lth_jax.models.resnet import Residual
 from lth_jax.pruning.masks import prunable
 from lth_jax.pruning.trees import named_leaves, size
 from lth_jax.training.loop import Program
+from lth_jax.training.parameterization import dense_apply
 from lth_jax.training.pixels import Pixels
 from lth_jax.training.states import (
     Examples,
     Inputs,
     TrainState,
-    new_run,
+    new_loop_state,
     new_state,
     rewind,
     stack_runs,
@@ -169,21 +170,26 @@ def test_a_factor_of_width_narrows_every_layer_but_the_last():
 def small(name, dtype="float32"):
     given, side = SMALLEST[name]
     model = MODELS[name].make(3, dtype=dtype, **given)
-    program = Program(model, optax.sgd(0.05, momentum=0.9), batch_size=4, pixels=Pixels(1 / 255))
+    program = Program(
+        dense_apply(model.apply),
+        optax.sgd(0.05, momentum=0.9),
+        batch_size=4,
+        pixels=Pixels(1 / 255),
+    )
     random = np.random.default_rng(0)
     examples = Examples(
         jnp.asarray(random.integers(0, 256, (8, side, side, 1), np.uint8)),
         jnp.asarray(random.integers(0, 3, 8).astype(np.int32)),
     )
     # In one piece, and of a generator that XLA has built in: each would take seconds to compile.
-    first = jax.jit(lambda key, x: new_state(model, program.optimizer, key, x))
+    first = jax.jit(lambda key, x: new_state(model.init, program.optimizer, key, x))
     key = jax.random.key(0, impl="unsafe_rbg")
     return program, examples, first(key, jnp.zeros((1, side, side, 1)))
 
 
 def train(program, examples, state, mask, steps):
     """The state after `steps` updates, as a single run's."""
-    run = stack_runs([new_run(jax.tree.map(jnp.copy, state), 8)])
+    run = stack_runs([new_loop_state(jax.tree.map(jnp.copy, state), 8)])
     inputs = stack_runs([Inputs(mask, jax.random.key(1))])
     run = program.train(run, inputs, examples, 0, steps)
     return jax.tree.map(lambda leaf: leaf[0], run.state)
@@ -241,7 +247,7 @@ def test_an_image_s_logits_do_not_depend_on_its_batch_in_evaluation(name):
     program, examples, state = small(name)
     x = examples.images.astype(jnp.float32) / 255
     variables = {"params": state.params, **state.model_state}
-    apply = jax.jit(lambda v, x: program.model.apply(v, x, False, {}))
+    apply = jax.jit(lambda v, x: program.apply((), v, x, False, {}))
     logits, unchanged = apply(variables, x)
     assert_same_bits(unchanged, state.model_state)
     alone, _ = apply(variables, x[3:4])

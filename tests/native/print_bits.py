@@ -16,7 +16,7 @@ import numpy as np
 from lth_jax.native import build
 from lth_jax.native.convolution import conv
 from lth_jax.native.layers import Layer
-from lth_jax.native.packing import Packing
+from lth_jax.native.packing import Packed
 from lth_jax.native.product import product
 from lth_jax.native.sparse import Window, sparse_conv, sparse_dense
 
@@ -39,7 +39,7 @@ def packed(kind, shape, density, strides=(1, 1)):
     """A packed leaf of one layer."""
     mask = np.random.default_rng(0).random(shape) < density
     name, layer = "layer/kernel", Layer(kind, shape, strides)
-    packing = Packing(((name, int(mask.sum())),), {name: layer}, {"layer": {"kernel": mask}})
+    packing = Packed(((name, int(mask.sum())),), {name: layer}, {"layer": {"kernel": mask}})
     return packing.leaves[name]
 
 

@@ -82,7 +82,7 @@ def test_an_installation_has_every_source(tmp_path):
     # `build_py` collects what a wheel would hold, and needs neither `wheel` nor an index.
     command = [sys.executable, "-c", "import setuptools; setuptools.setup()", "-q", "build_py"]
     subprocess.run([*command, f"--build-lib={tmp_path / 'built'}"], cwd=project, check=True)
-    built = tmp_path / "built" / "lth_jax" / "kernels" / "source"
+    built = tmp_path / "built" / "lth_jax" / "native" / "source"
     for file in (*build.SOURCE.glob("*.h"), *build.SOURCE.glob("*.cc")):
         assert (built / file.name).read_bytes() == file.read_bytes()
 

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lth_jax.native.choice import Kernels, can_pay, dense_time, packed_time
+from lth_jax.native.choice import NativeCode, can_pay, dense_time, packed_time
+from lth_jax.native.dispatch import intercept
 from lth_jax.native.layers import Layer, find_layers
 
 
@@ -61,7 +62,7 @@ def masks(layers, rule, level):
 @pytest.mark.parametrize("network", NETWORKS)
 def test_few_programs_serve_many_levels(network, rule, choice):
     layers = NETWORKS[network]
-    kernels = Kernels(choice, layers)
+    kernels = NativeCode(choice, layers)
     layouts = [kernels.layout(k, masks(layers, rule, k), lambda _: True) for k in range(26)]
     assert layouts[0] == ()
     assert {name for name, _ in layouts[-1]} == set(layers)
@@ -77,7 +78,7 @@ def test_auto_packs_a_kind_where_that_pays_for_all_of_it():
             < density[name] * math.prod(layer.shape)
             for name, layer in layers.items()
         }
-        return {name for name, _ in Kernels("auto", layers).layout(1, mask, lambda _: True)}
+        return {name for name, _ in NativeCode("auto", layers).layout(1, mask, lambda _: True)}
 
     assert packed(big=0.3, small=0.9, fc=0.6) == {"big", "small"}
     assert packed(big=0.6, small=0.1, fc=0.4) == {"fc"}
@@ -115,6 +116,10 @@ def test_a_convolution_is_applied_at_every_pixel_of_its_output(padding, strides)
     x = jax.ShapeDtypeStruct((5, 9, 8, 3), jnp.float32)
     variables = jax.eval_shape(module.init, jax.random.key(0), x)
     out = jax.eval_shape(module.apply, variables, x)
-    apply = lambda variables, x, train, rngs: (module.apply(variables, x), {})  # noqa: E731
+
+    def apply(variables, x, train, rngs):
+        with nn.intercept_methods(intercept):
+            return module.apply(variables, x), {}
+
     layers, _ = find_layers(apply, variables, x)
     assert layers["kernel"].applied == math.prod(out.shape[:3])

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given, settings
 
 from lth_jax.native import convolution
-from lth_jax.native.xla_convolution import conv_general_dilated
+from lth_jax.native.dispatch import Dispatch, conv_general_dilated, dispatching
 
 from .convolutions import ZOO, assert_agree, by_hand, cosines, operands
 
@@ -101,9 +101,10 @@ def test_plain_float32_is_served_and_nothing_else(options):
 
     def served(x, kernel, padding=((1, 1), (1, 1))):
         numbers = jax.lax.conv_dimension_numbers(x.shape, kernel.shape, LAYOUT)
-        with convolution.native_convolutions() as served:
+        convolved = []
+        with dispatching(Dispatch(convolutions=True, convolved=convolved)):
             conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=numbers, **options)
-        return served
+        return convolved
 
     assert served(x, kernel) == ([] if options else [kernel.shape])
     assert served(x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16)) == []
@@ -116,5 +117,5 @@ def test_outside_of_a_native_program_xla_computes():
         x, kernel, (1, 1), "SAME", dimension_numbers=LAYOUT
     )
     assert "ConvForward" not in jax.jit(conv).lower(x).as_text()
-    with convolution.native_convolutions():
+    with dispatching(Dispatch(convolutions=True)):
         assert "ConvForward" in jax.jit(lambda x: conv(x)).lower(x).as_text()

@@ -11,7 +11,7 @@ import pytest
 
 from lth_jax.native import convolution
 from lth_jax.native.layers import Layer
-from lth_jax.native.packing import Packing
+from lth_jax.native.packing import Packed
 from lth_jax.native.sparse import Window, sparse_conv, sparse_dense
 
 from .convolutions import cosines, operands
@@ -28,7 +28,7 @@ PLACES = pytest.mark.parametrize("place", [(0, 0, 0, 1), (1, 4, 8, 2), (0, 5, 5,
 def packed(kind, mask, strides=(1, 1)):
     layout = (("kernel", max(1, int(mask.sum()))),)
     layer = Layer(kind, mask.shape, strides)
-    return Packing(layout, {"kernel": layer}, {"kernel": mask}).leaves["kernel"]
+    return Packed(layout, {"kernel": layer}, {"kernel": mask}).leaves["kernel"]
 
 
 def undefined(function, x, kernel, given=None):

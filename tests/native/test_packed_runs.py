@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from lth_jax.errors import Interrupted, SpecError
-from lth_jax.lottery.experiment import kernels_of
+from lth_jax.lottery.experiment import native_code
 from lth_jax.native import build, choice
 from lth_jax.store.results import RunId
+from lth_jax.training.parameterization import DENSE
 
 from ..tiny import StopAt, arrays, assert_same_run, experiment, results, tiny_spec, train
 
@@ -113,9 +114,9 @@ def test_without_a_compiler_auto_goes_on_and_sparse_refuses(monkeypatch):
     monkeypatch.setattr(build, "_loaded", {})
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(SpecError, match=r"config.train.kernel='sparse': no C\+\+ compiler"):
-        kernels_of(sparse(), built.model, shape)
+        native_code(sparse(), built.model, shape)
     monkeypatch.setattr(choice, "LEAST_WEIGHTS", 1)
-    found = kernels_of(tiny_spec(train__kernel="auto"), built.model, shape)
+    found = native_code(tiny_spec(train__kernel="auto"), built.model, shape)
     assert "no C++ compiler" in found.note
-    assert (found.choice, found.layers, found.dense) == ("xla", {}, "xla")
-    assert kernels_of(tiny_spec(train__kernel="xla"), built.model, shape) == choice.XLA
+    assert (found.choice, found.layers, found.column(DENSE)) == ("xla", {}, "xla")
+    assert native_code(tiny_spec(train__kernel="xla"), built.model, shape) == choice.XLA

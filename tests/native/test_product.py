@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from lth_jax.lottery.experiment import kernels_of
+from lth_jax.lottery.experiment import native_code
 from lth_jax.native.choice import can_be_native
+from lth_jax.native.dispatch import Dispatch, dispatching, intercept
 from lth_jax.native.layers import Layer
-from lth_jax.native.packing import Packing
+from lth_jax.native.packing import Packed
 from lth_jax.native.product import LEAST_OUTPUTS, product
-from lth_jax.native.serving import native_products, packed_layers
+from lth_jax.pruning.trees import map_named
 
 from ..tiny import experiment, tiny_spec
 
@@ -126,7 +127,7 @@ def test_layers_that_are_named_are_served_inside_any_linen_network():
     variables = jax.tree.map(lambda leaf: leaf + 0.1, net.init(jax.random.key(0), x))  # biases too
     expected = net.apply(variables, x)
     names = {"first/kernel", "second/kernel"}
-    with native_products(names):
+    with nn.intercept_methods(intercept), dispatching(Dispatch(products=names)):
         calls = str(jax.make_jaxpr(net.apply)(variables, x)).count("ProductForward")
         found = net.apply(variables, x)
     assert calls == 2
@@ -152,17 +153,23 @@ def test_a_fixed_rule_says_which_layers_are_native(layer, native):
 def test_a_packed_layer_is_not_served_twice():
     spec = tiny_spec(model__hidden=(200,), train__batch_size=32, train__kernel="auto")
     built = experiment(spec)
-    kernels = kernels_of(spec, built.model, built.example.shape[1:])
+    kernels = native_code(spec, built.model, built.example.shape[1:])
     assert kernels.products == {"fc1/kernel"}
     params = built.model.init(jax.random.key(0), built.example)["params"]
     mask = jax.tree.map(lambda leaf: np.arange(leaf.size).reshape(leaf.shape) % 8 == 0, params)
-    packing = Packing(kernels.layout(1, mask, lambda _: True), kernels.layers, mask)
-    assert set(packing.tables) == {"fc1/kernel"}
-    packed = packing.pack(jax.tree.map(lambda leaf, kept: leaf * kept, params, mask))
-    apply = lambda params: built.model.apply({"params": params}, built.example, False, {})  # noqa: E731
-    with kernels.tracing():
-        assert "ProductForward" in str(jax.make_jaxpr(apply)(params))
-        with packed_layers(packing.tables):
-            calls = str(jax.make_jaxpr(apply)(packed))
+    packing = Packed(kernels.layout(1, mask, lambda _: True), kernels.layers, mask)
+    assert set(packing.constants) == {"fc1/kernel"}
+    packed = map_named(packing.from_dense, jax.tree.map(jnp.multiply, params, mask))
+    apply = kernels.apply(built.model.apply)
+
+    def calls_of(constants, params):
+        return str(
+            jax.make_jaxpr(apply, static_argnums=3)(
+                constants, {"params": params}, built.example, False, {}
+            )
+        )
+
+    assert "ProductForward" in calls_of((), params)
+    calls = calls_of(packing.constants, packed)
     assert "SparseDenseForward" in calls
     assert "ProductForward" not in calls

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given, settings
 
 from lth_jax.native.layers import Layer
-from lth_jax.native.packing import Layout, Packing
+from lth_jax.native.packing import Layout, Packed
 from lth_jax.native.sparse import Window, sparse_conv
 
 from .convolutions import ZOO, assert_agree, by_hand, cosines, operands
@@ -55,7 +55,7 @@ def packed_of(mask, strides, room=3):
     """The mask's packing, with `room` behind its last entry."""
     layout: Layout = (("kernel", int(mask.sum()) + room),)
     layer = Layer("conv", mask.shape, strides)
-    return Packing(layout, {"kernel": layer}, {"kernel": mask}).leaves["kernel"]
+    return Packed(layout, {"kernel": layer}, {"kernel": mask}).leaves["kernel"]
 
 
 def outcomes(values, tables, x, window):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 
 from lth_jax.native.layers import Layer
-from lth_jax.native.packing import Packing
+from lth_jax.native.packing import Packed
 from lth_jax.native.sparse import TILE, sparse_dense
 
 pytestmark = pytest.mark.usefixtures("built")
@@ -61,7 +61,7 @@ MASKS = {
 def packed(mask, spare=5):
     """The packed leaf of a kernel with this mask, with room for `spare` more than survive."""
     layout = ((NAME, max(1, int(mask.sum()) + spare)),)
-    packing = Packing(layout, {NAME: Layer("dense", mask.shape)}, {"layer": {"kernel": mask}})
+    packing = Packed(layout, {NAME: Layer("dense", mask.shape)}, {"layer": {"kernel": mask}})
     return packing.leaves[NAME]
 
 

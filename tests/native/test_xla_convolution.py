@@ -8,7 +8,8 @@ import pytest
 from jax import lax
 
 from lth_jax.models.base import from_linen
-from lth_jax.native import xla_convolution as convolution
+from lth_jax.native import xla_convolution
+from lth_jax.native.dispatch import conv_general_dilated
 
 CASES = {
     "3×3": ((8, 10), 3, (1, 1), "SAME"),
@@ -47,13 +48,13 @@ def gradients(conv, x, kernel, strides, padding, **options):
 def calls(monkeypatch):
     """The kernel gradients that our own rule computes."""
     found = []
-    rule = convolution._kernel_gradient
+    rule = xla_convolution._kernel_gradient
 
     def spy(*args):
         found.append(args)
         return rule(*args)
 
-    monkeypatch.setattr(convolution, "_kernel_gradient", spy)
+    monkeypatch.setattr(xla_convolution, "_kernel_gradient", spy)
     return found
 
 
@@ -61,7 +62,7 @@ def calls(monkeypatch):
 def test_gradients_agree(case, calls):
     sides, width, strides, padding = CASES[case]
     arguments = (*operands(sides, width), strides, padding)
-    ours = gradients(convolution.conv_general_dilated, *arguments)
+    ours = gradients(conv_general_dilated, *arguments)
     theirs = gradients(lax.conv_general_dilated, *arguments)
     assert len(calls) == 1
     for mine, other in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
@@ -75,7 +76,7 @@ def test_other_convolutions_go_to_jax(options, calls):
     groups = options.get("feature_group_count", 1)
     border = ((1, 1), (1, 1))
     arguments = (*operands((9, 9), 3, features=6, groups=groups), (1, 1), border)
-    ours = gradients(convolution.conv_general_dilated, *arguments, **options)
+    ours = gradients(conv_general_dilated, *arguments, **options)
     theirs = gradients(lax.conv_general_dilated, *arguments, **options)
     assert not calls
     for mine, other in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
@@ -97,7 +98,7 @@ def test_runs_side_by_side_and_second_derivatives_work():
     for function in (jax.grad(loss), flow):
         found, wanted = (
             jax.vmap(lambda k, conv=conv, function=function: function(k, conv))(stacked)
-            for conv in (convolution.conv_general_dilated, lax.conv_general_dilated)
+            for conv in (conv_general_dilated, lax.conv_general_dilated)
         )
         np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-6)
 

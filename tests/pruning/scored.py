@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lth_jax.pruning.criteria import CRITERIA, Scoring
-from lth_jax.pruning.gradients import Probe
+from lth_jax.pruning.criteria import CRITERIA, Probe, Scoring
 
 from ..small_networks import mlp, norm_and_dropout
 

@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lth_jax.pruning.criteria import Scoring
-from lth_jax.pruning.gradients import Probe
+from lth_jax.pruning.criteria import Probe, Scoring
 from lth_jax.pruning.trees import named_leaves
 
 from ..small_networks import arrays, assert_same_bits, bits

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 
 from lth_jax.pruning.masks import kept_counts, ones_mask, prunable
-from lth_jax.pruning.schedules import erdos_renyi, fractions_of, iterative, targets
+from lth_jax.pruning.schedules import erdos_renyi, fractions_of, targets
 from lth_jax.pruning.selection import prune, prune_to, remove_lowest
 from lth_jax.pruning.trees import named_leaves, size
 
@@ -21,6 +21,13 @@ PARAMS = {
     "output": {"kernel": jnp.zeros((5, 3))},
 }
 SIZES = {name: size(leaf) for name, leaf in named_leaves(PARAMS).items() if leaf.ndim >= 2}
+
+
+def totals(sizes, rates, fraction, *, scope, levels):
+    """Weights kept over all layers at levels 0 to `levels`."""
+    shapes = {name: (size,) for name, size in sizes.items()}
+    by_level = targets(shapes, rates, [fraction] * levels, scope=scope)
+    return [sum(kept.values()) for kept in by_level]
 
 
 @settings(max_examples=15)
@@ -33,7 +40,7 @@ SIZES = {name: size(leaf) for name, leaf in named_leaves(PARAMS).items() if leaf
 def test_the_schedule_counts_what_repeated_pruning_leaves(hundredths, multiple, scope, seed):
     rates = prunable(PARAMS, (("output", multiple),))
     sizes = {name: SIZES[name] for name in rates}
-    expected = iterative(sizes, rates, hundredths / 100, scope=scope, levels=6)
+    expected = totals(sizes, rates, hundredths / 100, scope=scope, levels=6)
     random, mask = np.random.default_rng(seed), ones_mask(PARAMS)
     measured = []
     for _ in range(7):
@@ -53,7 +60,7 @@ def test_the_schedule_counts_what_repeated_pruning_leaves(hundredths, multiple, 
 def test_lenet_300_100_has_the_papers_weights_left():
     sizes = {"fc1/kernel": 235_200, "fc2/kernel": 30_000, "output/kernel": 1_000}
     rates = {name: Fraction(1) for name in sizes} | {"output/kernel": Fraction(1, 2)}
-    kept = iterative(sizes, rates, 0.2, scope="layerwise", levels=16)
+    kept = totals(sizes, rates, 0.2, scope="layerwise", levels=16)
     assert kept[:4] == [266_200, 213_060, 170_538, 136_512]
     # Frankle & Carbin 2019 name their levels 51.3%, 21.1%, 7.0% and 3.6%.
     percent = [round(100 * n / kept[0], 1) for n in kept]
@@ -62,7 +69,7 @@ def test_lenet_300_100_has_the_papers_weights_left():
 
 def test_an_unknown_scope_is_refused():
     with pytest.raises(ValueError, match="scope='x'"):
-        iterative({"w": 4}, {"w": Fraction(1)}, 0.5, scope="x", levels=1)
+        totals({"w": 4}, {"w": Fraction(1)}, 0.5, scope="x", levels=1)
 
 
 # --- Targets --------------------------------------------------------------------------------

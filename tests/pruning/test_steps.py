@@ -8,8 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from lth_jax.pruning.masks import ones_mask
-from lth_jax.pruning.steps import mask_optimizer_state, masked_step
+from lth_jax.pruning.masks import mask_optimizer_state, masked_step, ones_mask
 from lth_jax.training.optimizers import OPTIMIZERS
 
 from ..small_networks import assert_close, assert_same_bits, optimizer, random_mask

@@ -8,8 +8,8 @@ import signal
 import pytest
 
 from lth_jax.errors import Interrupted
-from lth_jax.lottery.observer import Observers, SilentObserver
-from lth_jax.lottery.runner import Trunk
+from lth_jax.lottery.observer import Observer, Observers
+from lth_jax.lottery.runner import Runner
 from lth_jax.report import live
 from lth_jax.report.live import LiveReport
 from lth_jax.report.tensorboard import FILE, count_records
@@ -18,7 +18,7 @@ from lth_jax.store import RunDirectory
 from ..tiny import StopAt, assert_same_run, experiment, tiny_spec, train
 
 
-class Pages(SilentObserver):
+class Pages(Observer):
     """Keeps the page as it is after each level."""
 
     def __init__(self, path):
@@ -34,7 +34,7 @@ def watched(path, spec, told, *, stop_signal=lambda: 0, **options):
     pages = Pages(path)
     observer = Observers(LiveReport(store, told.append, **options), pages)
     try:
-        Trunk(experiment(spec), store, observer, stop_signal=stop_signal).run()
+        Runner(experiment(spec), store, observer, stop_signal=stop_signal).run()
     finally:
         observer.close()
         store.close()

@@ -4,7 +4,8 @@ import re
 import pytest
 from rich.console import Console
 
-from lth_jax.lottery.observer import Observer, ParameterRow, SilentObserver
+from lth_jax.lottery.network import ParameterRow
+from lth_jax.lottery.observer import Observer
 from lth_jax.report.terminal import Terminal, duration, make_console, print_results, time_left
 from lth_jax.store.results import TRUNK
 
@@ -136,7 +137,7 @@ def test_a_dumb_terminal_gets_plain_lines():
 
 def test_a_terminal_is_an_observer_and_so_is_silence():
     clock = Clock()
-    watch(SilentObserver(), clock)
+    watch(Observer(), clock)
     with Terminal(plain_console()) as terminal:
         observer: Observer = terminal
         observer.note("resumed from step 3200 of level 4")

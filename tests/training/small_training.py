@@ -9,8 +9,16 @@ import jax.numpy as jnp
 
 from lth_jax.pruning.masks import ones_mask
 from lth_jax.training.loop import Program
+from lth_jax.training.parameterization import dense_apply
 from lth_jax.training.pixels import Pixels
-from lth_jax.training.states import Inputs, TrainState, new_run, new_state, stack_runs, unstack_run
+from lth_jax.training.states import (
+    Inputs,
+    TrainState,
+    new_loop_state,
+    new_state,
+    stack_runs,
+    unstack_run,
+)
 
 from ..small_networks import SCALE, SHAPE, norm_and_dropout, optimizer, training_set
 
@@ -29,7 +37,7 @@ class Setting(NamedTuple):
     def run(self, start=None):
         """A fresh group of equal runs: programs donate theirs."""
         state = self.start if start is None else start
-        return stack_runs([new_run(state, COUNT)] * self.group)
+        return stack_runs([new_loop_state(state, COUNT)] * self.group)
 
     def inputs(self, mask=None, keys=(0, 1, 2)):
         mask = ones_mask(self.start.params) if mask is None else mask
@@ -45,8 +53,14 @@ class Setting(NamedTuple):
 @cache
 def setting(group=1):
     model, transform = norm_and_dropout(), optimizer("adam")
-    program = Program(model, transform, batch_size=BATCH, pixels=Pixels(SCALE), group_size=group)
-    return Setting(program, new_state(model, transform, jax.random.key(5), EXAMPLE), group)
+    program = Program(
+        dense_apply(model.apply),
+        transform,
+        batch_size=BATCH,
+        pixels=Pixels(SCALE),
+        group_size=group,
+    )
+    return Setting(program, new_state(model.init, transform, jax.random.key(5), EXAMPLE), group)
 
 
 def single(run):

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 
 from lth_jax.models.base import Model
 from lth_jax.training.loop import Program
+from lth_jax.training.parameterization import dense_apply
 from lth_jax.training.pixels import Pixels
-from lth_jax.training.states import Best, in_batches, new_run, new_state, stack_runs
+from lth_jax.training.states import EarlyStop, in_batches, new_loop_state, new_state, stack_runs
 
 from ..small_networks import CLASSES, SHAPE, arrays, training_set, validation_set
 from .small_training import COUNT, EXAMPLE, setting
@@ -55,8 +56,9 @@ def oracle():
 def test_a_perfect_predictor_scores_exactly_one(count, batch_size, wrong):
     labels = np.random.default_rng(count).integers(0, CLASSES, count)
     images = labels[:, None, None, None] * np.ones((1, *SHAPE), np.float32)
-    program = Program(oracle(), optax.sgd(0.1), batch_size=1, pixels=Pixels(1.0))
-    state = new_state(program.model, program.optimizer, jax.random.key(0), EXAMPLE)
+    model, optimizer = oracle(), optax.sgd(0.1)
+    program = Program(dense_apply(model.apply), optimizer, batch_size=1, pixels=Pixels(1.0))
+    state = new_state(model.init, optimizer, jax.random.key(0), EXAMPLE)
     state = state._replace(params={"wrong": jnp.float32(wrong)})
     result = jax.jit(program._measure)(state.params, {}, in_batches(images, labels, batch_size))
     assert float(result.accuracy) == 1.0 - wrong
@@ -77,7 +79,7 @@ def test_a_broken_prediction_for_padding_counts_nowhere():
         logits = jnp.where(x[:, 0, 0, :1] == 0, jnp.nan, jnp.asarray([[9.0, 0.0, 0.0]]))
         return logits, {}
 
-    program = Program(Model(lambda *_: {}, apply), optax.sgd(0.1), batch_size=1, pixels=Pixels(1.0))
+    program = Program(dense_apply(apply), optax.sgd(0.1), batch_size=1, pixels=Pixels(1.0))
     images, labels = np.ones((5, *SHAPE), np.float32), np.zeros(5, np.int32)
     # Compiled, XLA may turn a product with a mask into a select by itself.
     with jax.disable_jit():
@@ -114,14 +116,14 @@ LOGITS = {
 
 @cache
 def constant_program():
-    return Program(constant(), optax.sgd(0.1), batch_size=1, pixels=Pixels(1.0))
+    return Program(dense_apply(constant().apply), optax.sgd(0.1), batch_size=1, pixels=Pixels(1.0))
 
 
 def evaluated(names):
     program = constant_program()
-    state = new_state(program.model, program.optimizer, jax.random.key(0), EXAMPLE)
+    state = new_state(constant().init, program.optimizer, jax.random.key(0), EXAMPLE)
     validation = in_batches(np.zeros((5, *SHAPE), np.uint8), np.zeros(5, np.int32), 2)
-    run = stack_runs([new_run(state, 5)])
+    run = stack_runs([new_loop_state(state, 5)])
     for step, name in enumerate(names):
         params = {"logits": jnp.asarray([LOGITS[name]])}
         run = run._replace(state=run.state._replace(params=params))
@@ -173,6 +175,6 @@ def test_training_loss_is_the_mean_since_the_last_evaluation():
 
 
 def test_a_new_run_has_no_early_stop_and_no_epoch():
-    run = new_run(setting().start, COUNT)
-    assert isinstance(run.best, Best)
+    run = new_loop_state(setting().start, COUNT)
+    assert isinstance(run.best, EarlyStop)
     assert (float(run.best.loss), int(run.best.step), int(run.epoch)) == (np.inf, -1, -1)

@@ -9,6 +9,7 @@ import pytest
 from lth_jax.pruning.masks import ones_mask
 from lth_jax.training.loop import Program, epoch_order
 from lth_jax.training.optimizers import OPTIMIZERS
+from lth_jax.training.parameterization import dense_apply
 from lth_jax.training.pixels import Pixels
 from lth_jax.training.states import TrainState, new_state, rewind, unstack_run
 
@@ -31,8 +32,8 @@ from .small_training import BATCH, COUNT, EXAMPLE, Setting, setting, single
 
 def test_a_dense_run_equals_a_plain_optax_loop():
     model, transform = mlp(), optimizer("adamw")
-    program = Program(model, transform, batch_size=BATCH, pixels=Pixels(SCALE))
-    start = new_state(model, transform, jax.random.key(5), EXAMPLE)
+    program = Program(dense_apply(model.apply), transform, batch_size=BATCH, pixels=Pixels(SCALE))
+    start = new_state(model.init, transform, jax.random.key(5), EXAMPLE)
     case = Setting(program, start, 1)
     ours = single(case.train([0, 25]))
 
@@ -99,7 +100,7 @@ def test_evaluation_uses_the_running_statistics_and_no_dropout():
     state = jax.device_get(single(run).state)
     images, labels = arrays(23, seed=1)
     variables = {"params": state.params, **state.model_state}
-    logits, _ = case.program.model.apply(
+    logits, _ = norm_and_dropout().apply(
         variables, jnp.asarray(images, jnp.float32) * SCALE, False, {}
     )
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.asarray(labels))
@@ -111,7 +112,7 @@ def test_evaluation_uses_the_running_statistics_and_no_dropout():
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
 def test_after_any_number_of_rewinds_survivors_are_the_points_own(name):
     transform = optimizer(name)
-    fresh = new_state(norm_and_dropout(), transform, jax.random.key(5), EXAMPLE)
+    fresh = new_state(norm_and_dropout().init, transform, jax.random.key(5), EXAMPLE)
     random = np.random.default_rng(0)
     point = jax.tree.map(lambda leaf: random.normal(size=leaf.shape).astype(leaf.dtype), fresh)
     mask = ones_mask(point.params)

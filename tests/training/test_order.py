@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from lth_jax.models.base import Model
 from lth_jax.pruning.masks import ones_mask
 from lth_jax.training.loop import Program, epoch_order
+from lth_jax.training.parameterization import dense_apply
 from lth_jax.training.pixels import Pixels
-from lth_jax.training.states import Examples, Inputs, new_run, new_state, stack_runs
+from lth_jax.training.states import Examples, Inputs, new_loop_state, new_state, stack_runs
 
 from ..small_networks import CLASSES, SCALE, SHAPE, assert_same_bits, optimizer, random_mask
 from .small_training import BATCH, COUNT, EXAMPLE
@@ -61,16 +62,20 @@ def numbered():
 @cache
 def recording_program(name, group):
     return Program(
-        recorder(), optimizer(name), batch_size=BATCH, pixels=Pixels(SCALE), group_size=group
+        dense_apply(recorder().apply),
+        optimizer(name),
+        batch_size=BATCH,
+        pixels=Pixels(SCALE),
+        group_size=group,
     )
 
 
 @cache
 def recorded(keys=(0,), cuts=(0, LOG), masked=False, name="sgd"):
     program = recording_program(name, len(keys))
-    state = new_state(program.model, program.optimizer, jax.random.key(0), EXAMPLE)
+    state = new_state(recorder().init, program.optimizer, jax.random.key(0), EXAMPLE)
     mask = random_mask(state.params) if masked else ones_mask(state.params)
-    run = stack_runs([new_run(state, COUNT)] * len(keys))
+    run = stack_runs([new_loop_state(state, COUNT)] * len(keys))
     inputs = stack_runs([Inputs(mask, jax.random.key(key)) for key in keys])
     for begin, end in pairwise(cuts):
         run = program.train(run, inputs, numbered(), begin, end)

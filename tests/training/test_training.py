@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 
 from lth_jax.pruning.trees import named_leaves
-from lth_jax.training.states import new_run, rewind, stack_runs, unstack_run
+from lth_jax.training.states import new_loop_state, rewind, stack_runs, unstack_run
 
 from ..small_networks import (
     assert_close,
@@ -85,7 +85,9 @@ def test_a_group_equals_its_runs_in_sequence():
 
 
 def test_stacked_runs_come_apart_again():
-    runs = [new_run(setting().start, COUNT)._replace(loss_sum=jnp.float32(n)) for n in range(3)]
+    runs = [
+        new_loop_state(setting().start, COUNT)._replace(loss_sum=jnp.float32(n)) for n in range(3)
+    ]
     stacked = stack_runs(runs)
     for index, run in enumerate(runs):
         assert_same_bits(unstack_run(stacked, index), run)

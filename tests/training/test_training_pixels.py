@@ -9,6 +9,7 @@ import optax
 
 from lth_jax.models.base import Model
 from lth_jax.training.loop import Program
+from lth_jax.training.parameterization import dense_apply
 from lth_jax.training.pixels import Pixels
 from lth_jax.training.states import Examples, Inputs, TrainState, in_batches
 
@@ -19,7 +20,7 @@ def test_images_are_scaled_as_the_dataset_says():
     def apply(variables, x, train, rngs):
         return jnp.concatenate([x[:, 0, 0], 0 * x[:, 0, 0]], -1), {}
 
-    measure = partial(Program, Model(lambda *_: {}, apply), optax.sgd(0.1), batch_size=1)
+    measure = partial(Program, dense_apply(apply), optax.sgd(0.1), batch_size=1)
     examples = in_batches(np.full((1, *SHAPE), 200, np.uint8), np.zeros(1, np.int32), 1)
     loss = measure(pixels=Pixels(0.01))._measure({}, {}, examples).loss
     np.testing.assert_allclose(loss, np.log1p(np.exp(-2.0)), rtol=1e-5)
@@ -35,7 +36,7 @@ def test_a_step_sees_augmented_images_and_an_evaluation_does_not():
 
     model = Model(lambda *_: {"params": {"w": jnp.zeros(CLASSES)}}, apply)
     pixels = Pixels(SCALE, crop=1, flip=True)
-    program = Program(model, optax.sgd(0.1), batch_size=4, pixels=pixels)
+    program = Program(dense_apply(model.apply), optax.sgd(0.1), batch_size=4, pixels=pixels)
     images, labels = arrays(4)
     examples = Examples(jnp.asarray(images), jnp.asarray(labels))
     key = jax.random.key(5)
@@ -60,7 +61,13 @@ def test_a_step_sees_augmented_images_and_an_evaluation_does_not():
 
 def test_smoothed_labels_are_of_the_training_loss_alone():
     model = Model(lambda *_: {}, lambda v, x, train, rngs: (v["params"]["logits"], {}))
-    program = Program(model, optax.sgd(0.1), batch_size=1, pixels=Pixels(1.0), label_smoothing=0.3)
+    program = Program(
+        dense_apply(model.apply),
+        optax.sgd(0.1),
+        batch_size=1,
+        pixels=Pixels(1.0),
+        label_smoothing=0.3,
+    )
     logits = jnp.asarray([[2.0, 0.0, -1.0]])
     log_p = np.asarray(jax.nn.log_softmax(logits))[0]
     found = program._losses(logits, jnp.zeros(1, jnp.int32))

@@ -1,0 +1,136 @@
+"""Rewinding: what a level of the trunk starts from, out of what the run directory keeps of it.
+
+After a level is pruned its survivors go back to the *rewind point*: the whole training state at
+`rewind.step`, which is initialization by default (Frankle & Carbin 2019) or some steps later
+(Frankle et al. 2019). With `rewind.kind` `learning_rate` the trained weights stay and the rest goes
+back; with `finetune` nothing does (Renda et al. 2020).
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from lth_jax.config import Spec
+from lth_jax.errors import StoreError, spans
+from lth_jax.lottery.branches import StartPoint
+from lth_jax.lottery.plan import source_level
+from lth_jax.pruning.trees import PyTree, to_device
+from lth_jax.store import RunDirectory, level_name
+from lth_jax.store.checkpoints import fill, read_manifest, subtree
+from lth_jax.store.results import TRUNK, RunId
+from lth_jax.training.states import TrainState, rewind
+
+
+class StoredTrunk:
+    """One replicate's trunk as its run directory keeps it.
+
+    What is read lies on the device, and is kept: each level asks for the initialization and the
+    rewind point again.
+
+    Args:
+      store: the run directory.
+      spec: its spec.
+      replicate: which one.
+      optimizer: the spec's; only the structure of its state matters here.
+      initial: the state at initialization, if it is known; read from the directory by default.
+
+    Raises:
+      StoreError: from every method, where something is missing (it says what there is) or damaged.
+    """
+
+    def __init__(
+        self,
+        store: RunDirectory,
+        spec: Spec,
+        replicate: int,
+        optimizer: optax.GradientTransformation,
+        initial: TrainState | None = None,
+    ):
+        self.store, self.spec, self.replicate, self.optimizer = store, spec, replicate, optimizer
+        if initial is not None:
+            self.initial = initial
+
+    @cached_property
+    def initial(self) -> TrainState:
+        """The dense state at initialization."""
+        arrays = self._load("initial")
+        params = subtree(arrays, "params")
+        state = TrainState(params, subtree(arrays, "model_state"), self.optimizer.init(params))
+        return to_device(state)
+
+    @cached_property
+    def _late_point(self) -> tuple[TrainState, int] | None:
+        """The dense state at a rewind step after initialization, and that step; None for none."""
+        path = self.store.checkpoint(self.replicate, "rewind")
+        if not path.exists():
+            return None
+        return to_device(fill(self.initial, self._load("rewind"))), read_manifest(path).meta["step"]
+
+    def rewind_point(self, level: int) -> tuple[TrainState, int]:
+        """Returns the dense state that a level goes back to, and its step.
+
+        Level 0 is the uninterrupted dense run, so that its point is initialization.
+        """
+        late = self._late_point if level > 0 else None
+        return late or (self.initial, 0)
+
+    def mask(self, level: int) -> PyTree:
+        """Returns the mask that a finished level was trained with."""
+        arrays = self._load(level_name(level))
+        bools = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, np.bool_), self.initial.params
+        )
+        return to_device(fill(bools, arrays, "mask/"))
+
+    def trained(self, level: int) -> TrainState:
+        """Returns the state in which a level ended; the optimizer's is the rewind point's.
+
+        Only fine-tuning goes on with the trained optimizer, and only there it is kept.
+        """
+        point, _ = self.rewind_point(max(level, 1))
+        wanted: dict[str, Any] = {"params": point.params, "model_state": point.model_state}
+        if self.spec.rewind.kind == "finetune":
+            wanted["opt_state"] = point.opt_state
+        return point._replace(**to_device(fill(wanted, self._load(level_name(level)))))
+
+    def start(self, level: int, mask: PyTree) -> StartPoint:
+        """Returns the ticket of a level: its mask, and the state that its survivors start from."""
+        point, step = self.rewind_point(level)
+        if level > 0 and self.spec.rewind.kind != "weights":
+            source = source_level(self.spec, level)
+            point = self.trained(source)
+            if self.spec.rewind.kind == "finetune":
+                step = self.steps_behind(source)
+        return StartPoint(mask, rewind(point, mask, self.optimizer), step)
+
+    def steps_behind(self, level: int) -> int:
+        """Returns the updates behind a level's trained network where each goes on from the last."""
+        before = self.steps_behind(source_level(self.spec, level)) if level else 0
+        return before + self.store.rows[RunId(TRUNK, level, self.replicate, 0)].steps
+
+    def _load(self, name: str) -> dict[str, np.ndarray]:
+        arrays = self.store.load(self.replicate, name)
+        if arrays is None:
+            raise StoreError(missing(self.store, self.replicate, name))
+        return arrays
+
+
+def missing(store: RunDirectory, replicate: int, name: str) -> str:
+    """Returns one line that says that a checkpoint is not there, and which ones are."""
+    problem = "; ".join(store.problems) or f"accepted: {there_is(store)}"
+    return f"{store.path} has no {name} of replicate {replicate}: {problem}"
+
+
+def there_is(store: RunDirectory) -> str:
+    """Returns which levels of which replicates a run directory keeps, for people."""
+    levels: dict[int, list[int]] = {}
+    for path in store.path.glob("checkpoints/replicate_*/level_*"):
+        replicate, level = (int(part.rsplit("_", 1)[1]) for part in path.parts[-2:])
+        levels.setdefault(replicate, []).append(level)
+    found = [f"levels {spans(levels[r])} of replicate {r}" for r in sorted(levels)]
+    return ", ".join(found) or "nothing yet, no level is finished"
