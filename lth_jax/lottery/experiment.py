@@ -19,12 +19,12 @@ from lth_jax.errors import SpecError, nearest
 from lth_jax.lottery.branches import BRANCHES, new_heads
 from lth_jax.lottery.network import (
     Network,
-    ParameterRow,
     check_known,
     check_model,
     network_of,
     pixels_of,
 )
+from lth_jax.lottery.observer import ParameterRow
 from lth_jax.models import MODELS
 from lth_jax.models.base import Model
 from lth_jax.native.build import Unavailable

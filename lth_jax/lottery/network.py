@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -14,31 +13,13 @@ import jax.numpy as jnp
 from lth_jax import data
 from lth_jax.config import ModelSpec, Spec, to_dict
 from lth_jax.errors import SpecError, nearest
+from lth_jax.lottery.observer import ParameterRow
 from lth_jax.models import DTYPES, INITIALIZERS, MODELS, STEMS, ZOO
 from lth_jax.models.base import Model
 from lth_jax.pruning import schedules
 from lth_jax.pruning.masks import exact, prunable
 from lth_jax.pruning.trees import PyTree, named_leaves, size
 from lth_jax.training.pixels import Pixels, statistics
-
-
-@dataclasses.dataclass(frozen=True)
-class ParameterRow:
-    """One leaf of the parameters, as the header of an experiment shows it.
-
-    Attributes:
-      name: of the leaf, such as `fc1/kernel`.
-      shape: of the leaf.
-      count: the number of its elements.
-      prunable: whether it may be pruned.
-      rate: the share of its surviving weights that each level removes; 0 if it is not prunable.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    count: int
-    prunable: bool
-    rate: float
 
 
 class Network(NamedTuple):

@@ -6,11 +6,30 @@ does changes a result.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from lth_jax.lottery.network import ParameterRow
 from lth_jax.store.results import ResultRow
+
+
+@dataclasses.dataclass(frozen=True)
+class ParameterRow:
+    """One leaf of the parameters, as the header of an experiment shows it.
+
+    Attributes:
+      name: of the leaf, such as `fc1/kernel`.
+      shape: of the leaf.
+      count: the number of its elements.
+      prunable: whether it may be pruned.
+      rate: the share of its surviving weights that each level removes; 0 if it is not prunable.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    count: int
+    prunable: bool
+    rate: float
 
 
 class Observer:

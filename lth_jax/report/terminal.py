@@ -18,8 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lth_jax.analysis.summary import percent, summarize
-from lth_jax.lottery.network import ParameterRow
-from lth_jax.lottery.observer import Observer
+from lth_jax.lottery.observer import Observer, ParameterRow
 from lth_jax.report.metric import ACCURACY
 from lth_jax.report.table import new_table, print_results_tables, select
 from lth_jax.report.verdict import verdict

@@ -4,8 +4,7 @@ import re
 import pytest
 from rich.console import Console
 
-from lth_jax.lottery.network import ParameterRow
-from lth_jax.lottery.observer import Observer
+from lth_jax.lottery.observer import Observer, ParameterRow
 from lth_jax.report.terminal import Terminal, duration, make_console, print_results, time_left
 from lth_jax.store.results import TRUNK
 
