@@ -175,7 +175,7 @@ def show_results(store: RunDirectory, spec: specs.Spec) -> None:
     places = {"results": "results.csv", "report": PAGE, "figures": FIGURES}
     files = [(kind, store.path / name) for kind, name in places.items()]
     files = [(kind, path) for kind, path in files if path.exists()]
-    print_results(make_console(), rows, spec.branches, files)
+    print_results(make_console(), rows, files)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from lth_jax.lottery.observer import Observer
 from lth_jax.report.contents import Contents
 from lth_jax.report.page import PAGE, render
-from lth_jax.report.tensorboard import EventFiles
+from lth_jax.report.tensorboard import write_curves, write_rows
 from lth_jax.store import RunDirectory
 from lth_jax.store.files import write_text
 from lth_jax.store.results import TRUNK, ResultRow
@@ -44,7 +44,6 @@ class LiveReport(Observer):
         clock: Callable[[], float] = time.monotonic,
     ):
         self._store, self._tell, self._clock = store, tell, clock
-        self._events = EventFiles(store)
         self._told: set[str] = set()
         self._figures: list[Rendered] = []
         self._notes: list[str] = []
@@ -63,24 +62,20 @@ class LiveReport(Observer):
         """Writes the page, and the last events of the level."""
         del rows, seconds
         self._level = level
-        self._safely("TensorBoard's files", lambda: self._finish_events(level))
+        self._safely("TensorBoard's files", lambda: self._write_events(level, finished=True))
         self._safely("the report", lambda: self._write_page(Contents(self._store)))
 
     def close(self) -> None:
-        """Closes the event files, and leaves no page that says the experiment were running."""
-        self._safely("TensorBoard's files", self._events.close)
+        """Leaves no page that says the experiment were running."""
         if self._level >= 0:
             self._safely("the report", self._say_stopped)
 
-    def _write_events(self, level: int) -> None:
+    def _write_events(self, level: int, *, finished: bool = False) -> None:
         for branch in (TRUNK, *self._store.spec().branches):
-            self._events.write_curves(branch, level)
+            write_curves(self._store, branch, level)
+        if finished:
+            write_rows(self._store, Contents(self._store).first)
         self._next_events = self._clock() + SECONDS_BETWEEN_EVENTS
-
-    def _finish_events(self, level: int) -> None:
-        self._write_events(level)
-        self._events.close_level(level)
-        self._events.write_rows(Contents(self._store).first)
 
     def _write_page(self, contents: Contents) -> None:
         start = self._clock()

@@ -50,21 +50,14 @@ class Table(NamedTuple):
     rows: list[list[Cell]]
 
 
-def select(rows: Iterable[ResultRow], branches: Sequence[str] | None) -> list[ResultRow]:
-    """Returns the rows of the trunk and of `branches`; all rows for None."""
-    return [row for row in rows if branches is None or row.branch in (TRUNK, *branches)]
-
-
-def results_tables(rows: Iterable[ResultRow], branches: Sequence[str] | None = None) -> list[Table]:
+def results_tables(rows: Iterable[ResultRow]) -> list[Table]:
     """Returns early-stop steps, and test accuracy at early stop (marked where it matches) and end.
 
     Args:
-      rows: the experiment's results, in any order.
-      branches: which controls to show, in this order; None for all of them.
+      rows: the experiment's results by level, then by branch in the order of the columns.
     """
-    rows = select(rows, branches)
-    present = branch_order(rows)
-    names = present if branches is None else [n for n in (TRUNK, *branches) if n in present]
+    rows = list(rows)
+    names = branch_order(rows)
     summaries = summarize(rows)
     if not summaries:
         return []
@@ -124,12 +117,9 @@ def legend(rows: Iterable[ResultRow]) -> str:
     return " ".join(parts)
 
 
-def print_results_tables(
-    console: Console, rows: Iterable[ResultRow], branches: Sequence[str] | None = None
-) -> None:
+def print_results_tables(console: Console, rows: Sequence[ResultRow]) -> None:
     """Prints the results over levels and what their marks mean, as wide as the console."""
-    rows = select(rows, branches)
-    for table in results_tables(rows, branches):
+    for table in results_tables(rows):
         print_table(console, table)
     console.print(Text(legend(rows), style="dim") if rows else "No results yet.")
 

@@ -8,7 +8,7 @@ file, a pipe, a dumb terminal) gets plain lines with the time of day.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -20,7 +20,7 @@ from rich.text import Text
 from lth_jax.analysis.summary import percent, summarize
 from lth_jax.lottery.observer import Observer, ParameterRow
 from lth_jax.report.metric import ACCURACY
-from lth_jax.report.table import new_table, print_results_tables, select
+from lth_jax.report.table import new_table, print_results_tables
 from lth_jax.report.verdict import verdict
 from lth_jax.store.results import ResultRow
 
@@ -220,21 +220,16 @@ def parameter_table(parameters: Sequence[ParameterRow]) -> Table:
 
 
 def print_results(
-    console: Console,
-    rows: Iterable[ResultRow],
-    branches: Sequence[str] | None,
-    files: Sequence[tuple[str, Path | str]],
+    console: Console, rows: Sequence[ResultRow], files: Sequence[tuple[str, Path | str]]
 ) -> None:
     """Prints the table over levels, what was found, and where the files are.
 
     Args:
       console: standard output's, see `make_console`.
-      rows: those of `results.csv`; branches that are not shown are left out of the verdict too.
-      branches: the spec's controls in its order; None for all in `rows`.
+      rows: those of `results.csv` to tell of.
       files: (what it is, where it is) of each.
     """
-    rows = select(rows, branches)
-    print_results_tables(console, rows, branches)
+    print_results_tables(console, rows)
     console.print()
     console.print(Text(verdict(rows), style="bold"))
     console.print()

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from lth_jax.analysis.layers import FirstLayer
-from lth_jax.report.tensorboard import FILE, EventFiles, count_records, mask_image, write_events
+from lth_jax.report.tensorboard import FILE, count_records, mask_image, write_curves, write_events
 
 from ..tiny import curves, tiny_spec, train
 
@@ -117,18 +117,16 @@ def test_a_session_appends_what_is_new(copy, read):
     store = read(copy)
     points = store.curve("ticket", 1)
     file = copy / "tensorboard" / "ticket" / "level_01" / "replicate_0" / FILE
-    files = EventFiles(store)
     store.write_curve("ticket", 1, [p for p in points if p.step <= 5])
-    files.write_curves("ticket", 1)
+    write_curves(store, "ticket", 1)
     before = file.read_bytes()
     assert count_records(file) == 2
     # As after a kill: the curve is shorter than what was told, until it has caught up.
     store.write_curve("ticket", 1, [p for p in points if p.step <= 0])
-    files.write_curves("ticket", 1)
+    write_curves(store, "ticket", 1)
     assert file.read_bytes() == before
     store.write_curve("ticket", 1, points)
-    files.write_curves("ticket", 1)
-    files.close_level(1)
+    write_curves(store, "ticket", 1)
     assert file.read_bytes().startswith(before)
     assert [step for step, _ in scalars(file)["validation/loss"]] == [0, 5, 10, 12]
 

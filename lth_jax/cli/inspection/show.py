@@ -44,9 +44,10 @@ def print_run(console: Console, facts: Facts, asked: Selection, detail: Detail |
     _print_problems(console, facts)
     console.print()
     _print_spec(console, facts)
-    branches = None if asked.branch is None else (asked.branch,)
     if facts.rows:
-        print_results_tables(console, facts.rows, branches)
+        shown = (TRUNK, asked.branch)
+        rows = [row for row in facts.rows if asked.branch is None or row.branch in shown]
+        print_results_tables(console, rows)
         console.print()
         if asked.branch is None:
             console.print(Text(verdict(facts.rows), style="bold"))
