@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.style import Style
@@ -19,6 +18,7 @@ from lth_jax.report.drawing import TICKET_STYLE, house_style
 SHOWN = 10  # classes, the likeliest first where there are more
 COLUMNS = 32  # of the terminal, for a picture
 BAR = 30
+WRAP = 44  # characters of a line beside a picture
 SHADES = " .:-=+*#%@"
 _OTHERS = "#b8b8b8"
 
@@ -48,13 +48,13 @@ class Prediction(NamedTuple):
         return int(np.argmax(self.probabilities))
 
     def shown(self) -> list[int]:
-        """The classes to show: all in order, or the likeliest of many."""
+        """Returns the classes to show: all in order, or the likeliest of many."""
         if len(self.names) <= SHOWN:
             return list(range(len(self.names)))
         return np.argsort(-self.probabilities, kind="stable")[:SHOWN].tolist()
 
     def heading(self) -> str:
-        """Such as `test example 3: 7 (99.2%), which is right`."""
+        """Returns such as `test example 3: 7 (99.2%), which is right`."""
         text = f"{self.title}: {self.names[self.best]} ({_percent(self.probabilities[self.best])})"
         if self.label is None:
             return text
@@ -70,14 +70,14 @@ def print_prediction(console: Console, prediction: Prediction) -> None:
     grid = Table.grid(padding=(0, 2))
     grid.add_column(no_wrap=True)
     grid.add_column(no_wrap=True)
-    picture = picture_text(prediction.image, colours=_has_colours(console))
-    grid.add_row(picture, _bars(prediction, console))
+    colours = _shows_blocks(console) and console.color_system in ("256", "truecolor")
+    grid.add_row(picture_text(prediction.image, colours), _bars(prediction, console))
     console.print(grid)
     console.print()
 
 
 def picture_text(image: np.ndarray, colours: bool) -> Text:
-    """An image [height, width, channels] in [0, 1] as text, two rows of pixels a line."""
+    """Returns an image `[height, width, channels]` in [0, 1] as text, two rows of pixels a line."""
     small = _small(image)
     small = np.pad(small, ((0, len(small) % 2), (0, 0), (0, 0)), mode="edge")
     pixels = np.round(255 * np.clip(small, 0, 1)).astype(int)
@@ -98,68 +98,58 @@ def picture_text(image: np.ndarray, colours: bool) -> Text:
 
 @house_style()
 def prediction_figure(predictions: Sequence[Prediction], title: str) -> Figure:
-    """The images, and beside each the bars of its probabilities."""
+    """Draws the images, and beside each the bars of its probabilities."""
     rows = len(predictions)
     figure = Figure(figsize=(6.4, 0.6 + 2.5 * rows), layout="constrained")
     figure.suptitle(title, fontsize=9)
     axes = figure.subplots(rows, 2, squeeze=False, width_ratios=[1.0, 1.5])
-    for (left, right), prediction in zip(axes, predictions, strict=True):
-        _draw_image(left, prediction)
-        _draw_bars(right, prediction)
+    for (left, right), one in zip(axes, predictions, strict=True):
+        image = one.image if one.image.shape[-1] == 3 else one.image.mean(-1)
+        left.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        left.set_axis_off()
+        left.set_title(textwrap.fill(one.title, WRAP), fontsize=8)
+        notes = "\n".join(textwrap.fill(note, WRAP) for note in one.notes)
+        left.text(0.5, -0.03, notes, transform=left.transAxes, ha="center", va="top", fontsize=6)
+
+        shown = one.shown()
+        shares = [float(one.probabilities[index]) for index in shown]
+        colours = [TICKET_STYLE.colour if index == one.best else _OTHERS for index in shown]
+        right.barh(range(len(shown)), [100 * share for share in shares], color=colours)
+        right.set_yticks(range(len(shown)), [one.names[index] for index in shown])
+        for place, (index, share) in enumerate(zip(shown, shares, strict=True)):
+            text = _percent(share) + ("  true class" if index == one.label else "")
+            right.text(100 * share + 1, place, text, va="center", fontsize=7)
+        right.invert_yaxis()
+        right.grid(axis="y", visible=False)
+        right.set_xlabel("probability, %")
+        right.set_xlim(0, 125)
+        right.set_xticks(range(0, 101, 25))
     return figure
 
 
-def _draw_image(ax: Axes, prediction: Prediction) -> None:
-    image = prediction.image if prediction.image.shape[-1] == 3 else prediction.image.mean(-1)
-    ax.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-    ax.set_axis_off()
-    ax.set_title(_broken(prediction.title), fontsize=8)
-    notes = "\n".join(_broken(note) for note in prediction.notes)
-    ax.text(0.5, -0.03, notes, transform=ax.transAxes, ha="center", va="top", fontsize=6)
-
-
-def _draw_bars(ax: Axes, prediction: Prediction) -> None:
-    shown = prediction.shown()
-    values = [100 * float(prediction.probabilities[index]) for index in shown]
-    colours = [TICKET_STYLE.colour if index == prediction.best else _OTHERS for index in shown]
-    ax.barh(range(len(shown)), values, color=colours)
-    ax.set_yticks(range(len(shown)), [prediction.names[index] for index in shown])
-    for place, (index, value) in enumerate(zip(shown, values, strict=True)):
-        true = "  true class" if index == prediction.label else ""
-        ax.text(value + 1, place, f"{_percent(value / 100)}{true}", va="center", fontsize=7)
-    ax.invert_yaxis()
-    ax.grid(axis="y", visible=False)
-    ax.set_xlabel("probability, %")
-    ax.set_xlim(0, 125)
-    ax.set_xticks(range(0, 101, 25))
-
-
 def _bars(prediction: Prediction, console: Console) -> Text:
-    blocks = (console.encoding or "").lower().startswith("utf")
+    block = "█" if _shows_blocks(console) else "#"
     shown = prediction.shown()
-    names = [prediction.names[index] for index in shown]
-    width = max(map(len, names))
+    width = max(len(prediction.names[index]) for index in shown)
     bar = max(5, min(BAR, console.width - width - COLUMNS - 24))
     lines = []
-    for index, name in zip(shown, names, strict=True):
+    for index in shown:
         share = float(prediction.probabilities[index])
-        filled = ("█" if blocks else "#") * round(bar * share)
         best = index == prediction.best
-        line = Text(f"{name:>{width}} ", "bold" if best else "")
-        line.append(f"{filled:<{bar}}", "blue" if best else "bright_black")
+        line = Text(f"{prediction.names[index]:>{width}} ", "bold" if best else "")
+        line.append(f"{block * round(bar * share):<{bar}}", "blue" if best else "bright_black")
         line.append(f" {_percent(share):>6}", "bold" if best else "")
         line.append("  true class" if index == prediction.label else "")
         lines.append(line)
     return Text("\n").join(lines)
 
 
-def _has_colours(console: Console) -> bool:
-    utf = (console.encoding or "").lower().startswith("utf")
-    return utf and console.color_system in ("256", "truecolor")
+def _shows_blocks(console: Console) -> bool:
+    return (console.encoding or "").lower().startswith("utf")
 
 
 def _small(image: np.ndarray) -> np.ndarray:
-    """The image at a size for the terminal: whole pixels larger, or means of pixels smaller."""
+    """Scales the image for the terminal: whole pixels larger, or means of pixels smaller."""
     longest = max(image.shape[:2])
     if longest <= COLUMNS // 2:
         times = COLUMNS // 2 // longest
@@ -176,7 +166,3 @@ def _rgb(pixel: np.ndarray) -> str:
 
 def _percent(share: float) -> str:
     return "<0.1%" if 0 < share < 0.0005 else f"{100 * share:.1f}%"
-
-
-def _broken(text: str) -> str:
-    return textwrap.fill(text, 44)

@@ -47,7 +47,7 @@ def verdict(rows: Iterable[ResultRow]) -> str:
 def _judged_by_branch(
     summaries: Sequence[LevelSummary], branches: Sequence[str]
 ) -> dict[str, Judged]:
-    """The judged levels from 1 on of each branch, densest first."""
+    """Returns the judged levels from 1 on of each branch, densest first."""
     matches = judge(summaries)
     judged: dict[str, Judged] = {branch: [] for branch in branches}
     for summary in summaries:
@@ -79,7 +79,7 @@ def _ticket_clause(levels: Judged) -> str:
 
 
 def _control_clauses(judged: dict[str, Judged]) -> list[str]:
-    """One clause for the controls that fall below the dense network, one for each other."""
+    """Returns a clause for all controls that fall below the dense network, one for each other."""
     falls: list[str] = []
     others: list[str] = []
     for branch, levels in judged.items():
@@ -97,7 +97,7 @@ def _control_clauses(judged: dict[str, Judged]) -> list[str]:
 
 
 def _fall(levels: Judged) -> str:
-    """Where a control first fails to match, and what qualifies that."""
+    """Says where a control first fails to match, and what qualifies that."""
     first = next(index for index, (_, match) in enumerate(levels) if not match)
     notes = []
     if first == 0 and levels[0][0].level > 1:
@@ -110,7 +110,7 @@ def _fall(levels: Judged) -> str:
 
 
 def _densities(summaries: Sequence[LevelSummary]) -> str:
-    """`80.0%`, `80.0% and 64.1%`, `80.0%, 64.1% and 3 more`."""
+    """Lists such as `80.0%`, `80.0% and 64.1%`, `80.0%, 64.1% and 3 more`."""
     names = [percent(summary.density) for summary in summaries]
     if len(names) > 3:
         names[2:] = [f"{len(names) - 2} more"]
@@ -123,7 +123,7 @@ def listed(names: Sequence[str]) -> str:
 
 
 def _best_sentence(dense: LevelSummary, levels: Judged) -> str:
-    """The ticket of the best validation accuracy, the sparsest of equals, by its test accuracy."""
+    """Names the ticket of the best validation accuracy, the sparsest of equals."""
     before = percent(dense.early_stop_test_accuracy.mean)
     if not levels:
         return f"Its test accuracy at early stop is {before}."
