@@ -193,14 +193,32 @@ def points(
 
 
 def image(
-    ax: Axes, values: np.ndarray, text: Callable[[int, int], str], *, cmap: str, **options: Any
+    ax: Axes,
+    values: np.ndarray,
+    text: Callable[[int, int, float], str],
+    *,
+    cmap: str,
+    nothing: str = "",
+    **options: Any,
 ) -> Any:
-    """Draws a matrix as an image, NaN in white; `text` says what a (row, column) holds."""
+    """Draws a matrix as an image, NaN in white.
+
+    Args:
+      ax: where, with nothing else in it.
+      values: float `[rows, columns]`.
+      text: takes (row, column, value), gives what that cell says under a pointer.
+      cmap: the name of its colours.
+      nothing: what NaN says.
+      **options: of `imshow`.
+    """
     colours = matplotlib.colormaps[cmap].with_extremes(bad="#ffffff")
     shown = ax.imshow(values, cmap=colours, interpolation="none", **options)
     ax.grid(visible=False)
     rows, columns = np.indices(values.shape)
-    texts = [text(*at) for at in np.ndindex(values.shape)]
+    texts = [
+        text(row, column, value) if math.isfinite(value) else nothing
+        for (row, column), value in np.ndenumerate(values)
+    ]
     note(ax, columns.ravel(), rows.ravel(), texts, cells=True)
     return shown
 

@@ -45,7 +45,7 @@ def duration(seconds: float) -> str:
 
 
 class Terminal(Observer):
-    """An `lth_jax.lottery.observer.Observer` that shows an experiment on a console.
+    """Shows an experiment on a console.
 
     Also a context manager, which closes it: after Ctrl-C too, the bar is gone and the cursor back.
 

@@ -68,11 +68,11 @@ def _pixels(
         shown = _show(
             ax,
             np.where(values > 0, values, math.nan),
-            lambda row, column, values=values, left=left: (
-                f"{left}: pixel (row {row}, column {column}) keeps {values[row, column]:.4g} of "
-                f"{most} connections"
+            lambda row, column, value: (
+                f"pixel (row {row}, column {column}) keeps {value:.4g} of {most} connections"
             ),
-            max(float(values.max()), 1.0),
+            top=max(float(values.max()), 1.0),
+            nothing="this pixel is cut off",
         )
         bar: Any = figure.colorbar(shown, ax=ax, fraction=0.045, pad=0.03)
         bar.outline.set_visible(False)
@@ -94,20 +94,16 @@ def _kernels(run: Contents, name: str, masks: dict[int, np.ndarray]) -> Figure:
     axes = figure.panels(len(masks), COLUMNS)
     layer = short_name(name)
     shown: Any = None
+
+    def said(row: int, column: int, value: float) -> str:
+        (down, y), (across, x) = divmod(row, height + 1), divmod(column, width + 1)
+        which = f"kernel in row {down}, column {across}"
+        return f"{which}, at (row {y}, column {x}): keeps {value:.4g} of the channels"
+
     for ax, (level, values) in zip(axes, tiles.items(), strict=True):
-        left = f"{percent(layer_densities(run.counts)[name][level].mean)} of {layer}"
-
-        def said(row: int, column: int, values: np.ndarray = values, left: str = left) -> str:
-            if math.isnan(values[row, column]):
-                return ""  # between kernels
-            (down, y), (across, x) = divmod(row, height + 1), divmod(column, width + 1)
-            return (
-                f"{left}, kernel in row {down}, column {across}, at ({y}, {x}): "
-                f"{values[row, column]:.4g} of the channels"
-            )
-
-        shown = _show(ax, values, said, 1.0)
-        ax.set_title(left, fontsize=8)
+        shown = _show(ax, values, said, top=1.0)
+        left = percent(layer_densities(run.counts)[name][level].mean)
+        ax.set_title(f"{left} of {layer}", fontsize=8)
     if channels > 1:
         bar = figure.colorbar(shown, ax=axes, fraction=0.03, pad=0.02)
         bar.set_label("share of the channels kept", fontsize=8)
@@ -117,9 +113,9 @@ def _kernels(run: Contents, name: str, masks: dict[int, np.ndarray]) -> Figure:
     return figure
 
 
-def _show(ax: Axes, values: np.ndarray, said: Any, top: float) -> Any:
+def _show(ax: Axes, values: np.ndarray, said: Any, *, top: float, nothing: str = "") -> Any:
     ax.set_xticks([])
     ax.set_yticks([])
     ax.spines[:].set_visible(True)
     ax.spines[:].set(color="#bbbbbb", linewidth=0.6)
-    return image(ax, values, said, cmap=IMAGE_COLOURS, vmin=0, vmax=top)
+    return image(ax, values, said, cmap=IMAGE_COLOURS, vmin=0, vmax=top, nothing=nothing)

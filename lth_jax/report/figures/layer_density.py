@@ -85,9 +85,9 @@ def _image(run: Contents, layers: dict[str, dict[int, Stat]], levels: list[int])
     shown = image(
         ax,
         values,
-        lambda row, column: (
+        lambda row, column, value: (
             f"{names[row]}, {percent(densities[column])} of all weights: "
-            f"{values[row, column]:.4g}% left in the layer"
+            f"{value:.4g}% left in the layer"
         ),
         cmap="viridis",
         aspect="auto",

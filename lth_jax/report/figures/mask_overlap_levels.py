@@ -38,8 +38,8 @@ def draw(runs: Runs) -> Figure | None:
         shown = image(
             ax,
             values,
-            lambda row, column, name=name, values=values: (
-                f"{left[row]} with {left[column]}, {name}: {values[row, column]:.4g}"
+            lambda row, column, value, name=name: (
+                f"{left[row]} with {left[column]}, {name}: {value:.4g}"
             ),
             cmap=IMAGE_COLOURS,
             vmin=0,
