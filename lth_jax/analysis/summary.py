@@ -22,15 +22,6 @@ import numpy as np
 from lth_jax.store import CurvePoint
 from lth_jax.store.results import TRUNK, ResultRow
 
-METRICS: tuple[str, ...] = (
-    "early_stop_step",
-    "early_stop_val_loss",
-    "early_stop_val_accuracy",
-    "early_stop_test_accuracy",
-    "final_val_accuracy",
-    "final_test_accuracy",
-)
-
 
 @dataclasses.dataclass(frozen=True)
 class Stat:
@@ -99,6 +90,7 @@ def _summarize_level(rows: Sequence[ResultRow], replicates: set[int]) -> LevelSu
     for row in rows:
         draws.setdefault(row.replicate, set()).add(row.draw)
     even = len(set(map(frozenset, draws.values()))) == 1
+    metrics = [field.name for field in dataclasses.fields(LevelSummary) if field.type == "Stat"]
     return LevelSummary(
         branch=rows[0].branch,
         level=rows[0].level,
@@ -106,7 +98,7 @@ def _summarize_level(rows: Sequence[ResultRow], replicates: set[int]) -> LevelSu
         runs=len(rows),
         replicates=len(draws),
         whole=even and set(draws) == replicates,
-        **{metric: Stat.of([getattr(row, metric) for row in rows]) for metric in METRICS},
+        **{metric: Stat.of([getattr(row, metric) for row in rows]) for metric in metrics},
     )
 
 
