@@ -17,7 +17,7 @@ from lth_jax.config import from_config
 from lth_jax.config.files import load_config
 from lth_jax.lottery.network import model_of
 from lth_jax.native.layers import Layer, window_of
-from lth_jax.native.sparse import Tables, Window, sparse_conv, sparse_dense
+from lth_jax.native.sparse import Tables, Window, sparse_conv, sparse_product
 
 CONFIGS = {
     "lenet": "lenet_mnist",
@@ -57,7 +57,7 @@ class Case:
     def product(self, values: jax.Array, tables: Tables, x: jax.Array) -> jax.Array:
         """Our packed kernel."""
         if self.layer.kind == "dense":
-            return sparse_dense(values, tables, x)
+            return sparse_product(values, tables, x)
         return sparse_conv(values, tables, x, self.window)
 
 

@@ -68,7 +68,7 @@ class Ours:
                 # result is kept: so nothing is hoisted out of the loop, and nothing left out.
                 values, entry, _ = carry
                 zero = (entry > 1e30).astype(jnp.int32)
-                after = tables._replace(begins=tables.begins + zero)
+                after = tables._replace(row_pointers=tables.row_pointers + zero)
                 y, gradient, dx = once(values, after, x, given)
                 inward = dx[(0,) * dx.ndim] if operands.inward else 0.0
                 return values - 1e-12 * gradient, y[(0,) * y.ndim], inward
@@ -172,7 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[tuple[Case, float], lis
     options = parse(arguments)
     print(f"{versions()}; {os.cpu_count()} cores; load average {load()}")
     try:
-        for kind in ("sparse_dense", "sparse_conv"):
+        for kind in ("sparse_product", "sparse_conv"):
             build.load(kind, resolve().cache_dir / "kernels")
     except build.Unavailable as error:
         sys.exit(f"no native kernels to measure: {error}")

@@ -1,8 +1,9 @@
-"""Building the C++ kernels on first use, and loading them.
+"""Builds native code on its first use, and loads it.
 
-A library lies in a folder of this user's under a key of source, jaxlib, compiler and processor. It
-appears whole or not at all (written aside, renamed), so processes that build at once do not
-disturb each other.
+A library lies in a folder of this user's, and its name has a key of source, jaxlib, compiler and
+processor: whatever changes one of them finds no library and builds its own. A library appears whole
+or not at all (it is written aside and renamed), so processes that build at once do not disturb each
+other.
 """
 
 from __future__ import annotations
@@ -26,35 +27,33 @@ import jax
 
 SOURCE = Path(__file__).parent / "source"
 FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-pthread")
-# Tried in this order: not every compiler knows its machine.
+# Tried in this order: not every compiler knows the machine that it runs on.
 TUNING = (("-march=native",), ())
+# The kinds of native code, and the functions of each that XLA calls. A kind is a library of its
+# own, built from `source/KIND.cc`. It need not be a layer: who wants a kind asks for it by name.
 TARGETS = {
-    "dense_conv": ("ConvForward", "ConvInputGradient", "ConvKernelGradient"),
-    "dense_product": ("ProductForward", "ProductKernelGradient"),
-    "sparse_dense": (
-        "SparseDenseForward",
-        "SparseDenseForwardKeeping",
-        "SparseDenseKernelGradient",
-        "SparseDenseInputGradient",
+    "dense_product": ("DenseProductForward", "DenseProductKernelGradient"),
+    "dense_conv": ("DenseConvForward", "DenseConvInputGradient", "DenseConvKernelGradient"),
+    "sparse_product": (
+        "SparseProductForward",
+        "SparseProductForwardWithTiles",
+        "SparseProductInputGradient",
+        "SparseProductKernelGradient",
     ),
-    "sparse_conv": (
-        "SparseConvForward",
-        "SparseConvKernelGradient",
-        "SparseConvInputGradient",
-    ),
+    "sparse_conv": ("SparseConvForward", "SparseConvInputGradient", "SparseConvKernelGradient"),
 }
 _TIMEOUT_SECONDS = 300
 
 
 class Unavailable(Exception):
-    """Native kernels cannot be had here; the message is one line that says why."""
+    """Native code cannot be had here; the message is one line that says why."""
 
 
 def load(kinds: str | Sequence[str], folder: Path) -> None:
-    """Makes the kernels of `kinds` known to XLA, building those side by side that are missing.
+    """Makes native code known to XLA; builds the missing libraries side by side.
 
     Args:
-      kinds: one or several of `TARGETS`.
+      kinds: one or several keys of `TARGETS`.
       folder: where libraries are kept; created if need be.
 
     Raises:
@@ -77,12 +76,12 @@ _loaded: dict[str, ctypes.CDLL] = {}  # XLA keeps pointers into them: they stay
 
 
 def target(name: str) -> str:
-    """The name under which XLA knows a kernel."""
+    """Returns the name under which XLA knows a native function."""
     return f"lth_jax.{name}"
 
 
 def _open(kind: str, folder: Path) -> ctypes.CDLL:
-    """The library of `kind`, built where there is none, or only a damaged one."""
+    """Returns the library of `kind`; builds it where there is none, or only a damaged one."""
     compiler = _compiler()
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -99,7 +98,7 @@ def _open(kind: str, folder: Path) -> ctypes.CDLL:
 
 
 def _check_private(path: Path) -> None:
-    """Whether nobody but this user could have put something there: loading it runs it.
+    """Checks that nobody but this user could write there, since to load a library is to run it.
 
     Raises:
       Unavailable: somebody else could.
@@ -112,7 +111,7 @@ def _check_private(path: Path) -> None:
 
 
 def _compiler() -> tuple[str, ...]:
-    """The command of `$CXX`, or `c++`.
+    """Returns the command of `$CXX`, or `c++`.
 
     Raises:
       Unavailable: it does not exist.
@@ -126,7 +125,7 @@ def _compiler() -> tuple[str, ...]:
 
 
 def _key(compiler: tuple[str, ...]) -> str:
-    """16 hex digits of all that a library depends on."""
+    """Returns 16 hex digits of all that a library depends on."""
     parts = [*compiler, _version(compiler), *FLAGS, importlib.metadata.version("jaxlib")]
     parts += [platform.machine(), _processor()]
     for file in sorted((*SOURCE.glob("*.h"), *SOURCE.glob("*.cc"))):
@@ -141,7 +140,7 @@ def _version(compiler: tuple[str, ...]) -> str:
 
 @functools.cache
 def _processor() -> str:
-    """What `-march=native` looks at, as the system tells it."""
+    """Returns what `-march=native` looks at: the home directory may be shared by other machines."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -151,7 +150,7 @@ def _processor() -> str:
 
 
 def _build(kind: str, compiler: tuple[str, ...], path: Path) -> None:
-    """Compiles `kind` to `path`.
+    """Compiles `kind` to `path`, in place of whatever is there.
 
     Raises:
       Unavailable: no set of flags works; gives the compiler's first complaint.
@@ -185,6 +184,6 @@ def _call(command: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
 
 
 def _complaint(output: str) -> str:
-    """The first line of a compiler's output that is an error."""
+    """Returns the first line of a compiler's output that is an error."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     return next((line for line in lines if "error" in line), lines[0] if lines else "no output")

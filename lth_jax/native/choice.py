@@ -12,10 +12,10 @@ import jax
 import optax
 
 from lth_jax.native.build import Unavailable, load
+from lth_jax.native.dense_product import LEAST_OUTPUTS
 from lth_jax.native.dispatch import Dispatch, dispatching
 from lth_jax.native.layers import Layer, find_layers
 from lth_jax.native.packing import Layout, Packed, layout_of, zero_where_pruned
-from lth_jax.native.product import LEAST_OUTPUTS
 from lth_jax.native.sparse import TILE
 from lth_jax.pruning.trees import PyTree, count_true, named_leaves
 from lth_jax.training.parameterization import DENSE, Apply, Parameterization
@@ -177,7 +177,8 @@ def choose(
         )
     products = frozenset(name for name, layer in layers.items() if can_be_native(layer))
     layers = {name: layer for name, layer in layers.items() if wanted == "sparse" or can_pay(layer)}
-    kinds = {f"sparse_{layer.kind}" for layer in layers.values()}
+    sparse_kinds = {"dense": "sparse_product", "conv": "sparse_conv"}
+    kinds = {sparse_kinds[layer.kind] for layer in layers.values()}
     unpacked = {"dense_conv": convolutions, "dense_product": products}
     kinds |= {kind for kind, layers_of_kind in unpacked.items() if layers_of_kind}
     try:

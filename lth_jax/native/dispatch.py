@@ -18,9 +18,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from lth_jax.native.convolution import conv
-from lth_jax.native.product import product
-from lth_jax.native.sparse import Tables, Window, sparse_conv, sparse_dense
+from lth_jax.native.dense_conv import dense_conv
+from lth_jax.native.dense_product import dense_product
+from lth_jax.native.sparse import Tables, Window, sparse_conv, sparse_product
 from lth_jax.native.xla_convolution import LAYOUT, xla_conv
 
 
@@ -80,7 +80,7 @@ def intercept(
             return _packed(module, dispatch.tables[name], *args)
         if name in dispatch.products and type(module) is nn.Dense:
             kernel = module.get_variable("params", "kernel")
-            return _with_bias(module, _of_examples(lambda x: product(x, kernel), *args))
+            return _with_bias(module, _of_examples(lambda x: dense_product(x, kernel), *args))
     if isinstance(module, nn.Conv) and module.conv_general_dilated is None:
         # The module is this call's own copy; Flax forbids only what would outlive it.
         object.__setattr__(module, "conv_general_dilated", conv_general_dilated)
@@ -110,7 +110,7 @@ def conv_general_dilated(
     if dispatch.convolutions and _native_takes(lhs, rhs, pads):
         if dispatch.convolved is not None:
             dispatch.convolved.append(rhs.shape)
-        return conv(lhs, rhs, strides, pads)
+        return dense_conv(lhs, rhs, strides, pads)
     return xla_conv(lhs, rhs, strides, pads)
 
 
@@ -142,7 +142,7 @@ def _packed(module: Any, tables: Tables, x: jax.Array) -> jax.Array:
     values = module.get_variable("params", "kernel")
     if type(module) is nn.Conv:
         return _with_bias(module, sparse_conv(values, tables, x, window_of(module, x)))
-    return _with_bias(module, _of_examples(partial(sparse_dense, values, tables), x))
+    return _with_bias(module, _of_examples(partial(sparse_product, values, tables), x))
 
 
 def _of_examples(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:

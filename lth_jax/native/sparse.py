@@ -1,4 +1,4 @@
-"""Layers with packed kernels: products with the surviving weights alone, and their gradients."""
+"""Products and convolutions by the surviving weights of a kernel alone, in native code."""
 
 from __future__ import annotations
 
@@ -12,30 +12,47 @@ import numpy as np
 
 from lth_jax.native.build import target
 
-TILE = 64  # examples that a weight meets at once; as in source/sparse_dense.h
+TILE = 64  # the examples that a weight meets at once; as in source/sparse_product.h
 
 
 class Tables(NamedTuple):
-    """Where the surviving weights of a kernel are, and their order. All int32.
+    """Where the surviving weights of a kernel are: two matrices in CSR format, all int32.
 
-    Values lie in the order of the outputs; entries behind the last one are padding.
+    The values lie in the order of the first matrix, which has a row for each output. The transposed
+    one has a row for each input, and finds the same values through `value_indices`. Entries behind
+    the last one are padding.
 
     Attributes:
-      begins: [outputs + 1, blocks], the first entry of each output's block of inputs, and in the
-        last row the number of entries. A convolution has one block.
-      columns: [capacity], the input of each entry; of a convolution, its channel · 2¹⁶ + its row
-        under the window · 2⁸ + its column there.
-      input_begins, input_columns: the same for inputs, and the outputs of their entries; of a
-        convolution, for channels, and in each for the rests of rows and columns under division by
-        the strides.
-      places: [capacity], where the value of each of their entries lies.
+      row_pointers: [outputs + 1, blocks], the first entry of each output's block of inputs, and in
+        the last row the number of entries. A convolution has one block.
+      column_indices: [capacity], the input of each entry; of a convolution, its channel · 2¹⁶ + its
+        row under the window · 2⁸ + its column there.
+      transposed_row_pointers, transposed_column_indices: the same for inputs, and the outputs of
+        their entries. A convolution has a row for each channel and each residue of the kernel's row
+        and column modulo the strides.
+      value_indices: [capacity], where the value of each entry of the transposed matrix lies.
     """
 
-    begins: jax.Array
-    columns: jax.Array
-    input_begins: jax.Array
-    input_columns: jax.Array
-    places: jax.Array
+    row_pointers: jax.Array
+    column_indices: jax.Array
+    transposed_row_pointers: jax.Array
+    transposed_column_indices: jax.Array
+    value_indices: jax.Array
+
+    @property
+    def forward(self) -> tuple[jax.Array, jax.Array]:
+        """The matrix with a row for each output, as native code takes it."""
+        return self.row_pointers, self.column_indices
+
+    @property
+    def transposed(self) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """The matrix with a row for each input, as native code takes it."""
+        return self.transposed_row_pointers, self.transposed_column_indices, self.value_indices
+
+    @property
+    def outputs(self) -> int:
+        """The number of outputs, or of a convolution's features."""
+        return self.row_pointers.shape[-2] - 1
 
 
 def _call(name: str, *shapes: tuple[int, ...]) -> Callable[..., Any]:
@@ -46,8 +63,11 @@ def _call(name: str, *shapes: tuple[int, ...]) -> Callable[..., Any]:
 
 
 @jax.custom_vjp
-def sparse_dense(values: jax.Array, tables: Tables, x: jax.Array) -> jax.Array:
-    """The product of `x` with a packed kernel [in, out].
+def sparse_product(values: jax.Array, tables: Tables, x: jax.Array) -> jax.Array:
+    """Returns the product of `x` with a packed kernel [in, out].
+
+    `values` and `x` can be differentiated in reverse mode, once; `tables` cannot. `vmap` gives each
+    run the bits that it has alone.
 
     Args:
       values: float32 [capacity], the surviving weights.
@@ -57,35 +77,36 @@ def sparse_dense(values: jax.Array, tables: Tables, x: jax.Array) -> jax.Array:
     Returns:
       float32 [n, out].
     """
-    shape = (x.shape[0], tables.begins.shape[-2] - 1)
-    return _call("SparseDenseForward", shape)(values, tables.begins, tables.columns, x)
+    shape = (x.shape[0], tables.outputs)
+    return _call("SparseProductForward", shape)(values, *tables.forward, x)
 
 
 def _forward(values, tables, x):
     examples, width = x.shape
-    tiles = (-(-examples // TILE), width, TILE)
-    y, kept = _call("SparseDenseForwardKeeping", (examples, tables.begins.shape[-2] - 1), tiles)(
-        values, tables.begins, tables.columns, x
+    tiles_shape = (-(-examples // TILE), width, TILE)
+    # The transposed examples are kept: the kernel's gradient would have to transpose them again.
+    y, tiles = _call("SparseProductForwardWithTiles", (examples, tables.outputs), tiles_shape)(
+        values, *tables.forward, x
     )
-    return y, (values, tables, kept)
+    return y, (values, tables, tiles)
 
 
-def _backward(saved, given):
-    values, tables, kept = saved
-    gradient = _call("SparseDenseKernelGradient", values.shape)(
-        tables.begins, tables.columns, kept, given
+def _backward(residuals, out_gradient):
+    values, tables, tiles = residuals
+    values_gradient = _call("SparseProductKernelGradient", values.shape)(
+        *tables.forward, tiles, out_gradient
     )
-    x = _call("SparseDenseInputGradient", (given.shape[0], kept.shape[1]))(
-        values, tables.input_begins, tables.input_columns, tables.places, given
+    x_gradient = _call("SparseProductInputGradient", (out_gradient.shape[0], tiles.shape[1]))(
+        values, *tables.transposed, out_gradient
     )
-    return gradient, None, x
+    return values_gradient, None, x_gradient
 
 
-sparse_dense.defvjp(_forward, _backward)
+sparse_product.defvjp(_forward, _backward)
 
 
 class Window(NamedTuple):
-    """How the kernel of a convolution moves over images.
+    """The window of a convolution, and how it moves over images.
 
     Attributes:
       sides: its height and width, each less than 256.
@@ -98,7 +119,7 @@ class Window(NamedTuple):
     padding: tuple[tuple[int, int], ...]
 
     def out(self, x: tuple[int, ...], features: int) -> tuple[int, ...]:
-        """The shape of what images of shape `x` [n, height, width, channels] become."""
+        """Returns the shape of the outputs of images of shape `x` [n, height, width, channels]."""
         height, width = (
             (side + sum(pads) - under) // stride + 1
             for side, pads, under, stride in zip(
@@ -109,13 +130,16 @@ class Window(NamedTuple):
 
 
 def sparse_conv(values: jax.Array, tables: Tables, x: jax.Array, window: Window) -> jax.Array:
-    """The convolution of `x` by a packed kernel [*sides, channels, features].
+    """Returns the convolution of `x` by a packed kernel [*sides, channels, features].
+
+    `values` and `x` can be differentiated in reverse mode, once; `tables` cannot. `vmap` gives each
+    run the bits that it has alone.
 
     Args:
       values: float32 [capacity], the surviving weights.
       tables: where they are.
       x: float32 [n, height, width, channels].
-      window: how the kernel moves; no less than one place for it.
+      window: how the kernel moves; there must be at least one position for it.
 
     Returns:
       float32 [n, out height, out width, features].
@@ -125,8 +149,8 @@ def sparse_conv(values: jax.Array, tables: Tables, x: jax.Array, window: Window)
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
 def _sparse_conv(values, tables, x, window):
-    shape = window.out(x.shape, tables.begins.shape[-2] - 1)
-    return _conv_call("SparseConvForward", shape, window, values, tables.begins, tables.columns, x)
+    shape = window.out(x.shape, tables.outputs)
+    return _conv_call("SparseConvForward", shape, window, values, *tables.forward, x)
 
 
 def _conv_call(name: str, shape: tuple[int, ...], window: Window, *arrays: jax.Array) -> jax.Array:
@@ -142,14 +166,15 @@ def _conv_forward(values, tables, x, window):
     return _sparse_conv(values, tables, x, window), (values, tables, x)
 
 
-def _conv_backward(window, saved, given):
-    values, tables, x = saved
-    gradient = _conv_call(
-        "SparseConvKernelGradient", values.shape, window, tables.begins, tables.columns, x, given
+def _conv_backward(window, residuals, out_gradient):
+    values, tables, x = residuals
+    values_gradient = _conv_call(
+        "SparseConvKernelGradient", values.shape, window, *tables.forward, x, out_gradient
     )
-    mirrored = tables.input_begins, tables.input_columns, tables.places
-    x = _conv_call("SparseConvInputGradient", x.shape, window, values, *mirrored, given)
-    return gradient, None, x
+    x_gradient = _conv_call(
+        "SparseConvInputGradient", x.shape, window, values, *tables.transposed, out_gradient
+    )
+    return values_gradient, None, x_gradient
 
 
 _sparse_conv.defvjp(_conv_forward, _conv_backward)

@@ -1,7 +1,7 @@
-"""Prints XLA's threads and a hash of what the kernels compute: `print_bits.py FOLDER THREADS`.
+"""Prints XLA's threads and a hash of what native code computes: `print_bits.py FOLDER THREADS`.
 
-The kernels are kept in FOLDER; THREADS is `threads.cc`, compiled. A process of its own for
-`test_kernels_threads.py`, since XLA starts its threads once.
+Its libraries are kept in FOLDER; THREADS is `threads.cc`, compiled. A process of its own for
+`test_threads.py`, since XLA starts its threads once.
 """
 
 import ctypes
@@ -14,11 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from lth_jax.native import build
-from lth_jax.native.convolution import conv
+from lth_jax.native.dense_conv import dense_conv
+from lth_jax.native.dense_product import dense_product
 from lth_jax.native.layers import Layer
 from lth_jax.native.packing import Packed
-from lth_jax.native.product import product
-from lth_jax.native.sparse import Window, sparse_conv, sparse_dense
+from lth_jax.native.sparse import Window, sparse_conv, sparse_product
 
 
 def normal(seed, *shape):
@@ -43,17 +43,17 @@ def packed(kind, shape, density, strides=(1, 1)):
     return packing.leaves[name]
 
 
-def dense():
+def packed_product():
     """A layer large enough to be shared out among threads."""
     leaf = packed("dense", (784, 300), 0.2)
     values, x = jnp.asarray(leaf.pack(normal(1, *leaf.shape))), normal(2, 300, 784)
-    return outcomes(lambda values, x: sparse_dense(values, leaf.tables, x), values, x)
+    return outcomes(lambda values, x: sparse_product(values, leaf.tables, x), values, x)
 
 
-def dense_product():
+def unpacked_product():
     """Groups of examples and tasks of inputs, unequal ones, many of them zero."""
     x = normal(7, 300, 500) * (np.arange(500) % 3 > 0)
-    return outcomes(product, x, normal(8, 500, 101))
+    return outcomes(dense_product, x, normal(8, 500, 101))
 
 
 def packed_convolution():
@@ -66,12 +66,12 @@ def packed_convolution():
 
 def convolution():
     """Images enough for several parts of the kernel's gradient."""
-    run = lambda x, kernel: conv(x, kernel, (2, 1), ((1, 1), (0, 2)))  # noqa: E731
+    run = lambda x, kernel: dense_conv(x, kernel, (2, 1), ((1, 1), (0, 2)))  # noqa: E731
     return outcomes(run, normal(3, 19, 16, 16, 20), normal(4, 3, 3, 20, 37))
 
 
 def threads(library: Path) -> int:
-    """How many threads XLA gives kernels."""
+    """How many threads XLA gives native code."""
     capsule = jax.ffi.pycapsule(ctypes.CDLL(str(library)).Threads)
     jax.ffi.register_ffi_target("threads", capsule, platform="cpu")
     return int(jax.jit(jax.ffi.ffi_call("threads", jax.ShapeDtypeStruct((), jnp.int32)))())
@@ -80,7 +80,9 @@ def threads(library: Path) -> int:
 def main(folder: Path, library: Path) -> None:
     build.load(tuple(build.TARGETS), folder)
     digest = hashlib.sha256()
-    for leaf in jax.tree.leaves([dense(), dense_product(), convolution(), packed_convolution()]):
+    for leaf in jax.tree.leaves(
+        [packed_product(), unpacked_product(), convolution(), packed_convolution()]
+    ):
         digest.update(np.asarray(leaf).tobytes())
     print(threads(library), digest.hexdigest())
 

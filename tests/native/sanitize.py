@@ -1,8 +1,8 @@
-"""The kernels under the sanitizers: `python tests/kernels/sanitize.py [address] [thread]`.
+"""Runs native code under the sanitizers: `python tests/native/sanitize.py [address] [thread]`.
 
 Needs a C++ compiler that has them (`$CXX` or `c++`), neither JAX nor XLA. Compiles the driver in
-`sanitize/`, which calls every kernel over the tests' shapes and compares with naive loops, runs it,
-and ends with 0 where nothing was found.
+`sanitize/`, which calls every native function over the tests' shapes and compares with naive loops,
+runs it, and ends with 0 where nothing was found.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-KERNELS = HERE.parents[1] / "lth_jax" / "native" / "source"
+SOURCE = HERE.parents[1] / "lth_jax" / "native" / "source"
 SANITIZERS = {
     "address": ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
     "thread": ["-fsanitize=thread"],
@@ -28,19 +28,19 @@ TUNINGS = (("-march=native",), ())
 
 
 def compiler() -> list[str]:
-    """The command of `$CXX`, or `c++`."""
+    """Returns the command of `$CXX`, or `c++`."""
     return shlex.split(os.environ.get("CXX") or "c++")
 
 
 def build(sanitizer: str, tuning: tuple[str, ...], path: Path) -> None:
     """Compiles the driver to `path`."""
     sources = [str(source) for source in sorted((HERE / "sanitize").glob("*.cc"))]
-    flags = [*FLAGS, *SANITIZERS[sanitizer], *tuning, f"-I{KERNELS}", f"-I{HERE / 'sanitize'}"]
+    flags = [*FLAGS, *SANITIZERS[sanitizer], *tuning, f"-I{SOURCE}", f"-I{HERE / 'sanitize'}"]
     subprocess.run([*compiler(), *flags, *sources, "-o", str(path)], check=True)
 
 
 def main(names: list[str]) -> int:
-    """Builds and runs the driver under each sanitizer named; the exit status."""
+    """Builds and runs the driver under each sanitizer named; returns the exit status."""
     unknown = set(names) - set(SANITIZERS)
     if unknown:
         print(f"no sanitizer {sorted(unknown)}; there are {sorted(SANITIZERS)}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Kernels are built once, by one process or several at once, and only where it is safe."""
+"""Native code is built once, by one process or several at once, and only where it is safe."""
 
 import os
 import shutil
@@ -58,7 +58,7 @@ def test_built_once_and_again_when_source_or_compiler_change(quick, monkeypatch)
 
 
 @pytest.mark.parametrize("kind", build.TARGETS)
-def test_every_file_that_a_kernel_includes_is_in_its_key(kind, monkeypatch, tmp_path):
+def test_every_file_that_a_kind_includes_is_in_its_key(kind, monkeypatch, tmp_path):
     shutil.copytree(build.SOURCE, tmp_path / "source")
     monkeypatch.setattr(build, "SOURCE", tmp_path / "source")
     compiler = build._compiler()

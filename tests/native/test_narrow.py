@@ -12,23 +12,23 @@ from lth_jax.native import build
 
 HERE = Path(__file__).resolve().parent
 TESTS = (
-    "convolution.py::test_the_zoos_layers_agree",
-    "product.py::test_the_zoos_layers_agree",
+    "dense_conv.py::test_the_zoos_layers_agree",
+    "dense_product.py::test_the_zoos_layers_agree",
     "sparse_conv.py::test_the_zoos_layers_agree",
     "sparse_conv.py::test_small_images_lie_side_by_side",
     "sparse_conv.py::test_large_images_are_cut_into_bands",
-    "sparse_dense.py::test_the_zoos_layers_agree",
+    "sparse_product.py::test_the_zoos_layers_agree",
 )
-CHOSEN = "few or not sparse_dense"  # of this one's many masks
+CHOSEN = "few or not sparse_product"  # of this one's many masks
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("built")
 def test_eight_lanes_agree():
-    # In a process of its own, since XLA is told of kernels once. The source asks for this macro
+    # In a process of its own, since XLA is told of native code once. The source asks for this macro
     # alone; it stands in `$CXX`, so that the key of what is built has it.
     compiler = shlex.join((*build._compiler(), "-U__AVX512F__"))
-    tests = [str(HERE / f"test_kernels_{name}") for name in TESTS]
+    tests = [str(HERE / f"test_{name}") for name in TESTS]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-n", "0", "-q", *tests, "-k", CHOSEN],
         cwd=HERE.parents[1],

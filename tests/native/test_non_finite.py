@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lth_jax.native import convolution
+from lth_jax.native import dense_conv
 from lth_jax.native.layers import Layer
 from lth_jax.native.packing import Packed
-from lth_jax.native.sparse import Window, sparse_conv, sparse_dense
+from lth_jax.native.sparse import Window, sparse_conv, sparse_product
 
 from .convolutions import cosines, operands
 
@@ -58,8 +58,8 @@ def images(place, value):
 @WINDOWS
 def test_dense_convolutions_spread_it_as_xla_does(strides, padding, place, value):
     x, kernel = images(place, value)
-    mine = undefined(lambda x, k: convolution.conv(x, k, strides, padding), x, kernel)
-    other = undefined(lambda x, k: convolution._xla(x, k, strides, padding), x, kernel)
+    mine = undefined(lambda x, k: dense_conv.dense_conv(x, k, strides, padding), x, kernel)
+    other = undefined(lambda x, k: dense_conv._xla(x, k, strides, padding), x, kernel)
     for one, another in zip(mine, other, strict=True):
         np.testing.assert_array_equal(one, another)
 
@@ -72,7 +72,7 @@ def test_packed_convolutions_spread_it_as_xla_does(strides, padding, place, valu
     window, mask = Window(SHAPE[:2], strides, padding), np.ones(SHAPE, bool)
     run = lambda *operands: sparse_conv(*operands, window)  # noqa: E731
     out, dx, dkernel = sparse_undefined("conv", mask, x, kernel, run, strides)
-    theirs = undefined(lambda x, k: convolution._xla(x, k, strides, padding), x, kernel)
+    theirs = undefined(lambda x, k: dense_conv._xla(x, k, strides, padding), x, kernel)
     np.testing.assert_array_equal(out, theirs[0])
     np.testing.assert_array_equal(dx, theirs[1])
     # Between rows it meets zeros: it may reach more weights of its channel, but no other's.
@@ -84,7 +84,7 @@ def test_packed_convolutions_spread_it_as_xla_does(strides, padding, place, valu
 def test_packed_dense_layers_spread_it_as_xla_does(value):
     x, kernel = (np.array(array) for array in operands(0, (70, 30), (30, 20)))
     x[65, 7] = value
-    mine = sparse_undefined("dense", np.ones(kernel.shape, bool), x, kernel, sparse_dense)
+    mine = sparse_undefined("dense", np.ones(kernel.shape, bool), x, kernel, sparse_product)
     for one, another in zip(mine, undefined(jnp.matmul, x, kernel), strict=True):
         np.testing.assert_array_equal(one, another)
 
@@ -94,7 +94,7 @@ def test_what_is_pruned_spreads_nothing(value):
     x, kernel = (np.array(array) for array in operands(0, (70, 30), (30, 20)))
     x[65, 7] = value
     mask = np.random.default_rng(1).random(kernel.shape) < 0.3
-    out, dx, dkernel = sparse_undefined("dense", mask, x, kernel, sparse_dense)
+    out, dx, dkernel = sparse_undefined("dense", mask, x, kernel, sparse_product)
     np.testing.assert_array_equal(out[65], mask[7])
     assert not np.any(np.delete(out, 65, axis=0))
     assert not np.any(dx)

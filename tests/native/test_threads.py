@@ -15,7 +15,7 @@ PROGRAM = Path(__file__).with_name("print_bits.py")
 
 @pytest.fixture
 def counter(tmp_path):
-    """A library that tells how many threads kernels get."""
+    """A library that tells how many threads native code gets."""
     path = tmp_path / "threads.so"
     sources = f"-I{build.jax.ffi.include_dir()}", str(PROGRAM.with_name("threads.cc"))
     command = (

@@ -1,4 +1,4 @@
-// What all kernels need to be called by XLA (jax.ffi).
+// What every file needs whose functions XLA calls (jax.ffi).
 #pragma once
 
 #include <array>
@@ -13,8 +13,13 @@ using Floats = ffi::Buffer<ffi::F32>;
 using Integers = ffi::Buffer<ffi::S32>;
 using FloatResult = ffi::ResultBuffer<ffi::F32>;
 using Dimensions = ffi::Span<const int64_t>;
+using Pair = ffi::Span<const int64_t>;  // an attribute: one number for rows, one for columns
 
-// The last dimensions of a shape.
+inline std::array<int, 2> TwoInts(Pair pair) {
+  return {static_cast<int>(pair[0]), static_cast<int>(pair[1])};
+}
+
+// Returns the last dimensions of a shape.
 template <size_t kCount>
 std::array<int, kCount> Last(Dimensions dims) {
   std::array<int, kCount> last;
@@ -24,8 +29,8 @@ std::array<int, kCount> Last(Dimensions dims) {
   return last;
 }
 
-// The number of runs: the product of the dimensions before the last `count`.
-inline int64_t Runs(Dimensions dims, size_t count) {
+// Returns the number of runs: the product of the dimensions before the last `count`.
+inline int64_t CountRuns(Dimensions dims, size_t count) {
   int64_t runs = 1;
   for (size_t i = 0; i + count < dims.size(); ++i) runs *= dims[i];
   return runs;

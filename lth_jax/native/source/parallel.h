@@ -43,6 +43,8 @@ void ForEach(Pool& pool, int count, const Task& task) {
   };
   for (int thread = 1; thread < threads; ++thread) pool.Schedule(decltype(help)(help));
   help();
+  // Spin for a moment before sleeping: tasks are of nearly the same length, so that the others are
+  // nearly done, and to be woken takes longer.
   for (int spin = 0; spin < 2000 && state->done.load() < count; ++spin) {
     std::atomic_signal_fence(std::memory_order_seq_cst);
   }
@@ -51,7 +53,7 @@ void ForEach(Pool& pool, int count, const Task& task) {
 }
 
 // A pool without threads, for work too small to be shared out.
-struct Alone {
+struct SingleThread {
   int num_threads() const { return 1; }
   template <class Task>
   void Schedule(Task&& task) {
@@ -59,23 +61,24 @@ struct Alone {
   }
 };
 
-// Multiply-adds below which a second thread costs more than it gains.
+// Multiply-adds below which waking a second thread costs more than it gains.
 constexpr int64_t kWorthSharing = int64_t{1} << 21;
 
-// Calls `one(pool)` with the given pool, or, for little work, with none.
-template <class Pool, class One>
-void Shared(Pool& pool, int64_t work, One one) {
-  Alone alone;
+// Calls `body(pool)` with the given pool, or, for little work, with none.
+template <class Pool, class Body>
+void WithPool(Pool& pool, int64_t work, Body body) {
+  SingleThread single_thread;
   if (work < kWorthSharing) {
-    one(alone);
+    body(single_thread);
   } else {
-    one(pool);
+    body(pool);
   }
 }
 
-// Room for `count` floats that a thread keeps for its next task, at unspecified values. It begins
-// where a line of the cache does. For the sanitizers (tests/kernels/sanitize.py) it is exactly as
-// large as asked for, and holds no numbers.
+// Returns room for `count` floats that a thread keeps for its next task, at unspecified values: to
+// allocate it for each task would cost page faults. It begins where a line of the cache does. For
+// the sanitizers (tests/native/sanitize.py) it is exactly as large as asked for, and holds no
+// numbers.
 template <int kSlot>
 float* Scratch(size_t count) {
 #if defined(LTH_EXACT_SCRATCH)
@@ -84,11 +87,11 @@ float* Scratch(size_t count) {
   return exact.data();
 #else
   constexpr size_t kLine = 64;
-  thread_local std::vector<float> room;
+  thread_local std::vector<float> storage;
   const size_t whole = count + kLine / sizeof(float);
-  if (room.size() < whole) room.resize(whole);
-  size_t bytes = room.size() * sizeof(float);
-  void* begin = room.data();
+  if (storage.size() < whole) storage.resize(whole);
+  size_t bytes = storage.size() * sizeof(float);
+  void* begin = storage.data();
   return static_cast<float*>(std::align(kLine, count * sizeof(float), begin, bytes));
 #endif
 }

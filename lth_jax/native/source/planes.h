@@ -1,243 +1,282 @@
-// The geometry of convolutions by sparse kernels: how images are dealt to planes, and how windows
-// move over them.
+// How convolutions by sparse kernels lay images out in memory.
 //
-// A task takes some rows of an image, or, where images are small, of several side by side. They are
-// dealt to planes, one for each channel, in a border of zeros, and stay in the cache meanwhile:
+// A sparse kernel has no two weights that lie side by side, so nothing can be vectorized over
+// channels or features. It is vectorized over positions of the window instead: a weight is loaded
+// once and multiplied with the values of many positions, which must then lie side by side. In NHWC
+// they lie `channels` floats apart, so images are first scattered to planes, one for each channel:
 //
-//   image [y][x][c]  →  planes [c][row][column][lane]  →  sums [k][row][column][lane]  →  out
+//   image [y][x][c]  →  planes [c][row][column][image]  →  sums [k][row][column][image]  →  out
 //
-// Pixels of a stride are dealt to planes of their own, by the rest of row and column, so that a
-// window's step is one everywhere: moving the window moves all that a weight meets by as many
-// floats, whatever the row. So rows are walked as if they were one; what lies between them is
-// computed and dropped. A row's border on the right is the next row's on the left.
+// Four decisions follow from that; each has its place below:
 //
-// The gradient of the input is the same walk over the mirrored table, planes of the output's
-// gradient summed to planes of the image.
+// 1. Zeros around an image are written into its planes. Otherwise every weight would have to ask at
+//    every position whether it is outside of the image.
+// 2. With a stride, neighbouring positions see pixels that lie `stride` apart. Pixels whose row and
+//    column have the same residues modulo the strides get a plane of their own. Within such a plane
+//    the window moves by one, so that a weight's values lie side by side again, and moving the
+//    window by one position moves everything that it sees by the same number of floats, in any row.
+// 3. So the rows of a plane are treated as one long row. Between the last position of a row and the
+//    first of the next one there are positions that wrap around: they are computed and dropped,
+//    which costs less than a loop for each row that ends in a part of a vector. The zeros on the
+//    right of a row are also the zeros on the left of the next one, which makes fewer such
+//    positions.
+// 4. Small images (8×8, 4×4, 2×2) do not fill vectors: several of them are interleaved, image by
+//    image at each position.
+//
+// The gradient of the input is the same computation with the transposed matrix: planes of the
+// output's gradient are summed to planes of the image.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
 
+#include "convolution.h"
 #include "transpose.h"
 #include "vectors.h"
 
 namespace lth {
 
-// Positions that images side by side should have together, at least, and the most such images.
-// With eight side by side, most loads are aligned, and less lies between rows; larger images have
-// enough positions alone, and would need more of the cache.
-constexpr int kManyPositions = 512, kMostLanes = 16;
-// Floats of planes that a task may keep, if a few rows do not need more: of a core's own cache.
-constexpr int64_t kCached = int64_t{1} << 18;
+// The positions that interleaved images should have together, at least, and the most such images.
+// With eight images most loads are aligned, and fewer positions wrap around. Larger images have
+// enough positions alone, and interleaving them would take more of the cache.
+constexpr int kManyPositions = 512, kMostInterleaved = 16;
+// The floats of planes that a task may keep, if a few rows do not need more: 1 MiB, so that they
+// stay in a core's own cache (L2) while all weights pass over them.
+constexpr int64_t kCachedFloats = int64_t{1} << 18;
 
-// A convolution. `pad` is the border above and on the left; what lies below follows from `out`.
-struct Sliding {
-  int images, height, width, channels;
-  int kernel_height, kernel_width, features;
-  int stride_height, stride_width, pad_height, pad_width;
-  int out_height, out_width;
-
-  // Rows of a plane under the window.
-  int reach_height() const { return (kernel_height + stride_height - 1) / stride_height; }
-  int reach_width() const { return (kernel_width + stride_width - 1) / stride_width; }
-};
-
-// How images [height, width, channels] are dealt to planes: plane (a, b) of a channel holds at
-// (row, column) the pixel (row · step_height + a − top, column · step_width + b − left).
-struct Deal {
+// How images [height, width, channels] lie in planes. The plane of a channel and of residues (a, b)
+// holds at (row, column) the pixel (row · stride_height + a − top, column · stride_width + b −
+// left), and zero where there is no such pixel.
+struct PlaneLayout {
   int height, width, channels;
-  int step_height, step_width;
-  int rests_height, rests_width;  // how many a and b there are
+  int stride_height, stride_width;
+  // The numbers of residues that have planes: no more than the kernel has rows and columns, since
+  // a window of one pixel with stride two, as in a ResNet's shortcut, sees a quarter of the pixels.
+  int row_residues, column_residues;
   int top, left;
 
-  int rests() const { return rests_height * rests_width; }
-  int planes() const { return channels * rests(); }
-  size_t size() const { return static_cast<size_t>(height) * width * channels; }
+  int residues() const { return row_residues * column_residues; }
+  int planes() const { return channels * residues(); }
+  size_t image_size() const { return static_cast<size_t>(height) * width * channels; }
 };
 
-// The columns of a plane, of `count`, that hold pixels.
-struct Span {
+// The columns `begin` to `end - 1`.
+struct ColumnRange {
   int begin, end;
 };
 
-inline Span Filled(const Deal& deal, int b, int count) {
-  const int step = deal.step_width;
-  const int begin = std::max(0, deal.left - b + step - 1) / step;
-  const int end = std::max(0, deal.width + deal.left - b + step - 1) / step;
-  return {begin, std::min(count, end)};
+// Those of the first `columns` columns of a plane of column residue `b` that hold pixels, not
+// zeros.
+inline ColumnRange PixelColumns(const PlaneLayout& layout, int b, int columns) {
+  const int stride = layout.stride_width;
+  // Rounded up: the first column whose pixel is not on the left of the image, or of its right edge.
+  const int begin = std::max(0, layout.left - b + stride - 1) / stride;
+  const int end = std::max(0, layout.width + layout.left - b + stride - 1) / stride;
+  return {begin, std::min(columns, end)};
 }
 
-// How windows move over planes: `rows × columns` positions, each seeing `reach` of both.
-struct Walk {
-  int images, rows, columns, reach_height, reach_width;
-  int pitch;  // from a row of a plane to the next one, in columns
-  int lanes;  // images side by side
-  int band;   // rows of a task
+// The positions of a window on planes: `rows × columns` of them. At each the window sees
+// `window_height × window_width` elements of a plane.
+struct PositionGrid {
+  int images, rows, columns, window_height, window_width;
+  int pitch;          // columns from the start of a row of a plane to the start of the next one
+  int interleaved;    // images that lie interleaved in a plane
+  int rows_per_task;  // a task computes so many rows of positions of the interleaved images
 
-  int bands() const { return (rows + band - 1) / band; }
-  int tasks() const { return (images + lanes - 1) / lanes * bands(); }
-  // Columns of a row under all windows: the last ones may be the next row's first ones.
-  int seen() const { return columns + reach_width - 1; }
-  // Vectors of positions in so many rows, and floats of a plane of sums.
-  int vectors(int some) const {
-    return RoundUp(((some - 1) * pitch + columns) * lanes, kLanes) / kLanes;
+  int tasks_per_image() const { return (rows + rows_per_task - 1) / rows_per_task; }
+  int tasks() const { return (images + interleaved - 1) / interleaved * tasks_per_image(); }
+  // The columns of a row that windows see. The last ones may be the next row's first ones.
+  int seen_columns() const { return columns + window_width - 1; }
+  // The vectors that hold so many rows of positions, those that wrap around included.
+  int vectors(int row_count) const {
+    return RoundUp(((row_count - 1) * pitch + columns) * interleaved, kLanes) / kLanes;
   }
-  int sums() const { return vectors(band) * kLanes; }
-  // Floats of a plane that windows see. The border of its last row belongs to it.
-  int plane() const { return ((band + reach_height - 1) * pitch + seen() - pitch) * lanes; }
-  // Floats from one weight's place under the window to another's.
-  int shift(int row, int column) const { return (row * pitch + column) * lanes; }
+  // The floats of a plane of sums.
+  int sums_size() const { return vectors(rows_per_task) * kLanes; }
+  // The floats of a plane that windows see. Only the last row has zeros of its own on the right.
+  int plane_size() const {
+    return ((rows_per_task + window_height - 1) * pitch + seen_columns() - pitch) * interleaved;
+  }
+  // The floats from the first element of a window to the one at (row, column) of it.
+  int offset(int row, int column) const { return (row * pitch + column) * interleaved; }
 };
 
-// The walk of `rows × columns` windows over dealt images, to so many planes of sums.
-inline Walk WalkOf(const Deal& deal, int images, int rows, int columns, int reach_height,
-                   int reach_width, int targets) {
-  Walk walk{images, rows, columns, reach_height, reach_width, 0, 1, rows};
-  const int seen = walk.seen();
-  int shared = reach_width - 1;  // columns of zeros that end a row and begin the next
-  for (int b = 0; b < deal.rests_width; ++b) {
-    const Span filled = Filled(deal, b, seen);
-    if (filled.begin < filled.end)
-      shared = std::min(shared, std::min(filled.begin, seen - filled.end));
+// The grid of `rows × columns` positions on planes of the given layout, whose results are
+// `target_planes` planes of sums.
+inline PositionGrid MakeGrid(const PlaneLayout& layout, int images, int rows, int columns,
+                             int window_height, int window_width, int target_planes) {
+  PositionGrid grid{images, rows, columns, window_height, window_width, 0, 1, rows};
+  const int seen = grid.seen_columns();
+  // Columns of zeros that end a row and begin the next one at once: as many as every plane has at
+  // both of its sides, and no more than a window reaches over the end of a row.
+  int shared = window_width - 1;
+  for (int b = 0; b < layout.column_residues; ++b) {
+    const ColumnRange pixels = PixelColumns(layout, b, seen);
+    if (pixels.begin < pixels.end)
+      shared = std::min(shared, std::min(pixels.begin, seen - pixels.end));
   }
-  walk.pitch = seen - shared;
-  while (walk.lanes < std::min(images, kMostLanes) &&
-         int64_t{rows} * columns * walk.lanes < kManyPositions)
-    walk.lanes = walk.lanes == 1 ? 8 : walk.lanes * 2;
-  const int64_t row = int64_t{walk.pitch} * walk.lanes;
-  const int64_t left = kCached - (reach_height - 1) * row * deal.planes();
-  const int64_t most = std::max<int64_t>(left / (row * (deal.planes() + targets)), reach_height);
-  const int bands = static_cast<int>((rows + most - 1) / most);
-  walk.band = (rows + bands - 1) / bands;
-  return walk;
+  grid.pitch = seen - shared;
+  // From one to eight at once: two or four would make loads that are not aligned, for little.
+  while (grid.interleaved < std::min(images, kMostInterleaved) &&
+         int64_t{rows} * columns * grid.interleaved < kManyPositions)
+    grid.interleaved = grid.interleaved == 1 ? 8 : grid.interleaved * 2;
+  // As many rows as the cache holds. But rows that two tasks see are scattered twice: a task has no
+  // fewer rows than a window, even if it then needs more than its share of the cache.
+  const int64_t row = int64_t{grid.pitch} * grid.interleaved;
+  const int64_t left = kCachedFloats - (window_height - 1) * row * layout.planes();
+  const int64_t most =
+      std::max<int64_t>(left / (row * (layout.planes() + target_planes)), window_height);
+  const int tasks = static_cast<int>((rows + most - 1) / most);
+  grid.rows_per_task = (rows + tasks - 1) / tasks;  // nearly equal ones, for the threads' sake
+  return grid;
 }
 
-// A task: the images from `image` on, `some` of them, and rows of positions.
+// A task: `images` images from `image` on, and `rows` rows of positions from `first_row` on.
 struct Task {
-  int image, some, first, rows;
+  int image, images, first_row, rows;
 };
 
-inline Task TaskOf(const Walk& walk, int index) {
-  const int image = index / walk.bands() * walk.lanes, first = index % walk.bands() * walk.band;
-  return {image, std::min(walk.lanes, walk.images - image), first,
-          std::min(walk.band, walk.rows - first)};
+inline Task TaskAt(const PositionGrid& grid, int index) {
+  const int image = index / grid.tasks_per_image() * grid.interleaved;
+  const int first_row = index % grid.tasks_per_image() * grid.rows_per_task;
+  return {image, std::min(grid.interleaved, grid.images - image), first_row,
+          std::min(grid.rows_per_task, grid.rows - first_row)};
 }
 
-// Calls `visit(rest, place, pixel, count)` for each row of pixels in the task's first `rows` rows
-// of `columns`: they lie from `place` of a plane and from `pixel` of an image on, in floats.
+// Calls `visit(residue, plane_offset, pixel_offset, count)` for each row of pixels that lies in the
+// first `rows` rows and `columns` columns of a task's planes. `count` pixels begin at these
+// offsets, in floats, of the plane and of the image.
 template <class Visit>
-void EachRow(const Deal& deal, const Walk& walk, const Task& task, int rows, int columns,
-             Visit visit) {
-  for (int a = 0; a < deal.rests_height; ++a) {
-    for (int b = 0; b < deal.rests_width; ++b) {
-      const Span filled = Filled(deal, b, columns);
-      if (filled.begin >= filled.end) continue;
-      const int x = filled.begin * deal.step_width + b - deal.left;
+void ForEachPixelRow(const PlaneLayout& layout, const PositionGrid& grid, const Task& task,
+                     int rows, int columns, Visit visit) {
+  for (int a = 0; a < layout.row_residues; ++a) {
+    for (int b = 0; b < layout.column_residues; ++b) {
+      const ColumnRange pixels = PixelColumns(layout, b, columns);
+      if (pixels.begin >= pixels.end) continue;
+      const int x = pixels.begin * layout.stride_width + b - layout.left;
       for (int row = 0; row < rows; ++row) {
-        const int y = (task.first + row) * deal.step_height + a - deal.top;
-        if (y < 0 || y >= deal.height) continue;
-        visit(a * deal.rests_width + b, walk.shift(row, filled.begin),
-              (static_cast<ptrdiff_t>(y) * deal.width + x) * deal.channels,
-              filled.end - filled.begin);
+        const int y = (task.first_row + row) * layout.stride_height + a - layout.top;
+        if (y < 0 || y >= layout.height) continue;
+        visit(a * layout.column_residues + b, grid.offset(row, pixels.begin),
+              (static_cast<ptrdiff_t>(y) * layout.width + x) * layout.channels,
+              pixels.end - pixels.begin);
       }
     }
   }
 }
 
-// Deals a task's images to planes of `plane` floats, zero elsewhere, and behind the last one.
-inline void ToPlanes(const Deal& deal, const Walk& walk, const Task& task, int rows, int columns,
-                     const float* images, ptrdiff_t plane, float* planes) {
-  const float* from = images + task.image * deal.size();
-  const ptrdiff_t step = static_cast<ptrdiff_t>(deal.step_width) * deal.channels;
-  const ptrdiff_t next = plane * deal.rests();
-  std::fill(planes, planes + plane * deal.planes() + kLanes, 0.0f);
-  EachRow(deal, walk, task, rows, columns, [&](int rest, int place, ptrdiff_t pixel, int count) {
-    float* to = planes + rest * plane + place;
-    if (walk.lanes == 1) {
-      Transpose(from + pixel, step, count, deal.channels, to, next);
-      return;
-    }
-    for (int i = 0; i < count; ++i)
-      Transpose(from + pixel + i * step, deal.size(), task.some, deal.channels, to + i * walk.lanes,
-                next);
-  });
+// Scatters a task's images to planes of `plane_size` floats. Everything else is set to zero, also
+// one vector behind the last plane, which the last load of a tile may read.
+inline void ScatterToPlanes(const PlaneLayout& layout, const PositionGrid& grid, const Task& task,
+                            int rows, int columns, const float* images, ptrdiff_t plane_size,
+                            float* planes) {
+  const float* from = images + task.image * layout.image_size();
+  const ptrdiff_t pixel_step = static_cast<ptrdiff_t>(layout.stride_width) * layout.channels;
+  const ptrdiff_t channel_step = plane_size * layout.residues();
+  // All of it, not only the borders: with residues and a last group of fewer images, what holds no
+  // pixel is scattered all over, and a fill runs at the speed of the cache.
+  std::fill(planes, planes + plane_size * layout.planes() + kLanes, 0.0f);
+  ForEachPixelRow(
+      layout, grid, task, rows, columns,
+      [&](int residue, int plane_offset, ptrdiff_t pixel_offset, int count) {
+        float* to = planes + residue * plane_size + plane_offset;
+        // One image: pixels by channels are transposed. Several: at each pixel, images
+        // by channels are.
+        if (grid.interleaved == 1) {
+          Transpose(from + pixel_offset, pixel_step, count, layout.channels, to, channel_step);
+          return;
+        }
+        for (int i = 0; i < count; ++i)
+          Transpose(from + pixel_offset + i * pixel_step, layout.image_size(), task.images,
+                    layout.channels, to + i * grid.interleaved, channel_step);
+      });
 }
 
-// The inverse: planes of sums to a task's images.
-inline void ToImages(const Deal& deal, const Walk& walk, const Task& task, const float* sums,
-                     float* images) {
-  float* to = images + task.image * deal.size();
-  const ptrdiff_t step = static_cast<ptrdiff_t>(deal.step_width) * deal.channels;
-  const ptrdiff_t plane = walk.sums(), next = plane * deal.rests();
-  EachRow(deal, walk, task, task.rows, walk.columns,
-          [&](int rest, int place, ptrdiff_t pixel, int count) {
-            const float* from = sums + rest * plane + place;
-            if (walk.lanes == 1) {
-              Transpose(from, next, deal.channels, count, to + pixel, step);
-              return;
-            }
-            for (int i = 0; i < count; ++i)
-              Transpose(from + i * walk.lanes, next, deal.channels, task.some,
-                        to + pixel + i * step, deal.size());
-          });
+// Gathers a task's images from planes of sums: the inverse of `ScatterToPlanes`. Positions that
+// wrap around lie where no pixel is gathered from.
+inline void GatherFromPlanes(const PlaneLayout& layout, const PositionGrid& grid, const Task& task,
+                             const float* sums, float* images) {
+  float* to = images + task.image * layout.image_size();
+  const ptrdiff_t pixel_step = static_cast<ptrdiff_t>(layout.stride_width) * layout.channels;
+  const ptrdiff_t plane_size = grid.sums_size(), channel_step = plane_size * layout.residues();
+  ForEachPixelRow(
+      layout, grid, task, task.rows, grid.columns,
+      [&](int residue, int plane_offset, ptrdiff_t pixel_offset, int count) {
+        const float* from = sums + residue * plane_size + plane_offset;
+        if (grid.interleaved == 1) {
+          Transpose(from, channel_step, layout.channels, count, to + pixel_offset, pixel_step);
+          return;
+        }
+        for (int i = 0; i < count; ++i)
+          Transpose(from + i * grid.interleaved, channel_step, layout.channels, task.images,
+                    to + pixel_offset + i * pixel_step, layout.image_size());
+      });
 }
 
-// A table's convolution: what windows see, what their sums become, and the walk from these to
-// those. A table has a row for each plane of the target.
+// The convolution of one sparse matrix: the planes that windows see (`source`), the planes that
+// their sums become (`target`), and the positions. The matrix has a row for each plane of the
+// target.
 struct Plan {
-  Sliding window;
-  bool mirrored;
-  Deal source, target;
-  Walk walk;
+  Convolution conv;
+  bool transposed;
+  PlaneLayout source, target;
+  PositionGrid grid;
 
-  // Multiply-adds of so many entries.
+  // The multiply-adds of so many entries.
   int64_t work(int entries) const {
-    return int64_t{entries} * walk.images * walk.rows * walk.columns;
+    return int64_t{entries} * grid.images * grid.rows * grid.columns;
   }
 
-  // Where what an entry meets lies in planes, before the position is added. Its column in the table
-  // is a channel of the source · 2¹⁶ + a row under the window · 2⁸ + a column there.
-  int32_t offset(int32_t column) const {
-    const int channel = column >> 16, y = column >> 8 & 255, x = column & 255;
-    const int down = y / window.stride_height, along = x / window.stride_width;
-    if (mirrored) {
-      const int above = window.reach_height() - 1, before = window.reach_width() - 1;
-      return channel * walk.plane() + walk.shift(above - down, before - along);
+  // Where what an entry is multiplied with lies in the source's planes at the first position. A
+  // column index of the matrix is: channel of the source · 2¹⁶ + row of the kernel · 2⁸ + column of
+  // it.
+  int32_t offset(int32_t column_index) const {
+    const int channel = column_index >> 16, y = column_index >> 8 & 255, x = column_index & 255;
+    const int row = y / conv.stride_height, column = x / conv.stride_width;
+    if (transposed) {
+      // Flipped: row 0 of the kernel takes what lies furthest down in the window.
+      const int last_row = conv.phase_height() - 1, last_column = conv.phase_width() - 1;
+      return channel * grid.plane_size() + grid.offset(last_row - row, last_column - column);
     }
-    const int rest = y % window.stride_height * source.rests_width + x % window.stride_width;
-    return (channel * source.rests() + rest) * walk.plane() + walk.shift(down, along);
+    const int residue = y % conv.stride_height * source.column_residues + x % conv.stride_width;
+    return (channel * source.residues() + residue) * grid.plane_size() + grid.offset(row, column);
   }
 };
 
-// The plan of `rows × columns` windows.
-inline Plan PlanOf(const Sliding& s, bool mirrored, const Deal& source, const Deal& target,
-                   int rows, int columns) {
-  const Walk walk =
-      WalkOf(source, s.images, rows, columns, s.reach_height(), s.reach_width(), target.planes());
-  return {s, mirrored, source, target, walk};
+// The plan of `rows × columns` positions.
+inline Plan MakePlan(const Convolution& conv, bool transposed, const PlaneLayout& source,
+                     const PlaneLayout& target, int rows, int columns) {
+  const PositionGrid grid = MakeGrid(source, conv.images, rows, columns, conv.phase_height(),
+                                     conv.phase_width(), target.planes());
+  return {conv, transposed, source, target, grid};
 }
 
-// From images to outputs.
-inline Plan ForwardPlan(const Sliding& s) {
-  const int down = s.stride_height, along = s.stride_width;
-  const int a = std::min(down, s.kernel_height), b = std::min(along, s.kernel_width);
-  const Deal source{s.height, s.width, s.channels, down, along, a, b, s.pad_height, s.pad_width};
-  const Deal target{s.out_height, s.out_width, s.features, 1, 1, 1, 1, 0, 0};
-  return PlanOf(s, false, source, target, s.out_height, s.out_width);
+// The plan from images to outputs.
+inline Plan ForwardPlan(const Convolution& conv) {
+  const int a = std::min(conv.stride_height, conv.kernel_height);
+  const int b = std::min(conv.stride_width, conv.kernel_width);
+  const PlaneLayout source{
+      conv.height, conv.width, conv.channels,   conv.stride_height, conv.stride_width,
+      a,           b,          conv.pad_height, conv.pad_width};
+  const PlaneLayout target{conv.out_height, conv.out_width, conv.features, 1, 1, 1, 1, 0, 0};
+  return MakePlan(conv, false, source, target, conv.out_height, conv.out_width);
 }
 
-// From the gradient of the outputs to that of the images.
+// The plan from the gradient of the outputs to that of the images.
 //
-// Pixels whose (y + pad) leaves the rest a under division by the stride see the kernel's rows a,
-// a + stride, …, mirrored: (y + pad) / stride rows down in the output's gradient, and above.
-inline Plan MirroredPlan(const Sliding& s) {
-  const int down = s.stride_height, along = s.stride_width;
-  const int above = s.reach_height() - 1, before = s.reach_width() - 1;
-  const int top = s.pad_height, left = s.pad_width;
-  const Deal source{s.out_height, s.out_width, s.features, 1, 1, 1, 1, above, before};
-  const Deal target{s.height, s.width, s.channels, down, along, down, along, top, left};
-  return PlanOf(s, true, source, target, (s.height - 1 + top) / down + 1,
-                (s.width - 1 + left) / along + 1);
+// Pixels whose y + pad has the residue a modulo the stride meet only the kernel's rows a, a +
+// stride, …: each residue is a convolution of stride one by these rows, flipped. Its window ends (y
+// + pad) / stride rows down in the output's gradient.
+inline Plan TransposedPlan(const Convolution& conv) {
+  const PlaneLayout source{
+      conv.out_height,         conv.out_width,        conv.features, 1, 1, 1, 1,
+      conv.phase_height() - 1, conv.phase_width() - 1};
+  const PlaneLayout target{conv.height,        conv.width,        conv.channels,
+                           conv.stride_height, conv.stride_width, conv.stride_height,
+                           conv.stride_width,  conv.pad_height,   conv.pad_width};
+  return MakePlan(conv, true, source, target,
+                  (conv.height - 1 + conv.pad_height) / conv.stride_height + 1,
+                  (conv.width - 1 + conv.pad_width) / conv.stride_width + 1);
 }
 
 }  // namespace lth

@@ -1,99 +1,105 @@
-// Convolutions with sparse kernels as XLA calls them; arrays may have leading axes of runs.
+// Convolutions by sparse kernels, as XLA calls them. Arrays may have leading axes, of runs.
 #include "sparse_conv.h"
 
 #include "bindings.h"
 
 namespace lth {
+namespace sparse_conv {
 namespace {
 
-using Pair = ffi::Span<const int64_t>;
-
 // Shapes: images [.., n, h, w, c], out [.., n, oh, ow, k].
-Sliding SlidingOf(Dimensions images, Dimensions out, Pair sides, Pair strides, Pair pads) {
+Convolution ConvolutionOf(Dimensions images, Dimensions out, Pair sides, Pair strides, Pair pads) {
   const auto x = Last<4>(images), y = Last<4>(out);
-  const auto of = [](Pair pair, int axis) { return static_cast<int>(pair[axis]); };
-  const int rows = of(sides, 0), columns = of(sides, 1), top = of(pads, 0), left = of(pads, 1);
-  const int down = of(strides, 0), along = of(strides, 1);
-  return {x[0], x[1], x[2], x[3], rows, columns, y[3], down, along, top, left, y[1], y[2]};
+  const auto [kernel_height, kernel_width] = TwoInts(sides);
+  const auto [stride_height, stride_width] = TwoInts(strides);
+  const auto [pad_height, pad_width] = TwoInts(pads);
+  return {x[0],          x[1],         x[2],       x[3],      kernel_height, kernel_width, y[3],
+          stride_height, stride_width, pad_height, pad_width, y[1],          y[2]};
 }
 
-// Calls `one(chosen pool, run, its table)` for each run of `images`. Shapes: begins [.., planes of
-// the target + 1, 1], columns [.., capacity], places as columns, or null.
-template <class One>
-ffi::Error EachRun(ffi::ThreadPool& pool, const Plan& plan, Dimensions images, Integers begins,
-                   Integers columns, const int32_t* places, One one) {
+// Calls `body(chosen pool, run, its matrix)` for each run of `images`. Shapes: row_pointers [..,
+// planes of the target + 1, 1], column_indices [.., capacity], value_indices the same, or null.
+template <class Body>
+ffi::Error ForEachRun(ffi::ThreadPool& pool, const Plan& plan, Dimensions images,
+                      Integers row_pointers, Integers column_indices, const int32_t* value_indices,
+                      Body body) {
   const int targets = plan.target.planes();
-  const int64_t capacity = Last<1>(columns.dimensions())[0];
-  for (int64_t run = 0; run < Runs(images, 4); ++run) {
-    const Table table{begins.typed_data() + run * (targets + 1),
-                      columns.typed_data() + run * capacity,
-                      places ? places + run * capacity : nullptr};
-    Shared(pool, plan.work(table.begins[targets]), [&](auto& chosen) { one(chosen, run, table); });
+  const int64_t capacity = Last<1>(column_indices.dimensions())[0];
+  for (int64_t run = 0; run < CountRuns(images, 4); ++run) {
+    const Csr matrix{row_pointers.typed_data() + run * (targets + 1),
+                     column_indices.typed_data() + run * capacity,
+                     value_indices ? value_indices + run * capacity : nullptr};
+    WithPool(pool, plan.work(matrix.row_pointers[targets]),
+             [&](auto& chosen) { body(chosen, run, matrix); });
   }
   return ffi::Error::Success();
 }
 
-// Shapes: values and columns [.., capacity], from and to as the plan's source and target.
-ffi::Error ConvolveRuns(ffi::ThreadPool& pool, const Plan& plan, Floats values, Integers begins,
-                        Integers columns, const int32_t* places, Floats from, FloatResult to) {
-  const int64_t capacity = Last<1>(columns.dimensions())[0];
-  const size_t source = plan.walk.images * plan.source.size();
-  const size_t target = plan.walk.images * plan.target.size();
-  return EachRun(pool, plan, to->dimensions(), begins, columns, places,
-                 [&](auto& chosen, int64_t run, const Table& table) {
-                   Convolve(chosen, plan, table, values.typed_data() + run * capacity,
-                            from.typed_data() + run * source, to->typed_data() + run * target);
-                 });
+// Shapes: values and column_indices [.., capacity], from and to as the plan's source and target.
+ffi::Error ForwardRuns(ffi::ThreadPool& pool, const Plan& plan, Floats values,
+                       Integers row_pointers, Integers column_indices, const int32_t* value_indices,
+                       Floats from, FloatResult to) {
+  const int64_t capacity = Last<1>(column_indices.dimensions())[0];
+  const size_t source = plan.grid.images * plan.source.image_size();
+  const size_t target = plan.grid.images * plan.target.image_size();
+  return ForEachRun(pool, plan, to->dimensions(), row_pointers, column_indices, value_indices,
+                    [&](auto& chosen, int64_t run, const Csr& matrix) {
+                      Forward(chosen, plan, matrix, values.typed_data() + run * capacity,
+                              from.typed_data() + run * source, to->typed_data() + run * target);
+                    });
 }
 
 // Shapes: images [.., n, h, w, c], out [.., n, oh, ow, k].
-ffi::Error ForwardCall(ffi::ThreadPool pool, Floats values, Integers begins, Integers columns,
-                       Floats images, FloatResult out, Pair sides, Pair strides, Pair pads) {
+ffi::Error ForwardCall(ffi::ThreadPool pool, Floats values, Integers row_pointers,
+                       Integers column_indices, Floats images, FloatResult out, Pair sides,
+                       Pair strides, Pair pads) {
   const Plan plan =
-      ForwardPlan(SlidingOf(images.dimensions(), out->dimensions(), sides, strides, pads));
-  return ConvolveRuns(pool, plan, values, begins, columns, nullptr, images, out);
+      ForwardPlan(ConvolutionOf(images.dimensions(), out->dimensions(), sides, strides, pads));
+  return ForwardRuns(pool, plan, values, row_pointers, column_indices, nullptr, images, out);
 }
 
-// The mirrored table, its values at `places`; given [.., n, oh, ow, k], images [.., n, h, w, c].
-ffi::Error InputGradientCall(ffi::ThreadPool pool, Floats values, Integers begins, Integers columns,
-                             Integers places, Floats given, FloatResult images, Pair sides,
-                             Pair strides, Pair pads) {
-  const Plan plan =
-      MirroredPlan(SlidingOf(images->dimensions(), given.dimensions(), sides, strides, pads));
-  return ConvolveRuns(pool, plan, values, begins, columns, places.typed_data(), given, images);
+// Takes the transposed matrix. Shapes: out_gradient [.., n, oh, ow, k], images [.., n, h, w, c].
+ffi::Error InputGradientCall(ffi::ThreadPool pool, Floats values, Integers row_pointers,
+                             Integers column_indices, Integers value_indices, Floats out_gradient,
+                             FloatResult images, Pair sides, Pair strides, Pair pads) {
+  const Plan plan = TransposedPlan(
+      ConvolutionOf(images->dimensions(), out_gradient.dimensions(), sides, strides, pads));
+  return ForwardRuns(pool, plan, values, row_pointers, column_indices, value_indices.typed_data(),
+                     out_gradient, images);
 }
 
-// Shapes: as in the forward call, given [.., n, oh, ow, k], gradient [.., capacity].
-ffi::Error KernelGradientCall(ffi::ThreadPool pool, Integers begins, Integers columns,
-                              Floats images, Floats given, FloatResult gradient, Pair sides,
+// Shapes: as in the forward call, out_gradient [.., n, oh, ow, k], gradient [.., capacity].
+ffi::Error KernelGradientCall(ffi::ThreadPool pool, Integers row_pointers, Integers column_indices,
+                              Floats images, Floats out_gradient, FloatResult gradient, Pair sides,
                               Pair strides, Pair pads) {
-  const Plan plan =
-      ForwardPlan(SlidingOf(images.dimensions(), given.dimensions(), sides, strides, pads));
-  const int capacity = Last<1>(columns.dimensions())[0];
-  const size_t source = plan.walk.images * plan.source.size();
-  const size_t target = plan.walk.images * plan.target.size();
-  return EachRun(pool, plan, given.dimensions(), begins, columns, nullptr,
-                 [&](auto& chosen, int64_t run, const Table& table) {
-                   TapGradient(chosen, plan, table, images.typed_data() + run * source,
-                               given.typed_data() + run * target, capacity,
-                               gradient->typed_data() + run * capacity);
-                 });
+  const Plan plan = ForwardPlan(
+      ConvolutionOf(images.dimensions(), out_gradient.dimensions(), sides, strides, pads));
+  const int capacity = Last<1>(column_indices.dimensions())[0];
+  const size_t source = plan.grid.images * plan.source.image_size();
+  const size_t target = plan.grid.images * plan.target.image_size();
+  return ForEachRun(pool, plan, out_gradient.dimensions(), row_pointers, column_indices, nullptr,
+                    [&](auto& chosen, int64_t run, const Csr& matrix) {
+                      KernelGradient(chosen, plan, matrix, images.typed_data() + run * source,
+                                     out_gradient.typed_data() + run * target, capacity,
+                                     gradient->typed_data() + run * capacity);
+                    });
 }
 
 }  // namespace
+}  // namespace sparse_conv
 }  // namespace lth
 
 #define LTH_BIND lth::ffi::Ffi::Bind().Ctx<lth::ffi::ThreadPool>()
 #define LTH_WINDOW Attr<lth::Pair>("sides").Attr<lth::Pair>("strides").Attr<lth::Pair>("pads")
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(SparseConvForward, lth::ForwardCall,
+XLA_FFI_DEFINE_HANDLER_SYMBOL(SparseConvForward, lth::sparse_conv::ForwardCall,
                               LTH_BIND.Arg<lth::Floats>()
                                   .Arg<lth::Integers>()
                                   .Arg<lth::Integers>()
                                   .Arg<lth::Floats>()
                                   .Ret<lth::Floats>()
                                   .LTH_WINDOW);
-XLA_FFI_DEFINE_HANDLER_SYMBOL(SparseConvInputGradient, lth::InputGradientCall,
+XLA_FFI_DEFINE_HANDLER_SYMBOL(SparseConvInputGradient, lth::sparse_conv::InputGradientCall,
                               LTH_BIND.Arg<lth::Floats>()
                                   .Arg<lth::Integers>()
                                   .Arg<lth::Integers>()
@@ -101,7 +107,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(SparseConvInputGradient, lth::InputGradientCall,
                                   .Arg<lth::Floats>()
                                   .Ret<lth::Floats>()
                                   .LTH_WINDOW);
-XLA_FFI_DEFINE_HANDLER_SYMBOL(SparseConvKernelGradient, lth::KernelGradientCall,
+XLA_FFI_DEFINE_HANDLER_SYMBOL(SparseConvKernelGradient, lth::sparse_conv::KernelGradientCall,
                               LTH_BIND.Arg<lth::Integers>()
                                   .Arg<lth::Integers>()
                                   .Arg<lth::Floats>()

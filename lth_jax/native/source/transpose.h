@@ -58,7 +58,7 @@ inline Eight Sums(const Eight* v) {
 }
 
 // A vector's lanes folded to eight.
-inline Eight Fold(Vector v) {
+inline Eight FoldToEight(Vector v) {
 #if defined(__AVX512F__)
   return LTH_SHUFFLE(v, v, 0, 1, 2, 3, 4, 5, 6, 7) +
          LTH_SHUFFLE(v, v, 8, 9, 10, 11, 12, 13, 14, 15);

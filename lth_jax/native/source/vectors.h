@@ -16,7 +16,8 @@ constexpr int kLanes = 8;
 typedef float Vector __attribute__((vector_size(kLanes * sizeof(float))));
 typedef float Eight __attribute__((vector_size(8 * sizeof(float))));
 
-// The lanes from `from` on, which need not be aligned. A copy, since a cast would break aliasing.
+// Returns the lanes from `from` on, which need not be aligned. It is copied, which compiles to one
+// unaligned load: a cast of the pointer would break the rules of aliasing and of alignment.
 template <class V>
 inline V Load(const float* from) {
   V lanes;

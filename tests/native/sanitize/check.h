@@ -1,4 +1,4 @@
-// What the sections of the driver share: a thread pool as XLA's looks to the kernels, random
+// What the sections of the driver share: a thread pool as XLA's looks to native code, random
 // operands that end where their memory ends, and the comparison with a naive loop.
 #pragma once
 
@@ -117,5 +117,5 @@ inline void Agree(const std::string& what, const Array<float>& mine,
 
 void CheckDenseConv();
 void CheckDenseProduct();
-void CheckSparseDense();
+void CheckSparseProduct();
 void CheckSparseConv();

@@ -5,14 +5,16 @@
 #include <string>
 
 #include "check.h"
+#include "convolution.h"
 
 namespace check {
 
-// A convolution of type `Conv`. `below` and `right` are the borders on the other sides: outputs
-// follow from all four.
-template <class Conv>
-Conv Of(int images, int height, int width, int channels, int rows, int columns, int features,
-        int down, int along, int top, int left, int below, int right) {
+using lth::Convolution;
+
+// Returns a convolution. `below` and `right` are the borders on the other sides: outputs follow from
+// all four.
+inline Convolution Of(int images, int height, int width, int channels, int rows, int columns,
+                      int features, int down, int along, int top, int left, int below, int right) {
   return {images,
           height,
           width,
@@ -28,10 +30,10 @@ Conv Of(int images, int height, int width, int channels, int rows, int columns, 
           (width + left + right - columns) / along + 1};
 }
 
-template <class Conv>
-Conv Square(int side, int channels, int features, int window, int stride, int border) {
-  return Of<Conv>(2, side, side, channels, window, window, features, stride, stride, border, border,
-                  border, border);
+inline Convolution Square(int side, int channels, int features, int window, int stride,
+                          int border) {
+  return Of(2, side, side, channels, window, window, features, stride, stride, border, border,
+            border, border);
 }
 
 inline int Draw(int least, int most) {
@@ -39,19 +41,18 @@ inline int Draw(int least, int most) {
 }
 
 // Any shape, with up to so many images, channels and features.
-template <class Conv>
-Conv Drawn(int images, int channels, int features) {
+inline Convolution Drawn(int images, int channels, int features) {
   const int rows = Draw(1, 5), columns = Draw(1, 5);
   const int top = Draw(0, 3), left = Draw(0, 3), below = Draw(0, 3), right = Draw(0, 3);
   const int height = std::max(Draw(1, 11), rows - top - below);
   const int width = std::max(Draw(1, 11), columns - left - right);
-  return Of<Conv>(Draw(1, images), height, width, Draw(1, channels), rows, columns,
-                  Draw(1, features), Draw(1, 3), Draw(1, 3), top, left, below, right);
+  return Of(Draw(1, images), height, width, Draw(1, channels), rows, columns, Draw(1, features),
+            Draw(1, 3), Draw(1, 3), top, left, below, right);
 }
 
 // Calls `each(image value, kernel value, output value)`, their indices, for every product.
-template <class Conv, class Each>
-void Products(const Conv& c, Each each) {
+template <class Each>
+void Products(const Convolution& c, Each each) {
   for (int n = 0; n < c.images; ++n)
     for (int y = 0; y < c.out_height; ++y)
       for (int x = 0; x < c.out_width; ++x)

@@ -1,14 +1,13 @@
-// Dense convolutions, their shapes from test_kernels_convolution.py.
+// Dense convolutions, their shapes from test_dense_conv.py.
 #include "dense_conv.h"
-#include "dense_conv_gradient.h"
 
 #include "convolutions.h"
 
 namespace {
 
-constexpr auto Square = check::Square<lth::Conv>;
+using check::Square;
 
-void Check(const std::string& name, const lth::Conv& c) {
+void Check(const std::string& name, const lth::Convolution& c) {
   const size_t in = size_t(c.images) * c.height * c.width * c.channels;
   const size_t weights = size_t(c.kernel_height) * c.kernel_width * c.channels * c.features;
   const size_t out = size_t(c.images) * c.out_height * c.out_width * c.features;
@@ -22,13 +21,14 @@ void Check(const std::string& name, const lth::Conv& c) {
   });
   const auto forward = check::Unwritten(out), input = check::Unwritten(in);
   const auto gradient = check::Unwritten(weights);
-  check::WithThreads(
-      [&](check::Pool& pool) { lth::Forward(pool, c, images.get(), kernel.get(), forward.get()); });
   check::WithThreads([&](check::Pool& pool) {
-    lth::InputGradient(pool, c, kernel.get(), given.get(), input.get());
+    lth::dense_conv::Forward(pool, c, images.get(), kernel.get(), forward.get());
   });
   check::WithThreads([&](check::Pool& pool) {
-    lth::KernelGradient(pool, c, images.get(), given.get(), gradient.get());
+    lth::dense_conv::InputGradient(pool, c, kernel.get(), given.get(), input.get());
+  });
+  check::WithThreads([&](check::Pool& pool) {
+    lth::dense_conv::KernelGradient(pool, c, images.get(), given.get(), gradient.get());
   });
   check::Agree(name + ", forward", forward, y);
   check::Agree(name + ", input gradient", input, dx);
@@ -52,6 +52,5 @@ void CheckDenseConv() {
   Check("vit patches", Square(32, 3, 192, 4, 4, 0));
   Check("densenet", Square(16, 112, 32, 3, 1, 1));
   Check("no multiple of lanes", Square(9, 5, 37, 3, 2, 1));
-  for (int i = 0; i < 60; ++i)
-    Check("drawn " + std::to_string(i), check::Drawn<lth::Conv>(9, 40, 40));
+  for (int i = 0; i < 60; ++i) Check("drawn " + std::to_string(i), check::Drawn(9, 40, 40));
 }

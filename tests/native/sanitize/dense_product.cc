@@ -1,4 +1,4 @@
-// Dense layers, their shapes from test_kernels_product.py.
+// Dense layers, their shapes from test_dense_product.py.
 #include "dense_product.h"
 
 #include "check.h"
@@ -6,7 +6,8 @@
 namespace {
 
 void Check(const std::string& name, int examples, int width, int outputs, double live) {
-  const auto x = check::Normal(size_t(examples) * width), kernel = check::Normal(size_t(width) * outputs);
+  const auto x = check::Normal(size_t(examples) * width),
+             kernel = check::Normal(size_t(width) * outputs);
   const auto given = check::Normal(size_t(examples) * outputs);
   std::bernoulli_distribution some(live);
   for (int i = 0; i < width; ++i)
@@ -22,8 +23,10 @@ void Check(const std::string& name, int examples, int width, int outputs, double
       }
   const auto forward = check::Unwritten(y.size()), gradient = check::Unwritten(dw.size());
   check::WithThreads([&](check::Pool& pool) {
-    lth::Product(pool, x.get(), kernel.get(), examples, width, outputs, forward.get());
-    lth::ProductGradient(pool, x.get(), given.get(), examples, width, outputs, gradient.get());
+    lth::dense_product::Forward(pool, x.get(), kernel.get(), examples, width, outputs,
+                                forward.get());
+    lth::dense_product::KernelGradient(pool, x.get(), given.get(), examples, width, outputs,
+                                       gradient.get());
   });
   check::Agree(name + ", forward", forward, y);
   check::Agree(name + ", kernel gradient", gradient, dw);

@@ -18,8 +18,11 @@ Padding = tuple[Pair, ...]
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
-def conv(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -> jax.Array:
-    """The convolution of images by a kernel.
+def dense_conv(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -> jax.Array:
+    """Returns the convolution of images by a kernel.
+
+    Both operands can be differentiated in reverse mode, and the gradients in forward mode. `vmap`
+    gives each run the bits that it has alone.
 
     Args:
       x: float32 [n, height, width, channels].
@@ -38,19 +41,19 @@ def _conv(x, kernel, strides, padding):
     return _forward(x, kernel, strides, padding)
 
 
-def _saving(x, kernel, strides, padding):
+def _conv_forward(x, kernel, strides, padding):
     return _forward(x, kernel, strides, padding), (x, kernel)
 
 
-def _gradients(strides, padding, saved, gradient):
-    x, kernel = saved
+def _conv_backward(strides, padding, residuals, gradient):
+    x, kernel = residuals
     return (
         _input_gradient(kernel, gradient, x.shape, strides, padding),
         _kernel_gradient(x, gradient, kernel.shape, strides, padding),
     )
 
 
-_conv.defvjp(_saving, _gradients)
+_conv.defvjp(_conv_forward, _conv_backward)
 
 
 def _xla(x, kernel, strides, padding):
@@ -68,9 +71,10 @@ def _call(name: str, shape: tuple[int, ...], *arrays: jax.Array, strides: Pair, 
 
 
 def _derivable(xla: Callable[..., Any], nondiff_argnums: tuple[int, ...]) -> Callable[..., Any]:
-    """Gives a native function directional derivatives: those of `xla`, which computes the same.
+    """Returns a decorator that gives a native function the directional derivatives of `xla`.
 
-    So that gradients have derivatives of their own, for Hessians; nothing trains with them.
+    `xla` must compute the same. XLA knows no derivative of native code, and Hessian products need
+    one of the gradients; nothing trains with them.
     """
 
     def wrap(native):
@@ -89,7 +93,7 @@ def _derivable(xla: Callable[..., Any], nondiff_argnums: tuple[int, ...]) -> Cal
 @_derivable(_xla, (2, 3))
 def _forward(x, kernel, strides, padding):
     shape = jax.eval_shape(partial(_xla, strides=strides, padding=padding), x, kernel).shape
-    return _call("ConvForward", shape, x, kernel, strides=strides, padding=padding)
+    return _call("DenseConvForward", shape, x, kernel, strides=strides, padding=padding)
 
 
 def _xla_input_gradient(kernel, gradient, shape, strides, padding):
@@ -99,7 +103,9 @@ def _xla_input_gradient(kernel, gradient, shape, strides, padding):
 
 @_derivable(_xla_input_gradient, (2, 3, 4))
 def _input_gradient(kernel, gradient, shape, strides, padding):
-    return _call("ConvInputGradient", shape, kernel, gradient, strides=strides, padding=padding)
+    return _call(
+        "DenseConvInputGradient", shape, kernel, gradient, strides=strides, padding=padding
+    )
 
 
 def _xla_kernel_gradient(x, gradient, shape, strides, padding):
@@ -109,4 +115,5 @@ def _xla_kernel_gradient(x, gradient, shape, strides, padding):
 
 @_derivable(_xla_kernel_gradient, (2, 3, 4))
 def _kernel_gradient(x, gradient, shape, strides, padding):
-    return _call("ConvKernelGradient", shape, x, gradient, strides=strides, padding=padding)
+    arrays = x, gradient
+    return _call("DenseConvKernelGradient", shape, *arrays, strides=strides, padding=padding)

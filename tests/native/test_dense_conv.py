@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 
-from lth_jax.native import convolution
+from lth_jax.native import dense_conv
 from lth_jax.native.dispatch import Dispatch, conv_general_dilated, dispatching
 
 from .convolutions import ZOO, assert_agree, by_hand, cosines, operands
@@ -36,7 +36,7 @@ def test_any_shape_agrees(data):
     assume(height + sum(padding[0]) >= rows and width + sum(padding[1]) >= columns)
     shapes = (n, height, width, channels), (rows, columns, channels, features)
     case = *operands(0, *shapes), strides, padding
-    assert_agree(outcomes(convolution.conv, *case), by_hand(*case))
+    assert_agree(outcomes(dense_conv.dense_conv, *case), by_hand(*case))
 
 
 @pytest.mark.parametrize("case", ZOO)
@@ -44,7 +44,7 @@ def test_the_zoos_layers_agree(case):
     side, channels, features, width, stride, border = ZOO[case]
     shapes = (2, side, side, channels), (width, width, channels, features)
     case = *operands(1, *shapes), (stride, stride), ((border, border),) * 2
-    assert_agree(outcomes(convolution.conv, *case), outcomes(convolution._xla, *case))
+    assert_agree(outcomes(dense_conv.dense_conv, *case), outcomes(dense_conv._xla, *case))
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_the_zoos_layers_agree(case):
 def test_several_small_images_in_one_pass_agree(images, side, stride, border):
     shapes = (images, side, side, 7), (2, 2, 7, 20)
     case = *operands(5, *shapes), (stride, stride), ((border, border),) * 2
-    assert_agree(outcomes(convolution.conv, *case), outcomes(convolution._xla, *case))
+    assert_agree(outcomes(dense_conv.dense_conv, *case), outcomes(dense_conv._xla, *case))
 
 
 def test_runs_side_by_side_have_the_bits_of_each_alone():
@@ -61,7 +61,7 @@ def test_runs_side_by_side_have_the_bits_of_each_alone():
     padding = ((1, 1), (0, 2))
 
     def run(x, kernel):
-        return outcomes(convolution.conv, x, kernel, (2, 1), padding)
+        return outcomes(dense_conv.dense_conv, x, kernel, (2, 1), padding)
 
     together = jax.jit(jax.vmap(run))(x, kernel)
     for index in range(3):
@@ -72,7 +72,7 @@ def test_runs_side_by_side_have_the_bits_of_each_alone():
 
 def test_an_operand_without_runs_serves_all():
     x, kernel = operands(3, (2, 6, 6, 5), (3, 3, 3, 5, 7))
-    conv = lambda k: convolution.conv(x, k, (1, 1), ((1, 1), (1, 1)))  # noqa: E731
+    conv = lambda k: dense_conv.dense_conv(x, k, (1, 1), ((1, 1), (1, 1)))  # noqa: E731
     for index, mine in enumerate(jax.vmap(conv)(kernel)):
         np.testing.assert_array_equal(mine, conv(kernel[index]))
 
@@ -86,7 +86,7 @@ def test_gradients_have_directional_derivatives():
 
         return jax.jvp(jax.grad(loss, (0, 1)), (x, kernel), (x, kernel))[1]
 
-    for mine, other in zip(flow(convolution.conv), flow(convolution._xla), strict=True):
+    for mine, other in zip(flow(dense_conv.dense_conv), flow(dense_conv._xla), strict=True):
         np.testing.assert_allclose(mine, other, rtol=1e-3, atol=1e-5)
 
 
@@ -116,6 +116,6 @@ def test_outside_of_a_native_program_xla_computes():
     conv = lambda x: conv_general_dilated(  # noqa: E731
         x, kernel, (1, 1), "SAME", dimension_numbers=LAYOUT
     )
-    assert "ConvForward" not in jax.jit(conv).lower(x).as_text()
+    assert "DenseConvForward" not in jax.jit(conv).lower(x).as_text()
     with dispatching(Dispatch(convolutions=True)):
-        assert "ConvForward" in jax.jit(lambda x: conv(x)).lower(x).as_text()
+        assert "DenseConvForward" in jax.jit(lambda x: conv(x)).lower(x).as_text()

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 
 from lth_jax.native.layers import Layer
 from lth_jax.native.packing import Packed
-from lth_jax.native.sparse import TILE, sparse_dense
+from lth_jax.native.sparse import TILE, sparse_product
 
 pytestmark = pytest.mark.usefixtures("built")
 NAME = "layer/kernel"
@@ -75,8 +75,8 @@ def operands(mask, examples, seed=1):
 @jax.jit
 def outcomes(values, tables, x, given):
     """(value without and with gradients to come, gradients of the values and of the input)."""
-    out, pullback = jax.vjp(lambda values, x: sparse_dense(values, tables, x), values, x)
-    return sparse_dense(values, tables, x), out, *pullback(given)
+    out, pullback = jax.vjp(lambda values, x: sparse_product(values, tables, x), values, x)
+    return sparse_product(values, tables, x), out, *pullback(given)
 
 
 def assert_agrees(mask, examples):
@@ -137,6 +137,6 @@ def test_an_operand_without_runs_serves_all():
     leaf = packed(mask)
     kernel, x, _ = operands(mask, 10)
     values = jnp.stack([leaf.pack(kernel), 2 * leaf.pack(kernel)])
-    together = jax.vmap(lambda values: sparse_dense(values, leaf.tables, x))(values)
+    together = jax.vmap(lambda values: sparse_product(values, leaf.tables, x))(values)
     for mine, alone in zip(together, values, strict=True):
-        np.testing.assert_array_equal(mine, sparse_dense(alone, leaf.tables, x))
+        np.testing.assert_array_equal(mine, sparse_product(alone, leaf.tables, x))

@@ -1,43 +1,43 @@
-// Packed dense layers, their shapes and masks from test_kernels_sparse_dense.py.
-#include "sparse_dense.h"
+// Packed dense layers, their shapes and masks from test_sparse_product.py.
+#include "sparse_product.h"
 
 #include "check.h"
 
 namespace {
 
-// The index tables of a mask [width, rows], `spare` entries of padding behind them, columns in so
+// The matrices of a mask [width, rows], `spare` entries of padding behind them, columns in so
 // many blocks, as lth_jax/native/packing.py makes them.
 struct Tables {
   Tables(const std::vector<bool>& mask, int width, int rows, int spare, int blocks)
       : blocks(blocks),
         kept(int(std::count(mask.begin(), mask.end(), true))),
         capacity(std::max(1, kept + spare)),
-        begins((rows + 1) * blocks),
-        columns(capacity),
-        input_begins((width + 1) * blocks),
-        input_columns(capacity),
-        places(capacity) {
+        row_pointers((rows + 1) * blocks),
+        column_indices(capacity),
+        transposed_pointers((width + 1) * blocks),
+        transposed_columns(capacity),
+        value_indices(capacity) {
     std::vector<int> place(mask.size());
     int entry = 0;
     for (int row = 0; row < rows; ++row)
       for (int column = 0; column < width; ++column) {
-        Begin(begins, row, column, width, entry);
+        Begin(row_pointers, row, column, width, entry);
         if (mask[size_t(column) * rows + row]) {
           place[size_t(column) * rows + row] = entry;
-          columns[entry++] = column;
+          column_indices[entry++] = column;
         }
       }
-    End(begins, rows);
+    End(row_pointers, rows);
     entry = 0;
     for (int column = 0; column < width; ++column)
       for (int row = 0; row < rows; ++row) {
-        Begin(input_begins, column, row, rows, entry);
+        Begin(transposed_pointers, column, row, rows, entry);
         if (mask[size_t(column) * rows + row]) {
-          places[entry] = place[size_t(column) * rows + row];
-          input_columns[entry++] = row;
+          value_indices[entry] = place[size_t(column) * rows + row];
+          transposed_columns[entry++] = row;
         }
       }
-    End(input_begins, width);
+    End(transposed_pointers, width);
   }
   // Where a row's blocks begin that begin at this column; they may be empty.
   void Begin(check::Array<int32_t>& to, int row, int column, int width, int entry) {
@@ -47,13 +47,14 @@ struct Tables {
   void End(check::Array<int32_t>& to, int rows) {
     for (int block = 0; block < blocks; ++block) to[rows * blocks + block] = kept;
   }
-  lth::Table ByOutput() const { return {begins.get(), columns.get(), nullptr, blocks}; }
-  lth::Table ByInput() const {
-    return {input_begins.get(), input_columns.get(), places.get(), blocks};
+  lth::Csr ByOutput() const { return {row_pointers.get(), column_indices.get(), nullptr, blocks}; }
+  lth::Csr ByInput() const {
+    return {transposed_pointers.get(), transposed_columns.get(), value_indices.get(), blocks};
   }
 
   int blocks, kept, capacity;
-  check::Array<int32_t> begins, columns, input_begins, input_columns, places;
+  check::Array<int32_t> row_pointers, column_indices, transposed_pointers, transposed_columns,
+      value_indices;
 };
 
 void Check(const std::string& name, int width, int rows, int examples,
@@ -63,25 +64,28 @@ void Check(const std::string& name, int width, int rows, int examples,
   const auto given = check::Normal(size_t(examples) * rows);
   std::vector<double> y(given.size), dx(x.size), dw(tables.capacity);
   for (int row = 0; row < rows; ++row)
-    for (int entry = tables.ByOutput().begin(row); entry < tables.ByOutput().begin(row + 1); ++entry)
+    for (int entry = tables.ByOutput().begin(row); entry < tables.ByOutput().begin(row + 1);
+         ++entry)
       for (int n = 0; n < examples; ++n) {
-        const size_t in = size_t(n) * width + tables.columns[entry], out = size_t(n) * rows + row;
+        const size_t in = size_t(n) * width + tables.column_indices[entry],
+                     out = size_t(n) * rows + row;
         y[out] += double{x[in]} * values[entry];
         dx[in] += double{given[out]} * values[entry];
         dw[entry] += double{given[out]} * x[in];
       }
-  const size_t lanes = size_t(lth::TilesOf(examples)) * lth::kTile;
+  const size_t lanes =
+      size_t(lth::sparse_product::CountTiles(examples)) * lth::sparse_product::kTileExamples;
   const auto seen = check::Unwritten(lanes * width), d = check::Unwritten(lanes * rows);
   const auto forward = check::Unwritten(y.size()), input = check::Unwritten(dx.size());
   const auto gradient = check::Unwritten(dw.size());
   check::WithThreads([&](check::Pool& pool) {
-    lth::Multiply(pool, values.get(), tables.ByOutput(), x.get(), examples, width, rows, seen.get(),
-                  forward.get());
-    lth::ToTiles(pool, given.get(), examples, rows, d.get());
-    lth::SparseGradient(pool, tables.ByOutput(), seen.get(), d.get(), examples, width, rows,
-                        tables.capacity, gradient.get());
-    lth::Multiply(pool, values.get(), tables.ByInput(), given.get(), examples, rows, width, nullptr,
-                  input.get());
+    lth::sparse_product::Forward(pool, values.get(), tables.ByOutput(), x.get(), examples, width,
+                                 rows, seen.get(), forward.get());
+    lth::sparse_product::TransposeToTiles(pool, given.get(), examples, rows, d.get());
+    lth::sparse_product::KernelGradient(pool, tables.ByOutput(), seen.get(), d.get(), examples,
+                                        width, rows, tables.capacity, gradient.get());
+    lth::sparse_product::Forward(pool, values.get(), tables.ByInput(), given.get(), examples, rows,
+                                 width, nullptr, input.get());
   });
   check::Agree(name + ", forward", forward, y);
   check::Agree(name + ", kernel gradient", gradient, dw);
@@ -113,7 +117,7 @@ void CheckMasks(const std::string& name, int width, int rows, int examples) {
 
 }  // namespace
 
-void CheckSparseDense() {
+void CheckSparseProduct() {
   CheckMasks("lenet first", 784, 300, 60);
   CheckMasks("lenet first, full tiles", 784, 300, 128);
   CheckMasks("lenet second", 300, 100, 60);

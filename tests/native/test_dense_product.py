@@ -10,10 +10,10 @@ from hypothesis import given, settings
 
 from lth_jax.lottery.experiment import native_code
 from lth_jax.native.choice import can_be_native
+from lth_jax.native.dense_product import LEAST_OUTPUTS, dense_product
 from lth_jax.native.dispatch import Dispatch, dispatching, intercept
 from lth_jax.native.layers import Layer
 from lth_jax.native.packing import Packed
-from lth_jax.native.product import LEAST_OUTPUTS, product
 from lth_jax.pruning.trees import map_named
 
 from ..tiny import experiment, tiny_spec
@@ -44,7 +44,7 @@ def operands(examples, inputs, outputs, live=0.6, seed=1):
 @jax.jit
 def outcomes(x, kernel, given):
     """(value, gradients of the input and of the kernel)."""
-    out, pullback = jax.vjp(product, x, kernel)
+    out, pullback = jax.vjp(dense_product, x, kernel)
     return out, *pullback(given)
 
 
@@ -88,9 +88,9 @@ def test_the_gradient_of_an_input_that_is_always_zero_is_positive_zero():
 def test_no_bit_of_an_output_depends_on_what_else_is_in_the_batch():
     x, kernel, _ = operands(200, 97, 33)
     x[3] = 1  # which makes all inputs of its group live
-    together = product(x, kernel)
+    together = dense_product(x, kernel)
     for some in (slice(0, 1), slice(50, 57), slice(60, 200)):
-        np.testing.assert_array_equal(together[some], product(x[some], kernel))
+        np.testing.assert_array_equal(together[some], dense_product(x[some], kernel))
 
 
 def test_runs_side_by_side_have_the_bits_of_each_alone():
@@ -128,7 +128,7 @@ def test_layers_that_are_named_are_served_inside_any_linen_network():
     expected = net.apply(variables, x)
     names = {"first/kernel", "second/kernel"}
     with nn.intercept_methods(intercept), dispatching(Dispatch(products=names)):
-        calls = str(jax.make_jaxpr(net.apply)(variables, x)).count("ProductForward")
+        calls = str(jax.make_jaxpr(net.apply)(variables, x)).count("DenseProductForward")
         found = net.apply(variables, x)
     assert calls == 2
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
@@ -169,7 +169,7 @@ def test_a_packed_layer_is_not_served_twice():
             )
         )
 
-    assert "ProductForward" in calls_of((), params)
+    assert "DenseProductForward" in calls_of((), params)
     calls = calls_of(packing.constants, packed)
-    assert "SparseDenseForward" in calls
-    assert "ProductForward" not in calls
+    assert "SparseProductForward" in calls
+    assert "DenseProductForward" not in calls
