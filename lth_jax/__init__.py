@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lth_jax.config import default_config
     from lth_jax.export.compact import load_compact
     from lth_jax.export.tickets import load_ticket, load_trained
+    from lth_jax.lottery.branches import StartPoint
     from lth_jax.models.base import Model, from_linen
     from lth_jax.models.nnx import from_nnx
     from lth_jax.pruning.masks import (
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Model": "lth_jax.models.base",
+    "StartPoint": "lth_jax.lottery.branches",
     "apply_mask": "lth_jax.pruning.masks",
     "default_config": "lth_jax.config",
     "density": "lth_jax.pruning.masks",
@@ -43,23 +45,7 @@ _HOMES = {
     "prune": "lth_jax.pruning.selection",
 }
 
-__all__ = [
-    "Model",
-    "__version__",
-    "apply_mask",
-    "default_config",
-    "density",
-    "from_linen",
-    "from_nnx",
-    "load_compact",
-    "load_ticket",
-    "load_trained",
-    "mask_optimizer_state",
-    "masked_step",
-    "ones_mask",
-    "prunable",
-    "prune",
-]
+__all__ = ["__version__", *_HOMES]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str):

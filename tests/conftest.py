@@ -18,6 +18,13 @@ os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # where results are bit for bit repeatable
 os.environ.setdefault("MPLBACKEND", "agg")
 
+import jaxtyping  # noqa: E402
+
+from . import shapes  # noqa: E402, F401  the hook names it
+
+# Shapes and types in annotations are checked at run time, in the tests alone.
+jaxtyping.install_import_hook(["lth_jax.pruning", "lth_jax.training"], "tests.shapes.checked")
+
 import jax  # noqa: E402
 import pytest  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402

@@ -18,7 +18,7 @@ Targets = dict[tuple[str, ...], int]
 
 
 def fractions_of(densities: Sequence[float]) -> list[Fraction]:
-    """The share of the survivors to remove at each level, for densities to be reached by level.
+    """Returns the share of the survivors to remove at each level, to reach these densities.
 
     Raises:
       ValueError: a density is not below the one before it, or not above 0.
@@ -42,7 +42,7 @@ def targets(
     *,
     scope: str,
 ) -> list[Targets]:
-    """What each ranked group keeps at levels 0 to `len(fractions)`.
+    """Returns what each ranked group keeps at levels 0 to `len(fractions)`.
 
     Of each group, a level removes exactly floor(fraction × multiple × surviving) weights
     (Frankle & Carbin 2019, §2). Under `erdos_renyi` all layers together are cut so, and each keeps
@@ -70,7 +70,7 @@ def targets(
 
 
 def erdos_renyi(shapes: Mapping[str, tuple[int, ...]], total: int) -> dict[str, int]:
-    """`total` weights shared out over layers by the Erdős–Rényi-kernel rule (Evci et al. 2020, §3).
+    """Shares out `total` weights over layers by the Erdős–Rényi-kernel rule (Evci et al. 2020, §3).
 
     A layer's density is proportional to (sum of its dimensions) / (product of its dimensions),
     at most 1; what full layers cannot take goes to the others. Whole counts by largest remainder.
@@ -119,7 +119,10 @@ def _erdos_renyi_targets(
 
 
 def _at_most(kept: dict[str, int], before: Mapping[str, int]) -> dict[str, int]:
-    """`kept` with no layer above `before`: rounding may ask a layer for a weight that is gone."""
+    """Returns `kept` with no layer above `before`, the excess given to the others.
+
+    Rounding may ask a layer for a weight that an earlier level has removed, and masks are nested.
+    """
     excess = sum(max(0, kept[name] - before[name]) for name in kept)
     kept = {name: min(kept[name], before[name]) for name in kept}
     for name in kept:

@@ -1,7 +1,9 @@
 """Exact selection: remove precisely the n lowest scores, by layer or over all layers.
 
-The threshold is found bit by bit on the scores' ordered integer images, 32 counting passes instead
-of a sort, so one compiled function per shape serves every level on any backend.
+A quantile of floats would prune too many weights or too few where scores are equal, or where a
+fraction rounds. Here the threshold is found bit by bit on integers that are in the order of the
+scores: 32 passes that count, instead of a sort. The number to remove is an argument, so that one
+compiled function for each shape serves every level on any backend.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from lth_jax.pruning.trees import PyTree, count_true, named_leaves
 
 
 def groups(rates: Mapping[str, Fraction], scope: str) -> list[tuple[tuple[str, ...], Fraction]]:
-    """The groups of leaves that are ranked together, each with its multiple of the fraction.
+    """Returns the groups of leaves that are ranked together, each with its multiple.
 
     `layerwise`: every leaf by itself. `global`: all leaves of one multiple together.
 
@@ -37,7 +39,7 @@ def groups(rates: Mapping[str, Fraction], scope: str) -> list[tuple[tuple[str, .
 
 
 def removal_count(surviving: int, fraction: float | Fraction, multiple: Fraction) -> int:
-    """floor(fraction × multiple × surviving), in exact decimals (0.29 of 100 is 29)."""
+    """Returns floor(fraction × multiple × surviving), in exact decimals (0.29 of 100 is 29)."""
     return math.floor(exact(fraction) * multiple * surviving)
 
 
@@ -49,7 +51,7 @@ def prune(
     scope: str = "layerwise",
     rates: Mapping[str, Fraction] | None = None,
 ) -> PyTree:
-    """The mask after one more round: the lowest-scored share of the survivors is removed.
+    """Returns the mask after one more round: the lowest-scored share of the survivors is removed.
 
     Of each ranked group, exactly floor(fraction × multiple × surviving) weights go. Among equal
     scores, the earlier one goes first, in `jax.tree.leaves` order and C order within a leaf.
@@ -87,7 +89,7 @@ def prune_to(
     *,
     rounds: int = 1,
 ) -> PyTree:
-    """The mask whose groups keep exactly `targets` of their survivors.
+    """Returns the mask whose groups keep exactly `targets` of their survivors.
 
     With several rounds the scores are taken anew, under the mask so far, before each; a round goes
     the same *share* of the way as every other (the exponential schedule of Tanaka et al. 2020,
@@ -119,12 +121,12 @@ def prune_to(
 
 
 def _on_the_way(start: int, end: int, share: float) -> int:
-    """`start` → `end` geometrically; a group that loses everything goes by way of one weight."""
+    """Goes from `start` to `end` geometrically; to nothing by way of one weight."""
     return min(start, round(start * (max(end, 1) / start) ** share)) if start else 0
 
 
 def remove_lowest(scores: PyTree, mask: PyTree, removals: Mapping[tuple[str, ...], int]) -> PyTree:
-    """The mask without the `count` lowest-scored survivors of each group of leaf names.
+    """Returns the mask without the `count` lowest-scored survivors of each group of leaves.
 
     Raises:
       ValueError: a group has fewer survivors than are to be removed, or a survivor's score is not
@@ -146,7 +148,7 @@ def remove_lowest(scores: PyTree, mask: PyTree, removals: Mapping[tuple[str, ...
 
 @jax.jit
 def _survey(scores: Sequence[jax.Array], alive: Sequence[jax.Array]) -> tuple:
-    """(number of survivors, whether all their scores are finite)."""
+    """Returns (number of survivors, whether all their scores are finite)."""
     surviving = sum(jnp.count_nonzero(a) for a in alive)
     finite = [jnp.all(jnp.isfinite(s) | ~a) for s, a in zip(scores, alive, strict=True)]
     return surviving, jnp.all(jnp.stack(finite))
@@ -156,7 +158,7 @@ def _survey(scores: Sequence[jax.Array], alive: Sequence[jax.Array]) -> tuple:
 def _drop_lowest(
     scores: Sequence[jax.Array], alive: Sequence[jax.Array], count: jax.Array
 ) -> list[jax.Array]:
-    """`alive` without its `count` lowest scores; ties by position."""
+    """Returns `alive` without its `count` lowest scores; of equal ones the earlier goes first."""
     live = jnp.concatenate([jnp.ravel(a) for a in alive])
     key = jnp.concatenate([jnp.ravel(k) for k in _same_width([_ordered(s) for s in scores])])
     threshold = _kth_smallest(key, live, count)
@@ -171,17 +173,18 @@ def _drop_lowest(
 
 
 def _same_width(keys: list[jax.Array]) -> list[jax.Array]:
-    """32- and 64-bit keys cannot be compared: a group's leaves must agree."""
+    """Checks that the keys of a group can be compared: those of 32 and 64 bits cannot."""
     if len({key.dtype for key in keys}) > 1:
         raise ValueError("a group's scores must all be float64, or none")
     return keys
 
 
 def _ordered(scores: jax.Array) -> jax.Array:
-    """Unsigned integers in the order of the scores: float32 bits, or float64's under x64.
+    """Returns unsigned integers in the order of the scores, from their bits.
 
-    Narrower floats widen exactly. Negative zero equals zero. By bits alone: a comparison of floats
-    would take subnormal scores for zeros on the CPU.
+    Narrower floats widen to float32 exactly; float64 keeps its 64 bits. Negative zero equals zero.
+    Floats are not compared, since the CPU would take subnormal scores for zeros: small weights
+    would be tied that are not equal.
     """
     scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
     bits = 8 * scores.dtype.itemsize
@@ -193,9 +196,10 @@ def _ordered(scores: jax.Array) -> jax.Array:
 
 
 def _kth_smallest(key: jax.Array, live: jax.Array, count: jax.Array) -> jax.Array:
-    """The `count`-th smallest live key (0 for count 0): the largest t with fewer than `count` < t.
+    """Returns the `count`-th smallest live key, 0 for count 0.
 
-    Sets the bits of t from the highest down.
+    That is the largest t below which fewer than `count` keys lie; its bits are set one by one, from
+    the highest down.
     """
     bits = 8 * key.dtype.itemsize
     one = jnp.array(1, key.dtype)

@@ -15,14 +15,14 @@ PyTree = Any
 
 
 def path_name(path: Sequence[Any]) -> str:
-    """A JAX key path as one `/`-joined name: `fc1/kernel`, `0/1`, `layers/0/w`."""
+    """Returns a JAX key path as one `/`-joined name: `fc1/kernel`, `0/1`, `layers/0/w`."""
     import jax
 
     return jax.tree_util.keystr(tuple(path), simple=True, separator="/")
 
 
 def named_leaves(tree: PyTree) -> dict[str, Any]:
-    """The leaves of `tree` by name, in `jax.tree.leaves` order.
+    """Returns the leaves of `tree` by name, in `jax.tree.leaves` order.
 
     The order is part of the contract: it decides ties between equal scores.
     """
@@ -32,7 +32,7 @@ def named_leaves(tree: PyTree) -> dict[str, Any]:
 
 
 def map_named(function: Callable[..., Any], tree: PyTree, *rest: PyTree) -> PyTree:
-    """`jax.tree.map` whose function also gets the leaf's name first."""
+    """Maps as `jax.tree.map` does a function that gets the leaf's name first."""
     import jax
 
     return jax.tree_util.tree_map_with_path(
@@ -41,7 +41,7 @@ def map_named(function: Callable[..., Any], tree: PyTree, *rest: PyTree) -> PyTr
 
 
 def name_matches(name: str, pattern: str) -> bool:
-    """Whether a shell-style `pattern` names the leaf `name`, or a module above it.
+    """Returns whether a shell-style `pattern` names the leaf `name`, or a module above it.
 
     `output` and `out*` match `output/kernel`; `*/kernel` matches every kernel; `fc` does not match
     `fc1/kernel`.
@@ -54,24 +54,24 @@ def name_matches(name: str, pattern: str) -> bool:
 
 
 def size(leaf: Any) -> int:
-    """The number of elements of an array or of its shape, as a Python integer."""
+    """Returns the number of elements of an array or of its shape, as a Python integer."""
     return int(np.prod(np.shape(leaf), dtype=np.int64))
 
 
 def count_true(mask_leaf: Any) -> int:
-    """The number of True elements, exactly, as a Python integer (shape any, dtype bool)."""
+    """Returns the number of True elements of a bool array, as a Python integer."""
     return int(np.count_nonzero(np.asarray(mask_leaf)))
 
 
 def nbytes(tree: PyTree) -> int:
-    """The bytes that the arrays of `tree` hold."""
+    """Returns the bytes that the arrays of `tree` hold."""
     import jax
 
     return sum(size(leaf) * np.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(tree))
 
 
 def to_device(tree: PyTree) -> PyTree:
-    """`tree` with its arrays on the default device."""
+    """Returns `tree` with its arrays on the default device."""
     import jax
     import jax.numpy as jnp
 

@@ -15,25 +15,25 @@ Rate = float | optax.Schedule
 
 
 def adam(*, learning_rate: Rate, weight_decay: float, momentum: float, nesterov: bool = False):
-    """Adam (Kingma & Ba 2015); `weight_decay` is an L2 penalty, its gradient goes through Adam."""
+    """Returns Adam (Kingma & Ba 2015); `weight_decay` is an L2 penalty that goes through Adam."""
     del momentum, nesterov
     return optax.chain(_l2(weight_decay), optax.adam(learning_rate))
 
 
 def adamw(*, learning_rate: Rate, weight_decay: float, momentum: float, nesterov: bool = False):
-    """AdamW (Loshchilov & Hutter 2019): `weight_decay` decoupled from the moments."""
+    """Returns AdamW (Loshchilov & Hutter 2019): `weight_decay` is decoupled from the moments."""
     del momentum, nesterov
     return optax.adamw(learning_rate, weight_decay=weight_decay)
 
 
 def sgd(*, learning_rate: Rate, weight_decay: float, momentum: float, nesterov: bool = False):
-    """Plain SGD; `weight_decay` is an L2 penalty."""
+    """Returns plain SGD; `weight_decay` is an L2 penalty."""
     del momentum, nesterov
     return optax.chain(_l2(weight_decay), optax.sgd(learning_rate))
 
 
 def momentum(*, learning_rate: Rate, weight_decay: float, momentum: float, nesterov: bool = False):
-    """SGD with heavy-ball or Nesterov's momentum; `weight_decay` is an L2 penalty."""
+    """Returns SGD with heavy-ball or Nesterov's momentum; `weight_decay` is an L2 penalty."""
     return optax.chain(
         _l2(weight_decay), optax.sgd(learning_rate, momentum=momentum, nesterov=nesterov)
     )
@@ -59,7 +59,7 @@ def learning_rate(
     drops: Sequence[tuple[int, float]] = (),
     cosine: bool = False,
 ) -> Rate:
-    """The learning rate of update `count` (from 0): a number if it is the same for all.
+    """Returns the learning rate of update `count` (from 0): a number if it is the same for all.
 
     Args:
       rate: after the warmup.

@@ -8,7 +8,7 @@ scores of a mask that is learned. The loop knows nothing of a form but what `Par
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import optax
@@ -21,6 +21,7 @@ from lth_jax.training.states import LoopState
 Apply = Callable[[PyTree, PyTree, jax.Array, bool, dict[str, jax.Array]], tuple[jax.Array, PyTree]]
 
 
+@runtime_checkable
 class Parameterization(Protocol):
     """The form of one run's parameters. Leaves are known by their names, such as `fc1/kernel`.
 

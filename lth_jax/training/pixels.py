@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Key, Shaped
 
 
 class Pixels(NamedTuple):
@@ -26,8 +27,10 @@ class Pixels(NamedTuple):
     crop: int = 0
     flip: bool = False
 
-    def prepared(self, images: jax.Array) -> jax.Array:
-        """Stored images [batch, height, width, channels] as float32 of the network's range."""
+    def prepared(
+        self, images: Shaped[Array, "*batch height width channels"]
+    ) -> Float[Array, "*batch height width channels"]:
+        """Returns stored images as the network sees them, float32 of the same shape."""
         floats = images.astype(jnp.float32) * self.scale
         if not self.mean:
             return floats
@@ -35,8 +38,10 @@ class Pixels(NamedTuple):
         mean = np.asarray(self.mean, np.float32).reshape(shape)
         return (floats - mean) / np.asarray(self.deviation, np.float32).reshape(shape)
 
-    def augmented(self, images: jax.Array, key: jax.Array) -> jax.Array:
-        """Stored images, each moved and mirrored by chance: a function of `key` alone.
+    def augmented(
+        self, images: Shaped[Array, "batch height width channels"], key: Key[Array, ""]
+    ) -> Shaped[Array, "batch height width channels"]:
+        """Returns stored images, each moved and mirrored by chance, as functions of `key` alone.
 
         He et al. 2016, §4.2: a random crop of the image with a border of `crop` black pixels.
         """
@@ -56,7 +61,7 @@ class Pixels(NamedTuple):
 
 
 def statistics(images: np.ndarray, scale: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """(mean, deviation) of each channel of images times `scale`; those of uint8 to four decimals.
+    """Returns (mean, deviation) of each channel of images times `scale`; of uint8 to four decimals.
 
     For MNIST and CIFAR-10 these are the constants that everybody writes down: 0.1307 and 0.3081;
     0.4914, 0.4822, 0.4465 and 0.2470, 0.2435, 0.2616. The deviation of a channel that is the same
@@ -68,7 +73,7 @@ def statistics(images: np.ndarray, scale: float) -> tuple[tuple[float, ...], tup
 
 
 def _of_bytes(plane: np.ndarray, scale: float) -> tuple[float, float]:
-    """Exact, and without a float copy of the dataset."""
+    """Returns the moments exactly, without a float copy of the dataset."""
     values = np.arange(256) * scale
     counts = np.bincount(plane.ravel(), minlength=256) / plane.size
     mean = float(counts @ values)
@@ -76,6 +81,6 @@ def _of_bytes(plane: np.ndarray, scale: float) -> tuple[float, float]:
 
 
 def _of_floats(plane: np.ndarray, scale: float) -> tuple[float, float]:
-    """As they are: the numbers of a channel may be of any size, so that decimals say nothing."""
+    """Returns the moments unrounded: a channel's numbers may be of any size."""
     doubles = plane.astype(np.float64) * scale
     return float(doubles.mean()), float(doubles.std())
