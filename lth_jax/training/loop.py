@@ -281,7 +281,7 @@ def _key(name: str, run: LoopState) -> tuple[Any, ...]:
 
 
 def epoch_order(
-    key: Key[Array, ""], epoch: Int[Array, ""], count: int
+    key: Key[Array, ""], epoch: Int[Array, ""] | int, count: int
 ) -> Int32[Array, " examples"]:
     """Returns the order of `count` examples in an epoch: a fresh permutation, int32 [count]."""
     return jax.random.permutation(jax.random.fold_in(key, epoch), count).astype(jnp.int32)
