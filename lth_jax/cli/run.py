@@ -13,6 +13,8 @@ from lth_jax.config.files import (
     DEFAULT,
     config_name,
     load_config,
+    override,
+    read_config,
     split_arguments,
 )
 from lth_jax.errors import SpecError, UserError, nearest
@@ -88,14 +90,17 @@ def _flags(others: Sequence[str]) -> tuple[str, bool]:
 
 
 def _spec(config_file: str, overrides: Sequence[str]) -> specs.Spec:
+    from lth_jax.config.custom import register  # which imports JAX, as do the branches
     from lth_jax.lottery.branches import BRANCHES
 
-    return specs.from_config(load_config(config_file, overrides, list(BRANCHES)))
+    file = read_config(config_file)
+    register(file)
+    return specs.from_config(override(file.config, overrides, list(BRANCHES)))
 
 
 def help_text(config_file: str, overrides: Sequence[str]) -> str:
     """The usage, and every field of the config with its value there."""
-    config = load_config(config_file, overrides, ())
+    config = load_config(config_file, overrides)
     fields = specs.flatten(config.to_dict())
     lines = [f"  --config.{name}={value!r}" for name, value in fields.items()]
     options = ", ".join(specs.to_dict(specs.BranchSpec()))

@@ -1,11 +1,19 @@
-"""The experiment's spec: what a config file and the command line say, validated and frozen.
+"""The experiment's spec: what a config file and the command line say, checked and frozen.
 
 Everything below this package takes plain arguments; `ConfigDict` ends here. Whether a *name* exists
-(a model, a dataset, a criterion, ...) is checked by `build`, which knows the registries.
+(a model, a dataset, a criterion, ...) is checked by `lottery`, which knows the registries. Nothing
+that is imported here imports JAX, so that `list` and `inspect` start at once.
 """
 
-from lth_jax.config.fields import (
-    SCOPES,
+from lth_jax.config.fields import Declaration, declared, duration_steps, flatten
+from lth_jax.config.identity import (
+    branch_identity,
+    branch_science,
+    differences,
+    identity,
+    science,
+)
+from lth_jax.config.spec import (
     TRANSFERS,
     BranchSpec,
     CheckpointSpec,
@@ -18,25 +26,18 @@ from lth_jax.config.fields import (
     Spec,
     TrainSpec,
     default_config,
-    duration_steps,
-    flatten,
+    from_config,
+    is_default,
+    source_spec,
     to_dict,
 )
-from lth_jax.config.identity import (
-    branch_identity,
-    branch_science,
-    differences,
-    identity,
-    science,
-)
-from lth_jax.config.validation import from_config, source_spec
 
 __all__ = [
-    "SCOPES",
     "TRANSFERS",
     "BranchSpec",
     "CheckpointSpec",
     "DataSpec",
+    "Declaration",
     "EvalSpec",
     "ExecutionSpec",
     "ModelSpec",
@@ -46,12 +47,14 @@ __all__ = [
     "TrainSpec",
     "branch_identity",
     "branch_science",
+    "declared",
     "default_config",
     "differences",
     "duration_steps",
     "flatten",
     "from_config",
     "identity",
+    "is_default",
     "science",
     "source_spec",
     "to_dict",

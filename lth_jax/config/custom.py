@@ -1,4 +1,4 @@
-"""Rows of a user's own, which a config file brings: `MODELS`, `DATASETS` and `CRITERIA` in it.
+"""Custom rows, which a user's config file brings: `MODELS`, `DATASETS` and `CRITERIA` in it.
 
 They stand beside the package's in its registries, for this process. A name that the package has
 itself is refused: the identity of a run holds names alone.
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lth_jax import data, models
-from lth_jax.config.files import load_config, split_arguments
+from lth_jax.config.files import ConfigFile, read_config, split_arguments
 from lth_jax.errors import SpecError
 from lth_jax.pruning.criteria import CRITERIA, Criterion
 
@@ -43,23 +43,23 @@ _REGISTRIES = {
 }
 
 
-def register(namespace: Mapping[str, Any], file: Path) -> None:
-    """Adds the rows that a config file's `namespace` defines; those of an earlier file may change.
+def register(file: ConfigFile) -> None:
+    """Adds the rows that a config file defines; those of an earlier file may change.
 
     Raises:
-      SpecError: a name of the package's own, or a row that is none.
+      UserError: a name of the package's own, or a row that is none.
     """
     for title, registry in _REGISTRIES.items():
-        rows = namespace.get(title, {})
+        rows = file.namespace.get(title, {})
         if rows is registry.rows:  # imported from the package
             continue
+        place = f"--config={file.name}: {title}"
         if not isinstance(rows, Mapping):
-            raise SpecError(f"{file}: {title}={rows!r}: accepted: a dict of names and rows")
+            raise SpecError(f"{place}={rows!r}: accepted: a dict of names and rows")
         for name, row in rows.items():
             if name in registry.names:
                 raise SpecError(
-                    f"{file}: {title}['{name}']: the package has one of that name; accepted: "
-                    "another"
+                    f"{place}['{name}']: the package has one of that name; accepted: another"
                 )
             registry.rows[name] = registry.make(name, row)
 
@@ -83,4 +83,4 @@ def recall(record: Mapping[str, Any]) -> None:
     dataset = spec.get("data", {}).get("name", "digits")
     file = split_arguments(record["command"][1:])[0]
     if named or (dataset not in data.DATASETS and Path(file.partition(":")[0]).is_file()):
-        load_config(file, (), ())
+        register(read_config(file))

@@ -1,257 +1,280 @@
-"""The fields of an experiment, with their neutral defaults."""
+"""How a field of the spec is declared, and how a value that a user gives for it is read.
+
+A group of fields is a frozen dataclass. Each field says beside its type and default what it means,
+what is accepted and how that is checked; `declared` gives these declarations to whoever documents
+them. What judges several fields together stands in the `rules` of their group.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import math
 import re
-from collections.abc import Mapping
-from typing import Any
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Annotated, Any
 
-DURATION = re.compile(r"([0-9]+)(ep)?")
-DURATIONS = ("train.steps", "train.warmup", "eval.every", "rewind.step")
-KERNELS = ("auto", "xla", "sparse")
-SHAPES = ("constant", "cosine")
-SCOPES = ("layerwise", "global", "erdos_renyi")
-SCHEDULES = ("iterative", "one_shot")
-# Branch kinds that start from the source's tickets.
-TRANSFERS = ("transfer", "transfer_reinit")
-LABELS = ("remapped", "original")
-PART = re.compile(r"([1-9]\d*)/([1-9]\d*)")
-REWINDS = ("weights", "learning_rate", "finetune")
+from lth_jax.errors import SpecError, nearest
+
+# Steps (`5000`) or epochs (`40ep`). It is a string, so that the command line takes both.
+Duration = Annotated[str, "duration"]
+# (whether it holds, the field, its value, what is accepted), as the `rules` of a group give them.
+Rule = tuple[bool, str, Any, str]
+
+_DURATION = re.compile(r"([0-9]+)(ep)?")
+_WORDS = {int: "an integer", float: "a number", str: "a string", bool: "True or False"}
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelSpec:
-    """The network, the initialization of its kernels, and options that some networks take.
+class Declaration:
+    """What is known of one field.
 
-    `hidden`: layer sizes of `mlp`. `width`: factor of a network's layers. `dropout`: its rate;
-    negative is the network's own. `stem`: of residual and dense networks, for `small` images or as
-    for `imagenet`. `dtype`: what is computed in, `float32` or `bfloat16`; parameters are float32.
+    Attributes:
+      default: the value of a config that does not name the field. The identity of old runs depends
+        on it: it never changes.
+      means: one sentence for people.
+      accepted: which values are accepted, in words that end an error message.
+      check: whether a value of the right type is accepted.
+      identity: whether another value makes another experiment.
+      unit: what a number counts, empty for plain numbers.
+      unset: which values are read as None, for configs and runs from before None could be given.
+      kind: the type's name.
     """
 
-    name: str = "mlp"
-    hidden: tuple[int, ...] = (300, 100)
-    init: str = "glorot_normal"
-    width: float = 1.0
-    dropout: float = -1.0
-    stem: str = "small"
-    dtype: str = "float32"
-
-
-@dataclasses.dataclass(frozen=True)
-class DataSpec:
-    """The dataset, its splits, and where it lies (the directories are not part of the science).
-
-    `classes`: those to keep (empty: all), their `labels` `remapped` to count from 0 or `original`.
-    `part`: such as `1/2`, a share of the training set, class by class. `side` and `channels`: of
-    the images, scaled and repeated to them; 0 leaves them. `standardize`: to mean 0 and deviation 1
-    in each channel of the training set. `crop` and `flip`: in training, an image is moved by up to
-    `crop` pixels and mirrored half of the time.
-    """
-
-    name: str = "digits"
-    validation_size: int = 200
-    train_size: int = 0
-    test_size: int = 0
-    classes: tuple[int, ...] = ()
-    labels: str = "remapped"
-    part: str = ""
-    side: int = 0
-    channels: int = 0
-    standardize: bool = False
-    crop: int = 0
-    flip: bool = False
-    data_dir: str = ""
-    manual_dir: str = ""
-    cache_dir: str = ""
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainSpec:
-    """How one network is trained. `steps` and `warmup` are durations: `5000`, `40ep`.
-
-    `nesterov`: for the optimizer `momentum`. `schedule`: of the learning rate, `constant` or
-    `cosine` (to 0 at the last step), after a linear `warmup`. `drops`: (duration, factor) pairs, by
-    which a constant rate is multiplied from there on. `kernel`: what computes on CPU: `xla`
-    alone; `auto`, native kernels where they pay; `sparse`, these for every layer with a mask too.
-    """
-
-    steps: str = "1000"
-    batch_size: int = 60
-    optimizer: str = "adam"
-    learning_rate: float = 1.2e-3
-    weight_decay: float = 0.0
-    momentum: float = 0.9
-    nesterov: bool = False
-    schedule: str = "constant"
-    warmup: str = "0"
-    drops: tuple[tuple[str, float], ...] = ()
-    label_smoothing: float = 0.0
-    kernel: str = "auto"
-
-
-@dataclasses.dataclass(frozen=True)
-class EvalSpec:
-    """When a network is evaluated (a duration), and in which batches."""
-
-    every: str = "100"
-    batch_size: int = 1000
-
-
-@dataclasses.dataclass(frozen=True)
-class PruningSpec:
-    """What a level prunes.
-
-    `layer_rates`: (path pattern, multiple of `fraction`) pairs. `densities`: those of levels 1, 2,
-    … instead of equal fractions. `schedule`: `iterative` prunes the level before, `one_shot` level
-    0. `at`: score the `trained` network or the one at the `rewind` point; empty is the
-    criterion's own, as `rounds` 0 is. `examples`: how many probe gradients.
-    """
-
-    criterion: str = "magnitude"
-    scope: str = "layerwise"
-    fraction: float = 0.2
-    layer_rates: tuple[tuple[str, float], ...] = ()
-    schedule: str = "iterative"
-    densities: tuple[float, ...] = ()
-    at: str = ""
-    rounds: int = 0
-    examples: int = 1000
-    alpha: float = 1.0
-    temperature: float = 200.0
-
-
-@dataclasses.dataclass(frozen=True)
-class RewindSpec:
-    """Where survivors go on from: the state at `step` (a duration).
-
-    `kind`: `weights` restores all of that state; `learning_rate` keeps the trained weights and
-    restores the rest; `finetune` restores nothing and goes on from the end (Renda et al. 2020).
-    """
-
-    step: str = "0"
-    kind: str = "weights"
-
-
-@dataclasses.dataclass(frozen=True)
-class CheckpointSpec:
-    """How often a running level is saved, at most, in seconds."""
-
-    every_seconds: float = 20.0
-
-
-@dataclasses.dataclass(frozen=True)
-class ExecutionSpec:
-    """How runs are executed.
-
-    `group_size`: runs trained at once in one `vmap`; 0 chooses 1 on CPU (bit for bit repeatable),
-    all runs of a level elsewhere. `workers`: groups trained side by side; 0 chooses one for each
-    core on CPU, 1 elsewhere. `compilation_cache`: keep compiled programs in `data.cache_dir`.
-    """
-
-    group_size: int = 0
-    workers: int = 0
-    compilation_cache: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class BranchSpec:
-    """One branch. An empty `kind` means the branch's name; empty `levels` means all from 1 on.
-
-    `sigma`: for `noise`, in standard deviations of the layer's initialization. `new_head`: for
-    transfers, an output layer of its own, with a full mask. The other fields
-    override those of `train` for this branch; empty, 0 or negative ones leave them as they are.
-    """
-
+    default: Any
+    means: str
+    accepted: str
+    check: Callable[[Any], bool]
+    identity: bool
+    unit: str
+    unset: Callable[[Any], bool] | None
     kind: str = ""
-    draws: int = 1
-    levels: tuple[int, ...] = ()
-    sigma: float = 0.5
-    steps: str = ""
-    batch_size: int = 0
-    optimizer: str = ""
-    learning_rate: float = 0.0
-    weight_decay: float = -1.0
-    momentum: float = -1.0
-    new_head: bool = False
-
-    def train_spec(self, train: TrainSpec) -> TrainSpec:
-        """`train` with this branch's overrides."""
-        given = {
-            "steps": self.steps,
-            "batch_size": self.batch_size,
-            "optimizer": self.optimizer,
-            "learning_rate": self.learning_rate,
-        }
-        overrides = {name: value for name, value in given.items() if value}
-        for name in ("weight_decay", "momentum"):
-            if getattr(self, name) >= 0:
-                overrides[name] = getattr(self, name)
-        return dataclasses.replace(train, **overrides)
 
 
-@dataclasses.dataclass(frozen=True)
-class Spec:
-    """One experiment: a trunk of `levels` prunings and its branches, over `replicates`.
+def field(
+    default: Any,
+    means: str,
+    *,
+    accepted: str = "",
+    check: Callable[[Any], bool] = lambda _: True,
+    identity: bool = True,
+    unit: str = "",
+    unset: Callable[[Any], bool] | None = None,
+) -> Any:
+    """Declares a field of a group; see `Declaration`. Without `accepted`, every one of its type."""
+    accepted = accepted or _WORDS.get(type(default), "a group of fields")
+    declaration = Declaration(default, means, accepted, check, identity, unit, unset)
+    metadata = {"declaration": declaration}
+    if isinstance(default, dict):
+        return dataclasses.field(default_factory=dict, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
 
-    `source`, for transfers: what differs in the experiment that tickets come from, dotted
-    (`data.name`), or its finished run directory (`run`). `pretrain`: start from the source's
-    trained dense network instead of a random initialization.
-    `reference`: published points to draw beside ours: a `title`, and `<branch>.<column>` tuples of
-    (density, value).
-    """
 
-    seed: int = 0
-    pretrain: bool = False
-    replicates: int = 3
-    levels: int = 12
-    branches: tuple[str, ...] = ("reinit", "random_mask")
-    model: ModelSpec = ModelSpec()
-    data: DataSpec = DataSpec()
-    train: TrainSpec = TrainSpec()
-    eval: EvalSpec = EvalSpec()
-    pruning: PruningSpec = PruningSpec()
-    rewind: RewindSpec = RewindSpec()
-    checkpoint: CheckpointSpec = CheckpointSpec()
-    execution: ExecutionSpec = ExecutionSpec()
-    branch: Mapping[str, BranchSpec] = dataclasses.field(default_factory=dict)
-    source: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    reference: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+def choice(default: str, choices: Sequence[str], means: str, *, identity: bool = True) -> Any:
+    """Declares a field that takes one of a few words."""
+    return field(
+        default,
+        means,
+        accepted=" or ".join(choices),
+        check=lambda value: value in choices,
+        identity=identity,
+    )
 
-    def branch_spec(self, name: str) -> BranchSpec:
-        """The options of branch `name`, its kind filled in."""
-        options = self.branch.get(name, BranchSpec())
-        return dataclasses.replace(options, kind=options.kind or name)
+
+def declared(group: type, prefix: str = "", identity: bool = True) -> dict[str, Declaration]:
+    """Returns the declaration of every field of `group` and of the groups in it, by dotted name."""
+    found = {}
+    for one in dataclasses.fields(group):
+        declaration = one.metadata["declaration"]
+        within = identity and declaration.identity
+        if dataclasses.is_dataclass(declaration.default):
+            found |= declared(type(declaration.default), f"{prefix}{one.name}.", within)
+        else:
+            kind = one.type if isinstance(one.type, str) else repr(one.type)
+            found[prefix + one.name] = dataclasses.replace(declaration, identity=within, kind=kind)
+    return found
+
+
+# Checks. Each is False for NaN, and for infinity, which no field accepts.
+
+
+def positive(value: float) -> bool:
+    """Whether `value` is a finite number above 0."""
+    return 0 < value < math.inf
+
+
+def at_least(least: float) -> Callable[[float], bool]:
+    """Returns a check for finite numbers of `least` or more."""
+    return lambda value: least <= value < math.inf
+
+
+def within(least: float, most: float) -> Callable[[float], bool]:
+    """Returns a check for numbers from `least` to `most`, both included."""
+    return lambda value: least <= value <= most
+
+
+def below_one(value: float) -> bool:
+    """Whether `value` is 0 or more, and below 1."""
+    return 0 <= value < 1
+
+
+def each(check: Callable[[Any], bool]) -> Callable[[Sequence[Any]], bool]:
+    """Returns a check for tuples, all of whose elements pass `check`."""
+    return lambda values: all(map(check, values))
+
+
+def is_duration(value: str) -> bool:
+    """Whether `value` is a number of steps or epochs; no step is one too."""
+    return _DURATION.fullmatch(value) is not None
+
+
+def is_some_duration(value: str) -> bool:
+    """Whether `value` is a duration of at least one step."""
+    return is_duration(value) and value.removesuffix("ep").strip("0") != ""
 
 
 def duration_steps(duration: str, steps_per_epoch: int) -> int:
-    """A duration in steps: `5000` is 5000, `40ep` is 40 × `steps_per_epoch`."""
-    match = DURATION.fullmatch(duration)
+    """Returns a duration in steps: `5000` is 5000, `40ep` is 40 × `steps_per_epoch`."""
+    match = _DURATION.fullmatch(duration)
     assert match, f"unvalidated duration {duration!r}"
     return int(match[1]) * (steps_per_epoch if match[2] else 1)
 
 
-def default_config() -> Any:  # a ConfigDict, whose type knows no nested fields
-    """The neutral experiment as a `ConfigDict`, for config files to change.
+# Reading.
 
-    Durations are strings and sequences tuples, so that the command line can override them.
+
+def read(group: type, values: Any, prefix: str = "") -> Any:
+    """Returns the `group` that `values`, a `ConfigDict` or mapping, describe; all is checked.
+
+    Args:
+      group: the dataclass. A field that `values` lack gets its default.
+      values: name -> value, or nested mapping.
+      prefix: what stands before the fields' names in error messages, such as `train.`.
+
+    Raises:
+      SpecError: a field is unknown, or a value wrong; one line names both and what is accepted.
     """
-    from ml_collections import ConfigDict
-
-    return ConfigDict(to_dict(Spec()), convert_dict=True)
-
-
-def to_dict(spec: Any) -> dict[str, Any]:
-    """A spec as nested plain dicts; tuples stay tuples."""
-    return dataclasses.asdict(spec)
+    kinds = typing.get_type_hints(group, include_extras=True)
+    given = _mapping(values, prefix.removesuffix("."))
+    for name in given:
+        if name not in kinds:
+            raise SpecError(
+                f"config.{prefix}{_shown(name)}: no such field; {nearest(str(name), kinds)}"
+            )
+    declarations = {one.name: one.metadata["declaration"] for one in dataclasses.fields(group)}
+    made = group(**{
+        name: _read_field(declarations[name], kinds[name], value, prefix + name)
+        for name, value in given.items()
+    })  # fmt: skip
+    rules: Callable[[], Iterator[Rule]] = getattr(made, "rules", lambda: iter(()))
+    for holds, name, value, accepted in rules():
+        if not holds:
+            raise _refused(prefix + name, value, accepted)
+    return made
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one dict with dotted names."""
+    """Returns nested mappings as one dict with dotted names."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
         if hasattr(value, "keys"):  # a `ConfigDict` is no `Mapping`
             flat.update(flatten(value, f"{prefix}{name}."))
         else:
-            flat[prefix + name] = value
+            flat[f"{prefix}{name}"] = value
     return flat
+
+
+def plain_kind(kind: Any) -> Any:
+    """Returns what `kind` is besides None, as a class where it is one: `float` of `float | None`.
+
+    A `Duration` is a `str` here.
+    """
+    if typing.get_origin(kind) in (types.UnionType, typing.Union):
+        kind = next(one for one in typing.get_args(kind) if one is not types.NoneType)
+    return typing.get_args(kind)[0] if typing.get_origin(kind) is Annotated else kind
+
+
+def _read_field(declaration: Declaration, kind: Any, value: Any, name: str) -> Any:
+    if dataclasses.is_dataclass(kind):
+        return read(typing.cast(type, kind), value, f"{name}.")
+    if typing.get_origin(kind) is Mapping:
+        element = typing.get_args(kind)[1]
+        entries = _mapping(value, name)
+        if element is Any:
+            return flatten(entries)
+        return {key: read(element, entries[key], f"{name}.{_shown(key)}.") for key in entries}
+    typed = _typed(kind, value, name, declaration.accepted)
+    if declaration.unset and typed is not None and declaration.unset(typed):
+        return None
+    if typed is not None and not declaration.check(typed):
+        raise _refused(name, typed, declaration.accepted)
+    return typed
+
+
+def _typed(kind: Any, value: Any, name: str, accepted: str) -> Any:
+    """Returns `value` as `kind`: an int passes as a float and as a duration, nothing else does."""
+    optional = types.NoneType in typing.get_args(kind)
+    if optional:
+        if value is None:
+            return None
+        (kind,) = (one for one in typing.get_args(kind) if one is not types.NoneType)
+    number = isinstance(value, int) and not isinstance(value, bool)
+    if kind == Duration and number:
+        return str(value)
+    if kind is float and number:
+        with contextlib.suppress(OverflowError):
+            return float(value)
+    simple = plain_kind(kind)
+    if simple in _WORDS:
+        if isinstance(value, simple) and (simple is bool or not isinstance(value, bool)):
+            return value.strip() if isinstance(value, str) else value
+        raise _refused(name, value, _WORDS[simple] + (" or None" if optional else ""))
+    element = typing.get_args(kind)[0]
+    if typing.get_origin(element) is tuple:
+        return _pairs(element, value, name, accepted)
+    return _sequence(element, value, name)
+
+
+def _sequence(element: type, value: Any, name: str) -> tuple:
+    """Returns a tuple of `element`; strings within are split at commas (`reinit,random_mask`)."""
+    if isinstance(value, str):
+        value = (value,)
+    if not isinstance(value, tuple | list):
+        raise _refused(name, value, "a tuple, such as () or (1, 2)")
+    if element is str and all(isinstance(part, str) for part in value):
+        return tuple(word for part in value for word in re.split(r"[,\s]+", part) if word)
+    return tuple(_typed(element, part, name, "") for part in value)
+
+
+def _pairs(pair_kind: Any, value: Any, name: str, accepted: str) -> tuple[tuple[str, float], ...]:
+    """Returns (string, number) pairs."""
+    if not isinstance(value, tuple | list):
+        raise _refused(name, value, accepted)
+    first_kind, second_kind = typing.get_args(pair_kind)
+    pairs = []
+    for pair in value:
+        whole = isinstance(pair, tuple | list) and len(pair) == 2
+        first = pair[0] if whole else None
+        if first_kind == Duration and type(first) is int:
+            first = str(first)
+        if not isinstance(first, str):
+            raise SpecError(f"config.{name}: {pair!r} is no pair; accepted: {accepted}")
+        pairs.append((first, _typed(second_kind, pair[1], name, accepted)))
+    return tuple(pairs)
+
+
+def _mapping(value: Any, name: str) -> Mapping[str, Any]:
+    if not hasattr(value, "keys"):
+        raise _refused(name, value, "a group of fields")
+    return value
+
+
+def _shown(name: Any) -> str:
+    """Returns a name that a user gave, quoted where it would not read as one."""
+    return name if re.fullmatch(r"[\w.+-]+", str(name)) and isinstance(name, str) else repr(name)
+
+
+def _refused(name: str, value: Any, accepted: str) -> SpecError:
+    return SpecError(f"config.{name}={value!r}: accepted: {accepted}")

@@ -89,8 +89,6 @@ def model_of(spec: Spec, classes: int) -> Model:
         for name in member.options()
         if (value := getattr(spec.model, name)) != getattr(defaults, name)
     }
-    if given.get("dropout", 0) < 0:
-        del given["dropout"]
     with _named(spec):
         return member.make(classes, **given)
 

@@ -187,8 +187,8 @@ def spec_tables(spec: specs.Spec) -> tuple[Table, Table]:
     unchanged = Table("Fields at their defaults", header, [])
     for name, value in specs.flatten(specs.to_dict(spec)).items():
         option = name.split(".")[-1] if name.startswith("branch.") else ""
-        default = of_branch[option] if option else defaults.get(name)
-        shown = "" if default is None else repr(default)
+        known = of_branch if option else defaults
+        shown = repr(known[option or name]) if (option or name) in known else ""
         table = unchanged if repr(value) == shown else changed
         table.rows.append([Cell(name), Cell(repr(value)), Cell(shown)])
     return changed, unchanged

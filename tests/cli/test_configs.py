@@ -44,6 +44,12 @@ DEFAULT = spec_of()
         ("--config.execution.compilation_cache=true", "execution.compilation_cache", True),
         ("--config.data.data_dir=/some/where", "data.data_dir", "/some/where"),
         ("--config.data.data_dir=", "data.data_dir", ""),
+        ("--config.model.dropout=0.5", "model.dropout", 0.5),
+        ("--config.model.dropout=None", "model.dropout", None),
+        ("--config.model.dropout=-1", "model.dropout", None),
+        ("--config.pruning.rounds=3", "pruning.rounds", 3),
+        ("--config.pruning.at=rewind", "pruning.at", "rewind"),
+        ("--config.pruning.at=", "pruning.at", None),
         ("--config.checkpoint.every_seconds=0", "checkpoint.every_seconds", 0.0),
     ],
 )
@@ -67,6 +73,42 @@ def test_branch_options():
     assert spec.branch_spec("random_mask").draws == 1
     named = spec_of("--config.branches=again", "--config.branch.again.kind=reinit")
     assert named.branch_spec("again").kind == "reinit"
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("weight_decay=0.1", 0.1), ("weight_decay=0", 0.0), ("weight_decay=-1", None),
+        ("momentum=0.5", 0.5), ("learning_rate=0", None), ("learning_rate=1e-2", 0.01),
+        ("steps=3ep", "3ep"), ("steps=", None), ("optimizer=sgd", "sgd"), ("batch_size=7", 7),
+        ("optimizer=None", None), ("batch_size=None", None),
+    ],
+)  # fmt: skip
+def test_options_of_a_branch_that_may_be_none(option, value):
+    spec = spec_of(f"--config.branch.reinit.{option}")
+    found = getattr(spec.branch_spec("reinit"), option.partition("=")[0])
+    assert found == value
+    assert type(found) is type(value)
+
+
+def test_none_is_overridden_wherever_it_comes_from(tmp_path):
+    """In a plain ConfigDict it has no type; and a later override takes an earlier one back."""
+    (tmp_path / "own.py").write_text(
+        "from ml_collections import ConfigDict\n"
+        "def get_config():\n"
+        "    return ConfigDict({'model': {'dropout': None}, 'branch': {'x': {'momentum': 0.5}}})\n"
+    )
+    arguments = [f"--config={tmp_path}/own.py", "--config.branches=x"]
+    spec = spec_of(*arguments, "--config.model.dropout=0.5", "--config.branch.x.momentum=None")
+    assert (spec.model.dropout, spec.branch_spec("x").momentum) == (0.5, None)
+    again = spec_of(*arguments, "--config.model.dropout=0.5", "--config.model.dropout=None")
+    assert again.model.dropout is None
+    source = spec_of(*arguments, "--config.source.model.dropout=0.25").source
+    assert source == {"model.dropout": 0.25}
+    with pytest.raises(SpecError, match=r"model\.dropout='x': accepted: a number or None"):
+        spec_of("--config.model.dropout=x")
+    with pytest.raises(SpecError, match=r"levels='None': accepted: an integer$"):
+        spec_of("--config.levels=None")
 
 
 def test_branch_options_that_a_config_file_leaves_out_can_be_set():

@@ -6,9 +6,9 @@ import pytest
 
 from lth_jax import data, models
 from lth_jax.config import from_config
-from lth_jax.config.files import load_config
+from lth_jax.config.custom import register
+from lth_jax.config.files import override, read_config
 from lth_jax.errors import SpecError
-from lth_jax.lottery.branches import BRANCHES
 from lth_jax.lottery.experiment import check
 from lth_jax.pruning.criteria import CRITERIA
 from lth_jax.store.results import from_csv
@@ -125,7 +125,7 @@ def test_a_network_of_one_s_own_is_trained_pruned_and_rewound(main, mine, tmp_pa
 
 
 def test_options_reach_it_only_where_a_config_sets_them(mine):
-    load_config(str(mine), (), ())
+    register(read_config(str(mine)))
     row = models.MODELS["linen"]
     assert row.options() == {"width": 5}
 
@@ -158,11 +158,13 @@ def test_rows_that_cannot_be(tmp_path, row, said):
     path = tmp_path / "wrong.py"
     path.write_text(f"import lth_jax\n{row}\nget_config = lth_jax.default_config\n")
     with pytest.raises(SpecError, match=said):
-        load_config(str(path), (), list(BRANCHES))
+        register(read_config(str(path)))
 
 
 def test_an_unknown_name_is_answered_with_one_s_own_too(mine):
-    spec = from_config(load_config(str(mine), ["model.name=line"], list(BRANCHES)))
+    file = read_config(str(mine))
+    register(file)
+    spec = from_config(override(file.config, ["model.name=line"]))
     with pytest.raises(SpecError, match="did you mean 'linen'"):
         check(spec)
 

@@ -49,7 +49,7 @@ def another(field):
         "pruning.schedule": "one_shot", "pruning.densities": (0.5, 0.1), "pruning.at": "rewind",
         "rewind.kind": "finetune", "train.schedule": "cosine", "train.warmup": "7ep",
         "train.kernel": "sparse",
-        "train.drops": (("7ep", 0.1),),
+        "train.drops": (("7ep", 0.1),), "model.dropout": 0.25, "pruning.rounds": 2,
     }  # fmt: skip
     if field in special:
         return special[field]

@@ -13,6 +13,7 @@ from lth_jax.config import (
     flatten,
     from_config,
     identity,
+    is_default,
     science,
     to_dict,
 )
@@ -68,6 +69,25 @@ def test_a_branchs_identity_covers_all_but_what_may_grow(field):
     base = BranchSpec(kind="reinit")
     changed = dataclasses.replace(base, **{field: values[field]})
     assert (branch_identity(changed) == branch_identity(base)) is (field in ("draws", "levels"))
+
+
+def test_a_spec_written_before_none_could_be_given_is_the_same_experiment():
+    """An older `spec.json` holds a number or '' where None stands now."""
+    train = {
+        "steps": "", "batch_size": 0, "optimizer": "", "learning_rate": 0.0, "weight_decay": -1.0,
+        "momentum": -1.0,
+    }  # fmt: skip
+    recorded = {
+        "model": {"dropout": -1.0},
+        "pruning": {"at": "", "rounds": 0},
+        "branch": {"reinit": {"kind": "", "draws": 3, "sigma": 0.5, "levels": []} | train},
+    }
+    spec = from_config(recorded)
+    assert spec == from_config({"branch": {"reinit": {"draws": 3}}})
+    assert identity(spec) == identity(Spec())
+    assert branch_identity(spec.branch_spec("reinit")) == "284c71df"
+    changed = [name for name, value in flatten(recorded).items() if not is_default(name, value)]
+    assert changed == ["branch.reinit.draws"]
 
 
 def test_the_identity_is_blind_to_source_and_reference():

@@ -14,22 +14,11 @@ def fields(recorded: Mapping[str, Any]) -> dict[str, str]:
 
     Fields that this version does not know are among them: what they mean is for another to say.
     """
-    defaults = _plain(specs.flatten(specs.to_dict(specs.Spec())))
-    branch_defaults = _plain(specs.to_dict(specs.BranchSpec()))
-    shown = {}
-    for name, value in specs.flatten(recorded).items():
-        group, _, rest = name.partition(".")
-        default = defaults.get(name, ...)
-        if group == "branch":
-            default = branch_defaults.get(rest.rpartition(".")[2], ...)
-        if value != default:
-            shown[name] = _text(group, value)
-    return shown
-
-
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """As JSON gives them back: tuples are lists."""
-    return json.loads(json.dumps(values))
+    return {
+        name: _text(name.partition(".")[0], value)
+        for name, value in specs.flatten(recorded).items()
+        if not specs.is_default(name, value)
+    }
 
 
 def _text(group: str, value: Any) -> str:
