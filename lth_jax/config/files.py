@@ -138,10 +138,12 @@ def override(config: Any, overrides: Sequence[str], branch_kinds: Sequence[str] 
         for branch in dict.fromkeys((*branch_kinds, *_named_branches(overrides), *config.branch)):
             _fill_up(config.branch, {branch: default_values(BranchSpec)})
     for one in overrides:
-        field, _, text = one.partition("=")
+        field = one.partition("=")[0]
         if field.startswith("source."):
             _add_source_field(config, field.removeprefix("source."))
         _check_field(config, field)
+    for one in overrides:  # ml_collections locks the config: no field can be added from here on
+        field, _, text = one.partition("=")
         config = _override(config, field, text)
     return config
 
