@@ -88,12 +88,12 @@ def declared(group: type, prefix: str = "", identity: bool = True) -> dict[str, 
     found = {}
     for one in dataclasses.fields(group):
         declaration = one.metadata["declaration"]
-        within = identity and declaration.identity
+        covered = identity and declaration.identity
         if dataclasses.is_dataclass(declaration.default):
-            found |= declared(type(declaration.default), f"{prefix}{one.name}.", within)
+            found |= declared(type(declaration.default), f"{prefix}{one.name}.", covered)
         else:
             kind = one.type if isinstance(one.type, str) else repr(one.type)
-            found[prefix + one.name] = dataclasses.replace(declaration, identity=within, kind=kind)
+            found[prefix + one.name] = dataclasses.replace(declaration, identity=covered, kind=kind)
     return found
 
 

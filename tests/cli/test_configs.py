@@ -1,5 +1,7 @@
 """Config files and overrides: what ends up in the spec."""
 
+import dataclasses
+
 import pytest
 
 from lth_jax.config import files as configs
@@ -59,8 +61,6 @@ def test_an_override_changes_its_field_and_no_other(argument, field, value):
     found = getattr(getattr(spec, group) if group else spec, name)
     assert found == value
     assert type(found) is type(value)
-    import dataclasses
-
     target = getattr(DEFAULT, group) if group else DEFAULT
     changed = dataclasses.replace(target, **{name: value})
     assert spec == (dataclasses.replace(DEFAULT, **{group: changed}) if group else changed)

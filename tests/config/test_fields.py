@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 from lth_jax.config import (
     BranchSpec,
     Spec,
+    declared,
     default_config,
     duration_steps,
     flatten,
@@ -30,6 +31,19 @@ def test_the_default_config_is_the_default_spec():
 def test_a_spec_is_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         Spec().seed = 1  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@pytest.mark.parametrize("group", [Spec, BranchSpec])
+def test_every_field_says_what_it_means_and_accepts_its_default(group):
+    for name, declaration in declared(group).items():
+        assert declaration.means.endswith("."), name
+        assert declaration.accepted, name
+        assert declaration.kind, name
+        default = declaration.default
+        assert ("None" in declaration.kind) is (default is None), name
+        if default is not None:
+            assert declaration.check(default), name
+            assert not (declaration.unset and declaration.unset(default)), name
 
 
 @pytest.mark.parametrize("field", FIELDS)
