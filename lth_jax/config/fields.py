@@ -97,7 +97,7 @@ def declared(group: type, prefix: str = "", identity: bool = True) -> dict[str, 
     return found
 
 
-# Checks. Each is False for NaN, and for infinity, which no field accepts.
+# Checks of numbers. Each is False for NaN and for infinity, or a run would only fail later.
 
 
 def positive(value: float) -> bool:
