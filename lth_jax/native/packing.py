@@ -47,9 +47,9 @@ def layout_of(kept: Mapping[str, int], sizes: Mapping[str, int], largest: int) -
     return tuple(sorted((name, max(1, length)) for name, length in lengths.items()))
 
 
-# Dense layers with vectors of at least that share have tables in blocks of about so many inputs: 64
-# examples of them fit a core's first cache.
-FULL, BLOCK = 0.2, 128
+# Dense layers whose vectors have at least this share have tables in blocks of this many inputs. Of
+# a block, 64 examples fit a core's first cache; in a sparser layer too few weights meet a block.
+BLOCKED_SHARE, BLOCK = 0.2, 128
 
 
 class PackedLeaf(NamedTuple):
@@ -147,77 +147,80 @@ def zero_where_pruned(
 def _packed(layer: Layer, length: int, mask: np.ndarray) -> PackedLeaf:
     """Returns the order of a leaf's survivors in its vector, and their index tables."""
     dense = layer.kind == "dense"
-    full = dense and length >= FULL * math.prod(layer.shape)
-    forward, mirrored = (_dense_sides if dense else _conv_sides)(layer, mask)
-    order = np.lexsort((forward.codes, forward.rows))
-    rows, codes = mirrored.rows[order], mirrored.codes[order]
-    by_input = np.lexsort((codes, rows))
+    blocked = dense and length >= BLOCKED_SHARE * math.prod(layer.shape)
+    forward, transposed = (_dense_entries if dense else _conv_entries)(layer, mask)
+    # The vector lies in the order of the forward matrix, so that the forward product and the
+    # gradient of the values read it from front to back; the transposed one looks its values up.
+    order = np.lexsort((forward.columns, forward.rows))
+    rows, columns = transposed.rows[order], transposed.columns[order]
+    by_input = np.lexsort((columns, rows))
     tables = Tables(
-        _begins(forward, full),
-        _filled(forward.codes[order], length),
-        _begins(mirrored, full),
-        _filled(codes[by_input], length),
-        _filled(by_input, length),
+        row_pointers=_row_pointers(forward, blocked),
+        column_indices=_padded(forward.columns[order], length),
+        transposed_row_pointers=_row_pointers(transposed, blocked),
+        transposed_column_indices=_padded(columns[by_input], length),
+        value_indices=_padded(by_input, length),
     )
     return PackedLeaf(layer.shape, length, np.flatnonzero(mask)[order], tables)
 
 
-class _Side(NamedTuple):
-    """One side of a kernel's survivors: what each adds to, and what it takes there.
+class _Entries(NamedTuple):
+    """The survivors of a kernel as entries of a sparse matrix.
 
     Attributes:
-      inputs: codes are less than this.
-      outputs: how many rows the table has.
-      rows: int64 [kept], each survivor's.
-      codes: int64 [kept], each survivor's entry there.
+      shape: of the matrix, (rows, columns).
+      rows: int64 [kept], the row of each survivor.
+      columns: int64 [kept], its column.
     """
 
-    inputs: int
-    outputs: int
+    shape: tuple[int, int]
     rows: np.ndarray
-    codes: np.ndarray
+    columns: np.ndarray
 
 
-def _dense_sides(layer: Layer, mask: np.ndarray) -> tuple[_Side, _Side]:
-    """Outputs with their inputs, and inputs with their outputs."""
+def _dense_entries(layer: Layer, mask: np.ndarray) -> tuple[_Entries, _Entries]:
+    """Returns the matrix with a row for each output, and its transpose."""
     width, count = layer.shape
     inputs, outputs = np.nonzero(mask)
-    return _Side(width, count, outputs, inputs), _Side(count, width, inputs, outputs)
+    return _Entries((count, width), outputs, inputs), _Entries((width, count), inputs, outputs)
 
 
-def _conv_sides(layer: Layer, mask: np.ndarray) -> tuple[_Side, _Side]:
-    """Features with the channels and places under the window that they take; and the mirror.
+def _conv_entries(layer: Layer, mask: np.ndarray) -> tuple[_Entries, _Entries]:
+    """Returns the matrix with a row for each feature, and its transpose.
 
-    In the mirror a channel has one row for each rest of row and column under division by the
-    strides: the pixels of a rest meet the same weights. `find_layers` knows what codes can hold.
+    A column is a channel together with a position under the window, in one integer. The transpose
+    has a row for each channel and each residue of the position modulo the strides: the pixels of an
+    image that have one residue meet the same weights. `find_layers` sees to it that the integers
+    can hold channel and position.
     """
     rows, columns, channels, features = np.nonzero(mask)
-    place = (rows << 8) + columns
+    position = (rows << 8) + columns
     down, along = layer.strides
-    rests = (channels * down + rows % down) * along + columns % along
+    residues = (channels * down + rows % down) * along + columns % along
     *_, inputs, outputs = layer.shape
     return (
-        _Side(inputs << 16, outputs, features, (channels << 16) + place),
-        _Side(outputs << 16, inputs * down * along, rests, (features << 16) + place),
+        _Entries((outputs, inputs << 16), features, (channels << 16) + position),
+        _Entries((inputs * down * along, outputs << 16), residues, (features << 16) + position),
     )
 
 
-def _begins(side: _Side, full: bool) -> jax.Array:
-    """Where each row's entries of each block of codes begin, int32 [outputs + 1, blocks].
+def _row_pointers(entries: _Entries, blocked: bool) -> jax.Array:
+    """Returns where each row's entries of each block of columns begin, int32 [rows + 1, blocks].
 
     The last row holds the number of entries.
 
     Args:
-      side: of the survivors.
-      full: whether codes are cut into blocks of at most `BLOCK`; else there is one.
+      entries: of the matrix.
+      blocked: whether columns are cut into blocks of at most `BLOCK`; else there is one block.
     """
-    blocks = -(-side.inputs // BLOCK) if full else 1
-    block = side.codes // -(-side.inputs // blocks)
-    counts = np.bincount(side.rows * blocks + block, minlength=side.outputs * blocks)
-    begins = np.concatenate([[0], np.cumsum(counts), np.full(blocks - 1, len(side.rows))])
+    height, width = entries.shape
+    blocks = -(-width // BLOCK) if blocked else 1
+    block = entries.columns // -(-width // blocks)
+    counts = np.bincount(entries.rows * blocks + block, minlength=height * blocks)
+    begins = np.concatenate([[0], np.cumsum(counts), np.full(blocks - 1, len(entries.rows))])
     return jnp.asarray(begins.reshape(-1, blocks), jnp.int32)
 
 
-def _filled(entries: np.ndarray, length: int) -> jax.Array:
-    """Entries with zeros behind them, int32 [length]."""
+def _padded(entries: np.ndarray, length: int) -> jax.Array:
+    """Returns entries with zeros behind them, int32 [length]."""
     return jnp.asarray(np.pad(entries, (0, length - len(entries))), jnp.int32)
