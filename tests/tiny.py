@@ -18,7 +18,7 @@ from lth_jax.lottery.observer import Observer
 from lth_jax.lottery.runner import Runner
 from lth_jax.models import MODELS
 from lth_jax.store import RunDirectory, checkpoints
-from lth_jax.store.results import RunId
+from lth_jax.store.tables import RunId
 
 # 12 steps cross two epochs of 5 steps; the evaluations fall on 0, 5, 10 and 12.
 FIELDS = {

@@ -13,7 +13,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 from lth_jax.analysis.summary import branch_order
-from lth_jax.store.results import TRUNK, ResultRow
+from lth_jax.store.tables import TRUNK, ResultRow
 
 
 class Paired(NamedTuple):

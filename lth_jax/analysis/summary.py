@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lth_jax.store import CurvePoint
-from lth_jax.store.results import TRUNK, ResultRow
+from lth_jax.store.tables import TRUNK, ResultRow
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +105,7 @@ def _summarize_level(rows: Sequence[ResultRow], replicates: set[int]) -> LevelSu
 def branch_order(rows: Iterable[ResultRow]) -> list[str]:
     """Returns the branches of `rows`, the trunk first, the others as they first appear.
 
-    Rows sorted by `lth_jax.store.results.sort_rows` thus give the spec's order.
+    Rows sorted by `lth_jax.store.tables.sort_rows` thus give the spec's order.
     """
     names = dict.fromkeys(row.branch for row in rows)
     return sorted(names, key=lambda name: name != TRUNK)  # the sort is stable

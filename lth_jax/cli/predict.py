@@ -155,7 +155,7 @@ def _examples(indices: Sequence[int], seen: View) -> list[Found]:
 
 def _title(store, options: argparse.Namespace) -> str:
     from lth_jax.analysis.summary import percent
-    from lth_jax.store.results import TRUNK, RunId
+    from lth_jax.store.tables import TRUNK, RunId
 
     spec = store.spec()
     row = store.rows.get(RunId(TRUNK, options.level, options.replicate, 0))

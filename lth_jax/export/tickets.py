@@ -16,7 +16,7 @@ from lth_jax.lottery.rewinding import StoredTrunk, missing, there_is
 from lth_jax.pruning.trees import PyTree, to_device
 from lth_jax.store import RunDirectory, level_name
 from lth_jax.store.checkpoints import fill, read_manifest, subtree
-from lth_jax.store.results import TRUNK, RunId
+from lth_jax.store.tables import TRUNK, RunId
 from lth_jax.training.states import TrainState
 
 

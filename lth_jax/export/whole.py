@@ -14,7 +14,7 @@ from lth_jax import config as specs
 from lth_jax.errors import SpecError, StoreError
 from lth_jax.export import containers
 from lth_jax.pruning.trees import PyTree, named_leaves
-from lth_jax.store.results import ResultRow
+from lth_jax.store.tables import ResultRow
 from lth_jax.training.states import TrainState
 
 KIND = "lth_jax ticket"

@@ -28,7 +28,7 @@ from lth_jax.pruning.masks import kept_counts
 from lth_jax.pruning.trees import map_named
 from lth_jax.store import CurvePoint, RunDirectory
 from lth_jax.store.checkpoints import fill
-from lth_jax.store.results import TRUNK, ResultRow, RunId
+from lth_jax.store.tables import TRUNK, ResultRow, RunId
 from lth_jax.training.loop import Program
 from lth_jax.training.parameterization import Parameterization, from_dense, to_dense
 from lth_jax.training.states import (

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from lth_jax.store.results import ResultRow
+from lth_jax.store.tables import ResultRow
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lth_jax.config import Spec
 from lth_jax.store import RunDirectory, level_name
-from lth_jax.store.results import TRUNK, RunId
+from lth_jax.store.tables import TRUNK, RunId
 
 
 def planned_runs(spec: Spec) -> list[RunId]:

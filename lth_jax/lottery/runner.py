@@ -26,7 +26,7 @@ from lth_jax.pruning.selection import prune_to
 from lth_jax.pruning.trees import PyTree, named_leaves, to_device
 from lth_jax.store import RunDirectory, level_name
 from lth_jax.store.checkpoints import fill
-from lth_jax.store.results import TRUNK, RunId
+from lth_jax.store.tables import TRUNK, RunId
 from lth_jax.training import keys
 from lth_jax.training.states import TrainState
 

@@ -17,7 +17,7 @@ from lth_jax.lottery.plan import planned_runs
 from lth_jax.pruning.masks import is_kernel
 from lth_jax.store import RunDirectory, level_name
 from lth_jax.store.checkpoints import Manifest, read_manifest
-from lth_jax.store.results import TRUNK
+from lth_jax.store.tables import TRUNK
 
 
 class Contents:

@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike
 
 from lth_jax.analysis.paired import Paired
 from lth_jax.analysis.summary import Stat, percent
-from lth_jax.store.results import TRUNK
+from lth_jax.store.tables import TRUNK
 
 
 class Style(NamedTuple):

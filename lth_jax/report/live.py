@@ -15,7 +15,7 @@ from lth_jax.report.page import PAGE, render
 from lth_jax.report.tensorboard import write_curves, write_rows
 from lth_jax.store import RunDirectory
 from lth_jax.store.files import write_text
-from lth_jax.store.results import TRUNK, ResultRow
+from lth_jax.store.tables import TRUNK, ResultRow
 
 if TYPE_CHECKING:
     from lth_jax.report.figures import Rendered

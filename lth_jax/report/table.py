@@ -26,7 +26,7 @@ from lth_jax.analysis.summary import (
     summarize,
 )
 from lth_jax.report.metric import ACCURACY, STEP, Metric
-from lth_jax.store.results import TRUNK, ResultRow
+from lth_jax.store.tables import TRUNK, ResultRow
 
 MATCH, UNFINISHED = "✓", "?"
 MARKS = {MATCH: "matches the dense network", UNFINISHED: "not every replicate is done"}

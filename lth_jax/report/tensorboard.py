@@ -21,7 +21,7 @@ import numpy as np
 
 from lth_jax.analysis.layers import FirstLayer, connections_by_pixel, kernel_tiles, short_name
 from lth_jax.store import CurvePoint, RunDirectory, level_name
-from lth_jax.store.results import TRUNK, ResultRow
+from lth_jax.store.tables import TRUNK, ResultRow
 
 FOLDER = "tensorboard"
 FILE = "events.out.tfevents.0.lth_jax"

@@ -22,7 +22,7 @@ from lth_jax.lottery.observer import Observer, ParameterRow
 from lth_jax.report.metric import ACCURACY
 from lth_jax.report.table import new_table, print_results_tables
 from lth_jax.report.verdict import verdict
-from lth_jax.store.results import ResultRow
+from lth_jax.store.tables import ResultRow
 
 SECONDS_BETWEEN_LINES = 10.0
 SECONDS_OF_RATE = 120.0

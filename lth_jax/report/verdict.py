@@ -13,7 +13,7 @@ from lth_jax.analysis.summary import (
     percent,
     summarize,
 )
-from lth_jax.store.results import TRUNK, ResultRow
+from lth_jax.store.tables import TRUNK, ResultRow
 
 Judged = list[tuple[LevelSummary, bool]]
 

@@ -1,6 +1,6 @@
 """The run directory: atomic writes, checked checkpoints, one writer at a time."""
 
-from lth_jax.store.curves import CurvePoint
 from lth_jax.store.rundir import RunDirectory, level_name
+from lth_jax.store.tables import CurvePoint
 
 __all__ = ["CurvePoint", "RunDirectory", "level_name"]

@@ -31,7 +31,7 @@ class Lock:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            holder = self._holder()
+            holder = _holder(self._file)
             os.close(self._file)
             if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
                 raise StoreError(
@@ -44,13 +44,6 @@ class Lock:
             os.truncate(self._file, 0)
             os.pwrite(self._file, text.encode(), 0)
 
-    def _holder(self) -> str:
-        try:
-            owner = json.loads(os.pread(self._file, 4096, 0))
-            return f"process {owner['pid']} on {owner['host']}"
-        except (ValueError, KeyError, TypeError):
-            return "another process"
-
     def release(self) -> None:
         """Gives the lock back; the file stays: removing it would race with the next holder."""
         if self._file >= 0:
@@ -60,7 +53,7 @@ class Lock:
 
 
 def held_by(path: Path) -> str:
-    """Who holds the lock at `path`, or an empty string; takes nothing."""
+    """Returns who holds the lock at `path`, or an empty string; takes nothing."""
     try:
         file = os.open(path, os.O_RDONLY)
     except OSError:
@@ -69,10 +62,15 @@ def held_by(path: Path) -> str:
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         return ""
     except OSError:
-        try:
-            owner = json.loads(os.pread(file, 4096, 0))
-            return f"process {owner['pid']} on {owner['host']}"
-        except (ValueError, KeyError, TypeError):
-            return "another process"
+        return _holder(file)
     finally:
         os.close(file)
+
+
+def _holder(file: int) -> str:
+    """Returns who wrote the open lock file: `process 12 on host`."""
+    try:
+        owner = json.loads(os.pread(file, 4096, 0))
+        return f"process {owner['pid']} on {owner['host']}"
+    except (ValueError, KeyError, TypeError):
+        return "another process"

@@ -17,11 +17,11 @@ import numpy as np
 from lth_jax import config as specs
 from lth_jax.errors import StoreError
 from lth_jax.pruning.trees import PyTree
-from lth_jax.store import checkpoints, curves
+from lth_jax.store import checkpoints
 from lth_jax.store.files import write_json, write_text
 from lth_jax.store.lock import Lock, held_by
 from lth_jax.store.record import branch_records, check_same, new_record, read_record, spec_of
-from lth_jax.store.results import ResultRow, RunId, from_csv, sort_rows, to_csv
+from lth_jax.store.tables import CURVES, RESULTS, CurvePoint, ResultRow, RunId, sort_rows
 
 
 class RunDirectory:
@@ -109,7 +109,7 @@ class RunDirectory:
         file = self.path / "results.csv"
         if file.exists():
             try:
-                self.rows = {row.run_id: row for row in from_csv(file.read_text("utf-8"))}
+                self.rows = {row.run_id: row for row in RESULTS.from_csv(file.read_text("utf-8"))}
             except ValueError as error:
                 raise StoreError(f"{file} is damaged: {error}") from error
 
@@ -146,22 +146,22 @@ class RunDirectory:
     def record(self, rows: Iterable[ResultRow]) -> None:
         """Adds rows (or replaces those of the same run) and writes `results.csv`."""
         self.rows.update({row.run_id: row for row in rows})
-        write_text(self.path / "results.csv", to_csv(self.sorted_rows()))
+        write_text(self.path / "results.csv", RESULTS.to_csv(self.sorted_rows()))
 
-    def curve(self, branch: str, level: int) -> list[curves.CurvePoint]:
+    def curve(self, branch: str, level: int) -> list[CurvePoint]:
         """The evaluations of a branch's runs at a level so far; empty where none are."""
         file = self._curve_file(branch, level)
         try:
-            return curves.from_csv(file.read_text(encoding="utf-8"))
+            return CURVES.from_csv(file.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return []
-        except (OSError, ValueError, IndexError) as error:
+        except (OSError, ValueError) as error:
             self._report(f"{file} is damaged: {error}")
             return []
 
-    def write_curve(self, branch: str, level: int, points: Iterable[curves.CurvePoint]) -> None:
+    def write_curve(self, branch: str, level: int, points: Iterable[CurvePoint]) -> None:
         """Replaces the evaluations of a branch at a level."""
-        write_text(self._curve_file(branch, level), curves.to_csv(points))
+        write_text(self._curve_file(branch, level), CURVES.to_csv(sorted(points)))
 
     def _curve_file(self, branch: str, level: int) -> Path:
         return self.path / "metrics" / branch / f"level_{level:02d}.csv"

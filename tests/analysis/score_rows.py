@@ -1,6 +1,6 @@
 """Rows of which only the validation accuracy at early stop matters."""
 
-from lth_jax.store.results import TRUNK, ResultRow
+from lth_jax.store.tables import TRUNK, ResultRow
 
 
 def score_row(

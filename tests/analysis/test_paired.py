@@ -5,7 +5,7 @@ import math
 import pytest
 
 from lth_jax.analysis.paired import paired_differences
-from lth_jax.store.results import TRUNK
+from lth_jax.store.tables import TRUNK
 
 from .score_rows import score_row
 

@@ -18,7 +18,7 @@ from lth_jax.analysis.summary import (
     summarize,
 )
 from lth_jax.store import CurvePoint
-from lth_jax.store.results import TRUNK
+from lth_jax.store.tables import TRUNK
 
 from .score_rows import score_row, score_rows
 

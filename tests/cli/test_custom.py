@@ -11,7 +11,7 @@ from lth_jax.config.files import override, read_config
 from lth_jax.errors import SpecError
 from lth_jax.lottery.experiment import check
 from lth_jax.pruning.criteria import CRITERIA
-from lth_jax.store.results import from_csv
+from lth_jax.store.tables import RESULTS
 
 MINE = """
 import flax.linen as nn
@@ -118,7 +118,7 @@ def test_a_network_of_one_s_own_is_trained_pruned_and_rewound(main, mine, tmp_pa
     workdir = tmp_path / name
     status, _, err = main(f"--config={mine}", f"--config.model.name={name}", f"--workdir={workdir}")
     assert status == 0, err
-    dense, ticket = from_csv((workdir / "results.csv").read_text())
+    dense, ticket = RESULTS.from_csv((workdir / "results.csv").read_text())
     assert 0.8 <= ticket.density <= 0.85  # a fifth of each layer, rounded down
     assert dense.prunable == dense.kept
     assert 0 <= ticket.final_test_accuracy <= 1

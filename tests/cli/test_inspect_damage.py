@@ -15,6 +15,7 @@ from lth_jax.cli.inspection.show import print_run
 from lth_jax.errors import Interrupted
 from lth_jax.report.terminal import make_console
 from lth_jax.store.lock import Lock
+from lth_jax.store.tables import CURVES
 
 from ..tiny import StopAt, data_file, flip_byte, tiny_spec, train
 
@@ -109,14 +110,14 @@ def test_without_what_training_started_from_signs_are_unknown(copy, shown, found
 def test_what_is_missing_or_cut_short_is_named_and_the_rest_is_shown(copy, found, shown):
     text = (copy / "results.csv").read_text()
     (copy / "results.csv").write_text(text[:-30])
-    (copy / "metrics/ticket/level_01.csv").write_text("replicate\n0,0,5,0.25\n")
+    (copy / "metrics/ticket/level_01.csv").write_text(CURVES.to_csv([]) + "0,0,5,0.25\n")
     (copy / "metrics/reinit/level_01.csv").unlink()
     shutil.rmtree(copy / "checkpoints/replicate_1/level_01")
     run = found(copy)
     assert len(run["results"]) == 7
     for part in (
         "results.csv line 9: it is cut short",
-        "metrics/ticket/level_01.csv is damaged: line 2 is cut short",
+        "metrics/ticket/level_01.csv is damaged: the curve line 2: it is cut short",
         "metrics/reinit/level_01.csv is missing",
         "checkpoints/replicate_1/level_01 is missing",
     ):

@@ -12,7 +12,7 @@ from lth_jax import data
 from lth_jax.config import default_config, flatten
 from lth_jax.lottery import experiment as experiments
 from lth_jax.store import RunDirectory
-from lth_jax.store.results import from_csv
+from lth_jax.store.tables import RESULTS
 
 from ..tiny import arguments, assert_same_run, data_file, flip_byte, results, tiny_spec, train
 from . import command_line
@@ -26,7 +26,7 @@ def test_an_experiment_runs_to_its_table_and_files(main, tmp_path, with_figures)
     status, out, err = main(*QUICK, "--workdir=out/x")
     assert status == 0
     path = tmp_path / "out" / "x"
-    rows = from_csv((path / "results.csv").read_text())
+    rows = RESULTS.from_csv((path / "results.csv").read_text())
     assert [(row.branch, row.level) for row in rows] == [
         ("ticket", 0), ("ticket", 1), ("reinit", 1), ("random_mask", 1)
     ]  # fmt: skip

@@ -10,7 +10,7 @@ from lth_jax.export.tickets import load_trained
 from lth_jax.lottery import experiment as experiments
 from lth_jax.lottery import level as levels
 from lth_jax.store import RunDirectory, checkpoints
-from lth_jax.store.results import TRUNK, RunId
+from lth_jax.store.tables import TRUNK, RunId
 
 from ..tiny import StopAt, TrainedRuns, arguments, assert_same_run, host, results
 from .transfers import CLASSES, HALVES, SMALL, SOURCE, assert_same_ticket, trunk_rows

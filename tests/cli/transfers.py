@@ -1,6 +1,6 @@
 """Experiments whose tickets come from elsewhere, as arguments."""
 
-from lth_jax.store.results import TRUNK
+from lth_jax.store.tables import TRUNK
 
 from ..tiny import arguments, host, results
 

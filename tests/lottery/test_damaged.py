@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from lth_jax.errors import Interrupted
-from lth_jax.store.results import TRUNK, RunId
+from lth_jax.store.tables import TRUNK, RunId
 
 from ..tiny import (
     Recorder,

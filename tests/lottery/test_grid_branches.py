@@ -8,7 +8,7 @@ import pytest
 from lth_jax.config import TRANSFERS
 from lth_jax.lottery.branches import BRANCHES
 from lth_jax.lottery.experiment import build
-from lth_jax.store.results import TRUNK, RunId
+from lth_jax.store.tables import TRUNK, RunId
 
 from ..tiny import Recorder, TrainedRuns, curves, host, results, tiny_spec, train
 from .grid_runs import KERNELS, ONE, level, rows_of

@@ -9,7 +9,7 @@ import pytest
 from lth_jax.lottery.experiment import build
 from lth_jax.pruning.criteria import CRITERIA
 from lth_jax.pruning.schedules import fractions_of, targets
-from lth_jax.store.results import TRUNK, RunId
+from lth_jax.store.tables import TRUNK, RunId
 
 from ..tiny import (
     Recorder,

@@ -5,7 +5,7 @@ import pytest
 
 from lth_jax.errors import Interrupted
 from lth_jax.store import RunDirectory, checkpoints
-from lth_jax.store.results import TRUNK, RunId
+from lth_jax.store.tables import TRUNK, RunId
 
 from ..tiny import StopAt, assert_same_run, experiment, host, results, tiny_spec, train
 from .grid_runs import ONE, level, rows_of

@@ -6,7 +6,7 @@ import pytest
 
 from lth_jax.lottery.plan import planned_runs
 from lth_jax.store import RunDirectory
-from lth_jax.store.results import TRUNK
+from lth_jax.store.tables import TRUNK
 
 from ..tiny import Recorder, arrays, assert_same_run, results, tiny_spec, train
 from .trunk_runs import SPEC

@@ -9,7 +9,7 @@ import pytest
 from lth_jax.errors import Interrupted
 from lth_jax.lottery import level as levels
 from lth_jax.store import RunDirectory
-from lth_jax.store.results import TRUNK, RunId
+from lth_jax.store.tables import TRUNK, RunId
 from lth_jax.training import loop as training
 
 from ..tiny import Recorder, StopAt, assert_same_run, experiment, tiny_spec, train

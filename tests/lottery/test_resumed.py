@@ -12,7 +12,7 @@ from lth_jax.errors import Interrupted
 from lth_jax.lottery import level as levels
 from lth_jax.lottery.plan import planned_runs
 from lth_jax.store import RunDirectory
-from lth_jax.store.results import TRUNK, RunId
+from lth_jax.store.tables import TRUNK, RunId
 
 from ..tiny import Recorder, StopAt, assert_same_run, data_file, flip_byte, tiny_spec, train
 from .trunk_runs import SPEC

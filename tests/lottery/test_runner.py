@@ -12,7 +12,7 @@ import pytest
 from lth_jax.lottery import level as levels
 from lth_jax.lottery.plan import planned_runs
 from lth_jax.store import RunDirectory
-from lth_jax.store.results import TRUNK, RunId
+from lth_jax.store.tables import TRUNK, RunId
 from lth_jax.training.keys import data_key
 
 from ..tiny import assert_same_run, curves, experiment, host, results, tiny_spec, train

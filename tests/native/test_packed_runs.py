@@ -6,7 +6,7 @@ import pytest
 from lth_jax.errors import Interrupted, SpecError
 from lth_jax.lottery.experiment import native_code
 from lth_jax.native import build, choice
-from lth_jax.store.results import RunId
+from lth_jax.store.tables import RunId
 from lth_jax.training.parameterization import DENSE
 
 from ..tiny import StopAt, arrays, assert_same_run, experiment, results, tiny_spec, train

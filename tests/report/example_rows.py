@@ -3,7 +3,7 @@
 import random
 from types import SimpleNamespace
 
-from lth_jax.store.results import TRUNK, ResultRow
+from lth_jax.store.tables import TRUNK, ResultRow
 
 # Test accuracy by branch, for the ticket as in Frankle & Carbin (2019), figure 3.
 _LOST = {TRUNK: 0.15, "reinit": 0.6, "random_mask": 1.0, "late": 0.3, "shuffle": 0.8, "zero": 2.0}

@@ -5,7 +5,7 @@ import pytest
 
 from lth_jax.report.figures.curves import draw, shown_levels
 from lth_jax.store import CurvePoint
-from lth_jax.store.results import TRUNK
+from lth_jax.store.tables import TRUNK
 
 from .example_rows import example_run, example_runs
 

@@ -11,7 +11,7 @@ import pytest
 from lth_jax.report.drawing import house_style, png, svg
 from lth_jax.report.figures import FIGURES, Row, accuracy, early_stop, paired_difference
 from lth_jax.report.figures import render_figures as render
-from lth_jax.store.results import TRUNK
+from lth_jax.store.tables import TRUNK
 
 from .example_rows import example_row, example_rows, example_run, example_runs
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from lth_jax.report.table import print_results_tables, results_tables
-from lth_jax.store.results import TRUNK
+from lth_jax.store.tables import TRUNK
 
 from .example_rows import example_row, example_rows
 

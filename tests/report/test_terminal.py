@@ -6,7 +6,7 @@ from rich.console import Console
 
 from lth_jax.lottery.observer import Observer, ParameterRow
 from lth_jax.report.terminal import Terminal, duration, make_console, print_results, time_left
-from lth_jax.store.results import TRUNK
+from lth_jax.store.tables import TRUNK
 
 from .example_rows import example_rows
 

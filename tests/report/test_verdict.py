@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from lth_jax.analysis.summary import judge, percent, summarize
 from lth_jax.report.verdict import verdict
-from lth_jax.store.results import TRUNK
+from lth_jax.store.tables import TRUNK
 
 from ..analysis.score_rows import score_row, score_rows
 

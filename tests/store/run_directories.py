@@ -5,7 +5,7 @@ import dataclasses
 from lth_jax.config import from_config
 from lth_jax.errors import StoreError
 from lth_jax.store import RunDirectory
-from lth_jax.store.results import ResultRow, RunId
+from lth_jax.store.tables import ResultRow, RunId
 
 SPEC = from_config({"levels": 1, "replicates": 1})
 

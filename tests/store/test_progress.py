@@ -11,7 +11,7 @@ import pytest
 
 from lth_jax.errors import StoreError
 from lth_jax.store import checkpoints
-from lth_jax.store.results import RunId
+from lth_jax.store.tables import RunId
 
 from ..tiny import data_file, flip_byte
 from .run_directories import open_run

@@ -11,7 +11,7 @@ import pytest
 from lth_jax.config import from_config, identity
 from lth_jax.errors import StoreError
 from lth_jax.store import RunDirectory
-from lth_jax.store.results import RunId
+from lth_jax.store.tables import RunId
 
 from .run_directories import SPEC, open_run, row
 

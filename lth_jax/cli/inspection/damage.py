@@ -8,8 +8,8 @@ from pathlib import Path
 
 from lth_jax.cli.inspection.kept import Kept
 from lth_jax.config import Spec
-from lth_jax.store import curves, level_name
-from lth_jax.store.results import TRUNK, ResultRow
+from lth_jax.store import level_name
+from lth_jax.store.tables import CURVES, TRUNK, ResultRow
 
 LEFTOVERS = (
     ".*.tmp", "checkpoints/.*.tmp", "checkpoints/*/.*.tmp", "metrics/*/.*.tmp", "figures/.*.tmp",
@@ -43,7 +43,7 @@ def of_curves(path: Path, rows: Iterable[ResultRow]) -> Iterator[str]:
     found = sorted(file.relative_to(path).as_posix() for file in path.glob("metrics/*/level_*.csv"))
     for name in dict.fromkeys((*known, *found)):
         try:
-            curves.from_csv((path / name).read_text(encoding="utf-8"))
+            CURVES.from_csv((path / name).read_text(encoding="utf-8"))
         except FileNotFoundError:
             if name in known:
                 yield f"{name} is missing, though results.csv has its runs"

@@ -16,7 +16,7 @@ from lth_jax.errors import StoreError
 from lth_jax.lottery.plan import planned_runs
 from lth_jax.store.lock import held_by
 from lth_jax.store.record import OtherFormat, read_record, spec_of
-from lth_jax.store.results import TRUNK, ResultRow, RunId, salvage, sort_rows
+from lth_jax.store.tables import RESULTS, TRUNK, ResultRow, RunId, sort_rows
 
 LEVEL = re.compile(r"replicate_(\d+)/level_(\d+)")
 
@@ -195,7 +195,7 @@ def _rows(path: Path, problems: list[str]) -> list[ResultRow]:
     except OSError as error:
         problems.append(f"results.csv cannot be read: {error.strerror}")
         return []
-    rows, wrong = salvage(text)
+    rows, wrong = RESULTS.salvage(text)
     problems += wrong
     return list({row.run_id: row for row in rows}.values())
 

@@ -11,7 +11,7 @@ from lth_jax.cli.inspection.kept import Kept
 from lth_jax.cli.inspection.layers import Layer, layers_of
 from lth_jax.errors import StoreError, nearest, spans
 from lth_jax.pruning.trees import name_matches
-from lth_jax.store.results import ResultRow
+from lth_jax.store.tables import ResultRow
 
 
 @dataclasses.dataclass(frozen=True)

@@ -28,7 +28,7 @@ from lth_jax.cli.inspection.select import (
 )
 from lth_jax.report.table import print_results_tables
 from lth_jax.report.verdict import verdict
-from lth_jax.store.results import TRUNK, RunId
+from lth_jax.store.tables import TRUNK, RunId
 
 UNITS = (
     "dead in: input units that no surviving weight leaves (rows of the kernel); dead out: output "

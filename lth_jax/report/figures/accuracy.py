@@ -18,7 +18,7 @@ from lth_jax.report.figures.by_density import (
     title_of,
 )
 from lth_jax.report.metric import ACCURACY
-from lth_jax.store.results import TRUNK
+from lth_jax.store.tables import TRUNK
 
 COLUMNS = {
     "At early stop": "early_stop_test_accuracy",

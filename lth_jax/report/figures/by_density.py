@@ -24,7 +24,7 @@ from lth_jax.report.drawing import (
     set_density_axis,
 )
 from lth_jax.report.metric import Metric
-from lth_jax.store.results import TRUNK
+from lth_jax.store.tables import TRUNK
 
 # What to call each experiment -> what its directory holds; one, or several that are overlaid.
 Runs = Mapping[str, Contents]

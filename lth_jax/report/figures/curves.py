@@ -22,7 +22,7 @@ from lth_jax.report.drawing import (
 )
 from lth_jax.report.figures.by_density import Runs, title_of
 from lth_jax.report.metric import ACCURACY
-from lth_jax.store.results import TRUNK
+from lth_jax.store.tables import TRUNK
 
 DENSITIES = (1.0, 0.513, 0.211, 0.07, 0.036, 0.019)  # of the paper's Figure 3
 LAST = 1.5  # how much denser the sparsest of the levels near these may be than the last level

@@ -7,7 +7,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from lth_jax.store.results import COLUMNS, ResultRow, RunId, from_csv, salvage, sort_rows, to_csv
+from lth_jax.store.tables import RESULTS, ResultRow, RunId, sort_rows
 
 FLOATS = st.floats(allow_nan=False)
 NAMES = st.text("abcXYZ019_-+.", min_size=1)
@@ -28,19 +28,21 @@ def row(**changes):
 
 @given(st.lists(ROWS))
 def test_what_is_written_is_read_to_the_bit(rows):
-    text = to_csv(rows)
-    assert from_csv(text) == rows
-    assert to_csv(from_csv(text)) == text
+    text = RESULTS.to_csv(rows)
+    assert RESULTS.from_csv(text) == rows
+    assert RESULTS.to_csv(RESULTS.from_csv(text)) == text
 
 
 def test_a_loss_that_is_not_a_number_comes_back():
-    back = from_csv(to_csv([row(final_train_loss=math.nan, early_stop_val_loss=math.inf)]))[0]
+    back = RESULTS.from_csv(
+        RESULTS.to_csv([row(final_train_loss=math.nan, early_stop_val_loss=math.inf)])
+    )[0]
     assert math.isnan(back.final_train_loss)
     assert math.isinf(back.early_stop_val_loss)
 
 
 def test_the_columns_are_the_contract():
-    assert COLUMNS == (
+    assert RESULTS.columns == (
         "branch", "level", "replicate", "draw", "density", "kept", "prunable", "early_stop_step",
         "early_stop_val_loss", "early_stop_val_accuracy", "early_stop_test_accuracy",
         "final_val_accuracy", "final_test_accuracy", "final_train_loss", "steps", "train_seconds",
@@ -49,29 +51,29 @@ def test_the_columns_are_the_contract():
 
 
 def test_the_text_is_a_header_and_a_line_for_each_row():
-    text = to_csv([row(density=0.1, kept=3, train_seconds=1e-7)])
+    text = RESULTS.to_csv([row(density=0.1, kept=3, train_seconds=1e-7)])
     assert text == (
-        ",".join(COLUMNS) + "\nticket,1,1,1,0.1,3,1,1,0.5,0.5,0.5,0.5,0.5,0.5,1,1e-07,xla\n"
+        ",".join(RESULTS.columns) + "\nticket,1,1,1,0.1,3,1,1,0.5,0.5,0.5,0.5,0.5,0.5,1,1e-07,xla\n"
     )
-    assert to_csv([]) == ",".join(COLUMNS) + "\n"
+    assert RESULTS.to_csv([]) == ",".join(RESULTS.columns) + "\n"
 
 
 def test_columns_of_later_versions_are_passed_over_and_order_is_free():
-    names = ["later", *reversed(COLUMNS)]
+    names = ["later", *reversed(RESULTS.columns)]
     values = dataclasses.asdict(row()) | {"later": "x"}
     text = "\n".join([",".join(names), ",".join(str(values[name]) for name in names)])
-    assert from_csv(text) == [row()]
+    assert RESULTS.from_csv(text) == [row()]
 
 
 def test_results_from_before_there_were_kernels_are_xlas():
-    text = to_csv([row()]).replace(",kernel", "").replace(",xla", "")
-    assert from_csv(text) == [row(kernel="xla")]
+    text = RESULTS.to_csv([row()]).replace(",kernel", "").replace(",xla", "")
+    assert RESULTS.from_csv(text) == [row(kernel="xla")]
 
 
 @pytest.mark.parametrize("text", ["", "branch,level\nticket,0\n"])
 def test_a_missing_column_is_named(text):
     with pytest.raises(ValueError, match=r"results\.csv lacks the columns .*kept"):
-        from_csv(text)
+        RESULTS.from_csv(text)
 
 
 @pytest.mark.parametrize(
@@ -79,10 +81,10 @@ def test_a_missing_column_is_named(text):
     [("0.5", "half"), ("ticket,1", "ticket,one"), (",1,0.5,xla\n", "\n"), (",xla\n", "\n")],
 )
 def test_a_damaged_line_is_named(change):
-    lines = to_csv([row(), row()]).splitlines(keepends=True)
+    lines = RESULTS.to_csv([row(), row()]).splitlines(keepends=True)
     lines[2] = lines[2].replace(*change)
     with pytest.raises(ValueError, match=r"results\.csv line 3: "):
-        from_csv("".join(lines))
+        RESULTS.from_csv("".join(lines))
 
 
 @given(st.permutations(range(24)), st.permutations(["reinit", "random_mask"]))
@@ -107,7 +109,7 @@ def test_a_run_is_said_in_words():
     assert str(row(draw=0).run_id) == "ticket, level 1, replicate 1"
 
 
-TEXT = to_csv([row(level=0), row(level=1), row(level=2)])
+TEXT = RESULTS.to_csv([row(level=0), row(level=1), row(level=2)])
 
 
 @pytest.mark.parametrize(
@@ -124,7 +126,7 @@ TEXT = to_csv([row(level=0), row(level=1), row(level=2)])
     ],
 )
 def test_of_a_damaged_file_every_whole_row_is_read_and_the_rest_named(text, levels, said):
-    rows, problems = salvage(text)
+    rows, problems = RESULTS.salvage(text)
     assert [r.level for r in rows] == levels
     assert len(problems) == len(said)
     assert all(part in problem for part, problem in zip(said, problems, strict=True))
@@ -133,4 +135,4 @@ def test_of_a_damaged_file_every_whole_row_is_read_and_the_rest_named(text, leve
 @pytest.mark.parametrize("text", [TEXT[:-20], TEXT.replace("ticket,1,", "tick\ret,1,")])
 def test_a_damaged_file_is_refused_in_one_line(text):
     with pytest.raises(ValueError, match=r"^results.csv line \d: [^\n]*$"):
-        from_csv(text)
+        RESULTS.from_csv(text)
