@@ -34,7 +34,7 @@ from layer_cases import CONFIGS, Case, Operands, layers_of
 from options import densities_of, names_of, parser_of
 from steps import load, spread, take_turns, versions
 
-from lth_jax.data.places import resolve
+from lth_jax.data.directories import resolve
 from lth_jax.native import build
 from lth_jax.native.packing import Packed, layout_of
 

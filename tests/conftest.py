@@ -56,7 +56,7 @@ def pytest_configure(config):
 @pytest.fixture(scope="session")
 def folder():
     """Where the tests' kernels are kept."""
-    from lth_jax.data.places import resolve
+    from lth_jax.data.directories import resolve
 
     return resolve().cache_dir / "kernels"
 

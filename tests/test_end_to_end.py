@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lth_jax.cli import run
-from lth_jax.data.places import resolve
+from lth_jax.data.directories import resolve
 from lth_jax.lottery.plan import planned_runs
 from lth_jax.store import RunDirectory
 

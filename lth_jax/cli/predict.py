@@ -15,7 +15,7 @@ from lth_jax.errors import DataError, SpecError, StoreError
 if TYPE_CHECKING:
     import numpy as np
 
-    from lth_jax.data.pictures import Look
+    from lth_jax.data.image_files import Look
     from lth_jax.export.views import View
     from lth_jax.pruning.trees import PyTree
     from lth_jax.report.prediction import Prediction
@@ -116,7 +116,7 @@ def _files(paths: Sequence[Path], seen: View) -> list[Found]:
         return []
     import numpy as np
 
-    from lth_jax.data.pictures import read
+    from lth_jax.data.image_files import read
 
     look, (top, left) = _look_and_edges(seen)
     found = []
@@ -133,7 +133,7 @@ def _look_and_edges(seen: View) -> tuple[Look, tuple[int, int]]:
     """How the dataset's images look, and the black rows above and columns left of them."""
     import numpy as np
 
-    from lth_jax.data.pictures import look_of
+    from lth_jax.data.image_files import look_of
 
     top, left = (
         (have - drawn) // 2 for have, drawn in zip(seen.shape[:2], seen.drawn, strict=False)

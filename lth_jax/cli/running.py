@@ -15,7 +15,7 @@ from pathlib import Path
 import jax
 
 from lth_jax import config as specs
-from lth_jax.data import places
+from lth_jax.data import directories
 from lth_jax.errors import Interrupted, SpecError, UserError
 from lth_jax.lottery import experiment as experiments
 from lth_jax.lottery.network import Network
@@ -135,7 +135,7 @@ def _runner(
     if all(id in store.rows for id in planned_runs(spec)):
         return None
     if spec.execution.compilation_cache:
-        folder = Path(places.resolve("", "", spec.data.cache_dir).cache_dir) / "xla"
+        folder = Path(directories.resolve("", "", spec.data.cache_dir).cache_dir) / "xla"
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     experiment = experiments.build(spec, network)

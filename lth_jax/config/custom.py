@@ -25,7 +25,7 @@ class _Registry(NamedTuple):
 
 
 def _dataset(name: str, row: Any) -> data.Loader:
-    return row if isinstance(row, data.Loader) else data.own(name, row)
+    return row if isinstance(row, data.Loader) else data.custom_dataset(name, row)
 
 
 def _criterion(name: str, row: Any) -> Criterion:
@@ -37,7 +37,7 @@ def _criterion(name: str, row: Any) -> Criterion:
 
 
 _REGISTRIES = {
-    "MODELS": _Registry(models.MODELS, models.ZOO, models.own),
+    "MODELS": _Registry(models.MODELS, models.ZOO, models.custom_model),
     "DATASETS": _Registry(data.DATASETS, frozenset(data.DATASETS), _dataset),
     "CRITERIA": _Registry(CRITERIA, frozenset(CRITERIA), _criterion),
 }

@@ -1,6 +1,6 @@
-"""Datasets by name: `load` gives all of it in memory, `split` cuts it up.
+"""Datasets by name: `load` brings one into memory, `split` divides it.
 
-To add one, write a `Loader` and give it a row in `DATASETS`, or make a row of a function by `own`.
+To add one, give `DATASETS` a row: a `Loader`, or a function of arrays by `custom_dataset`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-from lth_jax.data import archives, digits, emnist, own_data, places, tfds_names
+from lth_jax.data import custom, directories
+from lth_jax.data.archives import SOURCES
 from lth_jax.data.dataset import (
     Dataset,
     Facts,
@@ -21,27 +22,26 @@ from lth_jax.data.dataset import (
     facts_of,
     split,
 )
-from lth_jax.data.images import check_images, padded, reshaped
-from lth_jax.data.places import Places
-from lth_jax.data.sources import SOURCES
+from lth_jax.data.directories import DataDirectories
+from lth_jax.data.image_shapes import check_images, padded, reshaped
+from lth_jax.data.loaders import load_digits, load_emnist, load_tfds
 
 __all__ = [
     "DATASETS",
+    "DataDirectories",
     "Dataset",
     "Facts",
     "Loader",
-    "Places",
     "Split",
     "Splits",
     "check_classes",
     "check_images",
     "check_name",
     "check_sizes",
-    "embedded",
+    "custom_dataset",
     "facts",
     "facts_of",
     "load",
-    "own",
     "padded",
     "reshaped",
     "split",
@@ -52,43 +52,37 @@ class Loader(NamedTuple):
     """How a dataset is loaded.
 
     Attributes:
-      load: from its name and the folders to look in.
-      embedded: whether it needs neither disk nor network.
+      load: returns it, given its name and the directories to look in.
       facts: what is known of it before it is loaded, if anything is.
     """
 
-    load: Callable[[str, Places], Dataset]
-    embedded: bool = False
+    load: Callable[[str, DataDirectories], Dataset]
     facts: Facts | None = None
 
 
 _GREY, _COLOUR = (28, 28, 1), (32, 32, 3)
 
 DATASETS: dict[str, Loader] = {
-    "digits": Loader(digits.load, embedded=True, facts=Facts((8, 8, 1), 10, 1500, 297)),
-    "mnist": Loader(archives.load, facts=SOURCES["mnist"].facts),
-    "fashion_mnist": Loader(archives.load, facts=SOURCES["fashion_mnist"].facts),
-    "kmnist": Loader(archives.load, facts=SOURCES["kmnist"].facts),
-    "cifar10": Loader(archives.load, facts=SOURCES["cifar10"].facts),
-    "cifar100": Loader(archives.load, facts=SOURCES["cifar100"].facts),
+    "digits": Loader(load_digits, Facts((8, 8, 1), 10, 1500, 297)),
+    **{name: Loader(load_tfds, source.facts) for name, source in SOURCES.items()},
     # Prepared by TFDS's own builders, with TensorFlow; the sizes are those that it writes.
-    "svhn_cropped": Loader(tfds_names.load, facts=Facts(_COLOUR, 10, 73_257, 26_032)),
-    "emnist/balanced": Loader(emnist.load, facts=Facts(_GREY, 47, 112_800, 18_800)),
-    "emnist/byclass": Loader(emnist.load, facts=Facts(_GREY, 62, 697_932, 116_323)),
-    "emnist/bymerge": Loader(emnist.load, facts=Facts(_GREY, 47, 697_932, 116_323)),
-    "emnist/digits": Loader(emnist.load, facts=Facts(_GREY, 10, 240_000, 40_000)),
-    "emnist/letters": Loader(emnist.load, facts=Facts(_GREY, 26, 88_800, 14_800)),
-    "emnist/mnist": Loader(emnist.load, facts=Facts(_GREY, 10, 60_000, 10_000)),
+    "svhn_cropped": Loader(load_tfds, Facts(_COLOUR, 10, 73_257, 26_032)),
+    "emnist/balanced": Loader(load_emnist, Facts(_GREY, 47, 112_800, 18_800)),
+    "emnist/byclass": Loader(load_emnist, Facts(_GREY, 62, 697_932, 116_323)),
+    "emnist/bymerge": Loader(load_emnist, Facts(_GREY, 47, 697_932, 116_323)),
+    "emnist/digits": Loader(load_emnist, Facts(_GREY, 10, 240_000, 40_000)),
+    "emnist/letters": Loader(load_emnist, Facts(_GREY, 26, 88_800, 14_800)),
+    "emnist/mnist": Loader(load_emnist, Facts(_GREY, 10, 60_000, 10_000)),
 }
 
 
-def own(name: str, function: Callable[[], Any]) -> Loader:
-    """The row of a user's own dataset: `DATASETS["blobs"] = own("blobs", blobs)`.
+def custom_dataset(name: str, function: Callable[[], Any]) -> Loader:
+    """Returns the row of a custom dataset: `DATASETS["blobs"] = custom_dataset("blobs", blobs)`.
 
     It is loaded by a call of `function` whenever it is needed, and never cached.
 
     Args:
-      name: of the dataset, for error messages.
+      name: that of the dataset, for error messages.
       function: takes no arguments and gives the same arrays each time: `((train_images,
         train_labels), (test_images, test_labels))`, or a mapping with these four names and perhaps
         `num_classes` (if not: one more than the greatest label). Images are uint8 (then scaled to
@@ -97,44 +91,44 @@ def own(name: str, function: Callable[[], Any]) -> Loader:
         that count from 0.
 
     Raises:
-      DataError: `function` does not go without arguments. What it gives is checked when loaded.
+      DataError: `function` takes arguments. What it gives is checked when loaded.
     """
-    own_data.check_function(name, function)
-    return Loader(partial(own_data.load, function))
+    custom.check_function(name, function)
+    return Loader(partial(custom.load, function))
 
 
 def load(name: str, *, data_dir: str = "", manual_dir: str = "", cache_dir: str = "") -> Dataset:
-    """The dataset `name`: a row of `DATASETS`, or any image classification dataset of TFDS.
+    """Returns the dataset `name`: a row of `DATASETS`, or an image classification dataset of TFDS.
 
     Args:
       name: such as `mnist`, `emnist/balanced` or `stl10`.
-      data_dir: of prepared TFDS datasets; `$TFDS_DATA_DIR` or `~/tensorflow_datasets` if empty.
-      manual_dir: of original archives that the user brought; `<data_dir>/downloads/manual`.
-      cache_dir: of decoded arrays; `$XDG_CACHE_HOME/lth_jax` or `~/.cache/lth_jax`.
+      data_dir: has prepared TFDS datasets; `$TFDS_DATA_DIR` or `~/tensorflow_datasets` if empty.
+      manual_dir: has original archives that the user brought; `<data_dir>/downloads/manual`.
+      cache_dir: has decoded arrays; `$XDG_CACHE_HOME/lth_jax` or `~/.cache/lth_jax`.
 
     Raises:
-      DataError: an unknown name, or a dataset that cannot be had; one line that says what to do.
+      DataError: the name is unknown, or the dataset cannot be had; one line that says what to do.
     """
-    folders = places.resolve(data_dir, manual_dir, cache_dir)
+    where = directories.resolve(data_dir, manual_dir, cache_dir)
     if name in DATASETS:
-        return checked(DATASETS[name].load(name, folders), DATASETS[name].facts)
-    return checked(tfds_names.load(name, folders, DATASETS))
+        return checked(DATASETS[name].load(name, where), DATASETS[name].facts)
+    return checked(load_tfds(name, where, DATASETS))
 
 
 def check_name(name: str) -> None:
-    """Raises a DataError unless there is a dataset `name`; reads and downloads nothing.
+    """Checks that there is a dataset `name`; reads and downloads nothing.
 
     A row of `DATASETS` costs nothing to check; another name imports TFDS.
+
+    Raises:
+      DataError: there is none; names the nearest.
     """
     if name not in DATASETS:
-        tfds_names.check(name, DATASETS)
+        from lth_jax.data import tfds_builders
 
-
-def embedded(name: str) -> bool:
-    """Whether the dataset `name` needs neither disk nor network."""
-    return name in DATASETS and DATASETS[name].embedded
+        tfds_builders.check_name(name, DATASETS)
 
 
 def facts(name: str) -> Facts | None:
-    """What is known of the dataset `name` before it is loaded; None for those of TFDS at large."""
+    """Returns what is known of a dataset before it is loaded; None for those of TFDS at large."""
     return DATASETS[name].facts if name in DATASETS else None

@@ -1,8 +1,14 @@
-"""Decoded arrays on disk: decoding tens of thousands of PNGs at every start takes seconds.
+"""The one cache of datasets: decoded arrays on disk, a file for each dataset.
 
-One file holds one dataset: a line with the SHA-256 of all that follows, a line of JSON, and the
-arrays' bytes. It appears whole or not at all (written aside, synced, renamed), a file that fails
-its checksum is reported and passed over, and two processes that write it at once both succeed.
+Decoding tens of thousands of PNGs at every start takes seconds. What TFDS has prepared is the
+source of a cached file, not a cache: it is never replaced.
+
+A file holds a line with the SHA-256 of all that follows, a line of JSON, and the arrays' bytes.
+
+- It is found by its name: the dataset, its version, and a fingerprint of what was decoded.
+- It is checked against its SHA-256. A damaged file is reported and passed over.
+- It is replaced by another under the same name, and appears whole or not at all (written aside,
+  synced, renamed): two processes that write it at once both succeed.
 """
 
 from __future__ import annotations
@@ -11,11 +17,12 @@ import contextlib
 import hashlib
 import json
 import logging
+import math
 import os
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -27,60 +34,48 @@ _TEMPORARY = ".tmp"
 _ABANDONED_SECONDS = 24 * 3600
 # Labels first: with the header padded, they lie aligned.
 _ARRAYS = ("train_labels", "test_labels", "train_images", "test_images")
-_DTYPES = {"train_labels": "<i4", "test_labels": "<i4", "train_images": "|u1", "test_images": "|u1"}
+# The dtypes in files that were written before headers told them.
+_FORMER_DTYPES = ("<i4", "<i4", "|u1", "|u1")
 _DIGEST_LINE = 64 + 1
 _ALIGNMENT = 64
 
 _log = logging.getLogger(__name__)
 
 
-class Key(NamedTuple):
-    """What a cached file holds.
-
-    Attributes:
-      name: the dataset, such as `mnist` or `emnist/letters`.
-      version: of the prepared dataset, such as `3.0.1`.
-      source: a fingerprint of the prepared files that were decoded, hexadecimal.
-    """
-
-    name: str
-    version: str
-    source: str
-
-    @property
-    def file_name(self) -> str:
-        """Such as `mnist-3.0.1-0123456789abcdef.arrays1`."""
-        return f"{_stem(self.name)}-{self.version}-{self.source}{_SUFFIX}"
+def file_name(name: str, version: str, source: str) -> str:
+    """Returns such as `mnist-3.0.1-0123456789abcdef.arrays1`; arguments as in `store`."""
+    return f"{name.replace('/', '--')}-{version}-{source}{_SUFFIX}"
 
 
-def _stem(name: str) -> str:
-    return name.replace("/", "--")
-
-
-def store(cache_dir: Path, key: Key, dataset: Dataset, content: str = "") -> None:
-    """Writes `dataset` under `key`; where that cannot be done, warns and goes on.
+def store(
+    cache_dir: Path, dataset: Dataset, *, version: str, source: str, content: str = ""
+) -> None:
+    """Writes a dataset, its arrays of any dtypes and shapes; where it cannot, warns and goes on.
 
     Args:
       cache_dir: created if need be.
-      key: what is stored.
-      dataset: the arrays; its origin is not kept.
+      dataset: its name, arrays, number of classes and scale are kept.
+      version: that of the prepared dataset, such as `3.0.1`.
+      source: the fingerprint of the prepared files that were decoded, hexadecimal.
       content: a digest of the examples for `load` to ask for.
     """
+    header = {"name": dataset.name, "version": version, "source": source, "content": content}
+    path = cache_dir / file_name(dataset.name, version, source)
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(cache_dir)
-        _write_atomically(cache_dir / key.file_name, *_encode(key, dataset, content))
+        _write_atomically(path, *_encode(header, dataset))
     except OSError as error:
         _log.warning(
             "config.data.cache_dir=%s cannot be written (%s): %s will be decoded again next time",
-            cache_dir, error.strerror or error, key.name,
+            cache_dir, error.strerror or error, dataset.name,
         )  # fmt: skip
 
 
 def load(
     cache_dir: Path, name: str, *, version: str = "", source: str = "", content: str = ""
 ) -> Dataset | None:
-    """The cached dataset `name`, or None; of several, the newest.
+    """Returns the cached dataset `name`, or None; of several, the newest.
 
     Args:
       cache_dir: where to look; it need not exist.
@@ -98,19 +93,22 @@ def _candidates(cache_dir: Path, name: str, version: str, source: str) -> list[P
     found = []
     with contextlib.suppress(OSError):
         for path in cache_dir.iterdir():
-            parts = path.name.removesuffix(_SUFFIX).rsplit("-", 2)
-            if len(parts) != 3 or parts[0] != _stem(name) or not path.name.endswith(_SUFFIX):
+            parts = path.name.removesuffix(_SUFFIX).rsplit("-", 2)[1:]
+            if len(parts) != 2 or path.name != file_name(name, *parts):
                 continue
-            if version in ("", parts[1]) and source in ("", parts[2]):
+            if version in ("", parts[0]) and source in ("", parts[1]):
                 found.append((path.stat().st_mtime_ns, path))
     return [path for _, path in sorted(found, reverse=True)]
 
 
-def _encode(key: Key, dataset: Dataset, content: str) -> tuple[bytes, list[np.ndarray]]:
-    given = [getattr(dataset, field).astype(_DTYPES[field], casting="safe") for field in _ARRAYS]
-    arrays = [np.ascontiguousarray(array) for array in given]
-    header: dict[str, Any] = dict(key._asdict(), content=content, scale=dataset.scale)
-    header |= {"num_classes": dataset.num_classes, "shapes": [a.shape for a in arrays]}
+def _encode(header: dict[str, Any], dataset: Dataset) -> tuple[bytes, list[np.ndarray]]:
+    arrays = [np.ascontiguousarray(getattr(dataset, field)) for field in _ARRAYS]
+    header = header | {
+        "scale": dataset.scale,
+        "num_classes": dataset.num_classes,
+        "shapes": [array.shape for array in arrays],
+        "dtypes": [array.dtype.str for array in arrays],
+    }
     line = json.dumps(header).encode()
     padding = -(_DIGEST_LINE + len(line) + 1) % _ALIGNMENT
     return line + b" " * padding + b"\n", arrays
@@ -157,11 +155,12 @@ def _read(path: Path, name: str) -> tuple[Dataset, str] | None:
 def _decode(path: Path, name: str, blob: bytes) -> tuple[Dataset, str]:
     offset = blob.index(b"\n", _DIGEST_LINE) + 1
     header = json.loads(blob[_DIGEST_LINE:offset])
-    if Key(header["name"], header["version"], header["source"]).file_name != path.name:
+    if file_name(header["name"], header["version"], header["source"]) != path.name:
         raise ValueError("its name is not the one it was written under")
     arrays = {}
-    for field, shape in zip(_ARRAYS, header["shapes"], strict=True):
-        flat = np.frombuffer(blob, _DTYPES[field], count=int(np.prod(shape)), offset=offset)
+    dtypes = header.get("dtypes", _FORMER_DTYPES)
+    for field, shape, dtype in zip(_ARRAYS, header["shapes"], dtypes, strict=True):
+        flat = np.frombuffer(blob, dtype, count=math.prod(shape), offset=offset)
         offset += flat.nbytes
         arrays[field] = flat.reshape(shape)
     dataset = Dataset(

@@ -1,4 +1,4 @@
-"""What a dataset is in memory, and how it is split: the same way for every seed."""
+"""What a dataset is in memory, what is accepted as one, and how it is split."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ _SHUFFLE_SEED = 20190307
 
 
 class Dataset(NamedTuple):
-    """A labelled image dataset, whole, as it came from its source.
+    """A labelled dataset, whole, as it came from its source.
+
+    `checked` alone says which dtypes and shapes are accepted: what stores or splits a dataset
+    takes arrays of any, the first axis of which counts the examples.
 
     Attributes:
       name: as in the config, such as `mnist`.
@@ -25,6 +28,7 @@ class Dataset(NamedTuple):
       num_classes: how many classes there are.
       scale: `pixel * scale` lies in [0, 1]; 1 for float images, which are taken as they are.
       origin: where the data came from, one phrase for the header of a run.
+      class_names: what the classes are called; empty where nobody says so.
     """
 
     name: str
@@ -35,16 +39,17 @@ class Dataset(NamedTuple):
     num_classes: int
     scale: float
     origin: str
+    class_names: tuple[str, ...] = ()
 
 
 class Facts(NamedTuple):
     """What is known of a dataset before it is loaded, so that a spec can be refused at once.
 
     Attributes:
-      shape: of an image, (height, width, channels).
-      classes: how many there are.
-      train: training examples.
-      test: test examples.
+      shape: that of an image, (height, width, channels).
+      classes: the number of classes.
+      train: the number of training examples.
+      test: the number of test examples.
     """
 
     shape: tuple[int, ...]
@@ -54,7 +59,7 @@ class Facts(NamedTuple):
 
 
 def facts_of(dataset: Dataset) -> Facts:
-    """What would have been known of a loaded dataset."""
+    """Returns what could have been known of a dataset before it was loaded."""
     return Facts(
         shape=dataset.train_images.shape[1:],
         classes=dataset.num_classes,
@@ -64,10 +69,12 @@ def facts_of(dataset: Dataset) -> Facts:
 
 
 def checked(dataset: Dataset, facts: Facts | None = None) -> Dataset:
-    """The dataset, provided that it is one, and that of the `facts` (its sizes may be others).
+    """Returns the dataset if its arrays are such as `Dataset` says, and fit the `facts`.
+
+    The numbers of examples may differ from the facts: a part of a dataset is one, too.
 
     Raises:
-      DataError: it is not; names what is wrong.
+      DataError: they are not; names what is wrong.
     """
     name, train, test = dataset.name, dataset.train_images, dataset.test_images
     _check_arrays(name, "train", train, dataset.train_labels)
@@ -101,10 +108,10 @@ def _check_arrays(name: str, split: str, images: np.ndarray, labels: np.ndarray)
 
 
 def check_labels(name: str, classes: int, *labels: np.ndarray) -> tuple[int, int]:
-    """The least and the greatest of all `labels`.
+    """Returns the least and the greatest of all `labels`, integers `[n]` each.
 
     Raises:
-      DataError: one is none of `classes` classes.
+      DataError: a label is not one of the `classes` classes, which count from 0.
     """
     least = min(int(part.min(initial=classes)) for part in labels)
     most = max(int(part.max(initial=-1)) for part in labels)
@@ -125,7 +132,7 @@ class Split(NamedTuple):
 
 
 class Splits(NamedTuple):
-    """Train on one, choose by the second, report the third."""
+    """Training uses the first, choices the second alone, and the third is only reported."""
 
     train: Split
     validation: Split
@@ -133,7 +140,7 @@ class Splits(NamedTuple):
 
 
 def fixed_permutation(size: int) -> np.ndarray:
-    """A permutation of `0 .. size - 1` (int64 `[size]`) that depends on `size` alone."""
+    """Returns a permutation of `0 .. size - 1`, int64 `[size]`, that depends on `size` alone."""
     # RandomState, not Generator: its streams are frozen over all versions of NumPy.
     return np.random.RandomState(_SHUFFLE_SEED).permutation(size)
 
@@ -148,7 +155,7 @@ def split(
     remap: bool = True,
     part: str = "",
 ) -> Splits:
-    """Takes the validation split off the training set, and cuts the rest to size.
+    """Takes the validation split off the training set, and brings the rest to size.
 
     Which examples are where depends on the dataset and on the sizes, never on a seed: no ticket
     can have seen, in another run, what it is later judged by. The validation split is taken first,
@@ -162,7 +169,8 @@ def split(
       test_size: examples to test on; 0 is all of them.
       classes: the classes to keep, in all splits; empty is all.
       remap: whether the kept classes count from 0, in the order given, or keep their numbers.
-      part: such as `1/2`: the training set dealt out class by class, and which hand it is.
+      part: such as `1/2`, the first of two parts of the training set, which are alike: each class
+        is shared out among them.
 
     Raises:
       DataError: a size, class or part that the dataset does not allow.
@@ -181,7 +189,7 @@ def split(
     shuffled = fixed_permutation(available)
     validation = _of_classes(shuffled[:validation_size], labels, classes)
     train = _of_classes(shuffled[validation_size:], labels, classes)
-    train = _dealt(train, labels, part) if part else train
+    train = _part_of(train, labels, part) if part else train
     train = train[:train_size] if train_size else train
     test = fixed_permutation(tests) if test_size else np.arange(tests)
     test = _of_classes(test, test_labels, classes)
@@ -204,25 +212,25 @@ def _of_classes(chosen: np.ndarray, labels: np.ndarray, classes: Sequence[int]) 
     return chosen[np.isin(labels[chosen], classes)] if classes else chosen
 
 
-def _dealt(chosen: np.ndarray, labels: np.ndarray, part: str) -> np.ndarray:
-    """Hand `i` of `i/n`: each class's examples are dealt out in turn, so that hands are alike."""
-    hand, hands = map(int, part.split("/"))
+def _part_of(chosen: np.ndarray, labels: np.ndarray, part: str) -> np.ndarray:
+    """Returns part `i` of `i/n`: of each class, every n-th example from the i-th on."""
+    number, parts = map(int, part.split("/"))
     rank = np.zeros(len(chosen), np.int64)
     for label in np.unique(labels[chosen]):
         same = labels[chosen] == label
         rank[same] = np.arange(same.sum())
-    return chosen[rank % hands == hand - 1]
+    return chosen[rank % parts == number - 1]
 
 
 def _numbers(count: int, classes: Sequence[int]) -> np.ndarray:
-    """Old label -> new label, int32 [count]."""
+    """Returns the new label of each old one, int32 [count]."""
     numbers = np.arange(count, dtype=np.int32)
     numbers[list(classes)] = np.arange(len(classes), dtype=np.int32)
     return numbers
 
 
 def check_classes(name: str, count: int, classes: Sequence[int]) -> None:
-    """Whether `classes` are different classes of a dataset that has `count`.
+    """Checks that `classes` are different classes of a dataset that has `count`.
 
     Raises:
       DataError: they are not.
@@ -237,10 +245,10 @@ def check_classes(name: str, count: int, classes: Sequence[int]) -> None:
 def check_sizes(
     name: str, available: int, tests: int, *, validation_size: int, train_size: int, test_size: int
 ) -> None:
-    """Whether splits of these sizes can be taken from `available` training and `tests` examples.
+    """Checks that `available` training and `tests` test examples give splits of these sizes.
 
     Raises:
-      DataError: they cannot; names the field, its value and what is accepted.
+      DataError: they do not; names the field, its value and what is accepted.
     """
     having = f"{name} has {available} training images"
     _check_size("validation_size", validation_size, 1, available - 1, having)

@@ -9,7 +9,6 @@ import numpy as np
 
 from lth_jax import data
 from lth_jax.config import Spec
-from lth_jax.data.class_names import class_names
 from lth_jax.lottery import experiment, network
 from lth_jax.models import Model
 from lth_jax.training.pixels import Pixels
@@ -50,13 +49,7 @@ def view(spec: Spec) -> View:
     height, width, channels = whole.train_images.shape[1:]
     shape = network.shape_of(spec, (height, width, channels))
     pixels = network.pixels_of(spec, whole)
-    names = class_names(
-        spec.data.name,
-        whole.num_classes,
-        data_dir=spec.data.data_dir,
-        manual_dir=spec.data.manual_dir,
-        cache_dir=spec.data.cache_dir,
-    )
+    names = whole.class_names or tuple(map(str, range(whole.num_classes)))
     if spec.data.classes and spec.data.labels == "remapped":
         names = tuple(names[label] for label in spec.data.classes)
     test = data.split(

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Key
 
 from lth_jax import data
 from lth_jax.config import Spec, TrainSpec, duration_steps
-from lth_jax.data.places import resolve
+from lth_jax.data.directories import resolve
 from lth_jax.errors import SpecError, nearest
 from lth_jax.lottery.branches import BRANCHES, new_heads
 from lth_jax.lottery.network import (

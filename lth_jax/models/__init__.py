@@ -28,8 +28,8 @@ __all__ = [
     "ZOO",
     "Member",
     "Model",
+    "custom_model",
     "from_linen",
-    "own",
 ]
 
 STEMS = ("small", "imagenet")
@@ -49,7 +49,8 @@ class Member(NamedTuple):
     """One network, and which images it takes.
 
     Attributes:
-      module: the family; for a user's own, any function of the number of classes, see `own`.
+      module: the family, or for a custom network any function of the number of classes, see
+        `custom_model`.
       sizes: the attributes that make it this member.
       least: the smallest side of an image in pixels.
       padded: images smaller than this are padded to it with black pixels; 0 for none.
@@ -81,8 +82,8 @@ class Member(NamedTuple):
         return _as_model(self.module(classes, **{**self.sizes, **given}))
 
 
-def own(name: str, make: Any) -> Member:
-    """The row of a user's own network: `MODELS["mine"] = own("mine", MyNet)`.
+def custom_model(name: str, make: Any) -> Member:
+    """Returns the row of a custom network: `MODELS["mine"] = custom_model("mine", MyNet)`.
 
     Args:
       name: of the network, for error messages.

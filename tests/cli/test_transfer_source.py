@@ -3,7 +3,6 @@
 import pytest
 
 from lth_jax import data
-from lth_jax.data import digits
 from lth_jax.lottery import experiment as experiments
 
 from ..tiny import arguments, results
@@ -86,7 +85,8 @@ def test_other_shapes_are_refused_before_the_source_is_trained(
     """Also where nothing is known of a dataset before it is loaded."""
     if not known:
         monkeypatch.setattr("lth_jax.data.facts", lambda _: None)
-        monkeypatch.setattr("lth_jax.data.load", lambda name, **_: digits.load(name, None))
+        digits = data.load("digits")
+        monkeypatch.setattr("lth_jax.data.load", lambda _, **__: digits)
     status, _, err = main(*HALVES, "--config.source.data.side=16", "--workdir=x")
     assert status == 2
     assert "config.source: fc1/kernel is 256×8 in the source and 64×8 here" in err

@@ -5,18 +5,27 @@ import sys
 import numpy as np
 import pytest
 
-from lth_jax.data import Dataset, archives, idx, load, prepared
-from lth_jax.data.places import resolve
-from lth_jax.data.sources import SOURCES
+from lth_jax.data import Dataset, archives, load, tfds_files
+from lth_jax.data.archive_formats import IDX_ARCHIVES, read_idx
+from lth_jax.data.archives import SOURCES
+from lth_jax.data.directories import resolve
 from lth_jax.errors import DataError
 
-from .fake_data import cifar_files, multiset, random_images, trust, write_archives, write_tar
-from .test_sources import assert_golden
+from .fake_data import (
+    archive_names,
+    cifar_files,
+    multiset,
+    random_images,
+    trust,
+    write_archives,
+    write_tar,
+)
+from .test_loaded import assert_golden
 
 FIELDS = ("train_images", "train_labels", "test_images", "test_labels")
 
 
-def places(folder, **others):
+def directories(folder, **others):
     return {"data_dir": str(folder / "data"), "cache_dir": str(folder / "cache"), **others}
 
 
@@ -32,7 +41,7 @@ def test_archives_in_a_manual_folder_are_prepared_as_tfds_would(name, tmp_path, 
     manual = tmp_path / "manual" / name  # of one dataset; the next test has them side by side
     write_archives(manual, name, train, test)
     trust(monkeypatch, name, manual)
-    dataset = load(name, **places(tmp_path, manual_dir=str(tmp_path / "manual")))
+    dataset = load(name, **directories(tmp_path, manual_dir=str(tmp_path / "manual")))
     assert dataset.num_classes == SOURCES[name].facts.classes
 
     stock = tfds.builder(name, data_dir=tmp_path / "data")
@@ -60,9 +69,9 @@ def test_archives_in_a_manual_folder_are_prepared_as_tfds_would(name, tmp_path, 
 def test_our_builders_declare_what_the_stock_ones_do(name, tmp_path):
     import tensorflow_datasets as tfds
 
-    from lth_jax.data.builders import BUILDERS
+    from lth_jax.data import tfds_builders
 
-    ours, stock = BUILDERS[name](data_dir=tmp_path), tfds.builder(name, data_dir=tmp_path)
+    ours, stock = tfds_builders.from_archives(name, tmp_path), tfds.builder(name, data_dir=tmp_path)
     assert ours.info.full_name == stock.info.full_name
     assert ours.info.features.to_json() == stock.info.features.to_json()
     assert ours.info.supervised_keys == stock.info.supervised_keys
@@ -76,10 +85,9 @@ def test_the_checksums_are_those_that_tfds_records():
 
     for name, source in SOURCES.items():
         known = checksums.load_url_infos(tfds.core.tfds_path("url_checksums") / f"{name}.txt")
-        ours = archives._checksums(name)
-        assert tuple(ours) == source.archives
-        for file, sha256 in ours.items():
-            assert known[source.url + file].checksum == sha256
+        for file, (size, sha256) in source.archives.items():
+            info = known[source.url + file]
+            assert (info.size, info.checksum) == (size, sha256)
 
 
 def test_a_data_dir_that_cannot_be_written_is_passed_over_for_the_cache_dir(
@@ -98,10 +106,10 @@ def test_a_data_dir_that_cannot_be_written_is_passed_over_for_the_cache_dir(
 
 def test_an_archive_of_other_contents_ends_in_one_line(tmp_path, monkeypatch, cifar10_files):
     cifar10_files["cifar-10-batches-bin/batches.meta.txt"] = b"cat\ndog\n"
-    write_tar(tmp_path / SOURCES["cifar10"].archives[0], cifar10_files)
+    write_tar(tmp_path / archive_names("cifar10")[0], cifar10_files)
     trust(monkeypatch, "cifar10", tmp_path)
     with pytest.raises(DataError, match="cifar10 cannot be prepared") as error:
-        load("cifar10", **places(tmp_path, manual_dir=str(tmp_path)))
+        load("cifar10", **directories(tmp_path, manual_dir=str(tmp_path)))
     assert "\n" not in str(error.value)
     assert not (tmp_path / "data" / "cifar10" / "3.0.2").exists()
 
@@ -111,15 +119,15 @@ def test_examples_that_are_not_cifar10_s_are_refused(tmp_path, monkeypatch):
     write_archives(tmp_path, "cifar10", train, test)
     trust(monkeypatch, "cifar10", tmp_path, train=20, test=10)
     with pytest.raises(DataError, match="is not cifar10: its examples are others"):
-        load("cifar10", **places(tmp_path, manual_dir=str(tmp_path)))
+        load("cifar10", **directories(tmp_path, manual_dir=str(tmp_path)))
 
 
 @pytest.mark.parametrize("name", ["mnist", "cifar10"])
 def test_archives_with_other_checksums_are_named_and_not_used(name, tmp_path, no_network):
     write_archives(tmp_path, name, random_images(name, 20), random_images(name, 5))
     with pytest.raises(DataError, match="damaged or of another dataset") as error:
-        load(name, **places(tmp_path, manual_dir=str(tmp_path)))
-    assert SOURCES[name].archives[0] in str(error.value)
+        load(name, **directories(tmp_path, manual_dir=str(tmp_path)))
+    assert archive_names(name)[0] in str(error.value)
 
 
 # --- Real data ------------------------------------------------------------------------------
@@ -127,14 +135,14 @@ def test_archives_with_other_checksums_are_named_and_not_used(name, tmp_path, no
 
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
 def test_the_original_archives_hold_the_dataset(name, real_archives):
-    places = resolve(manual_dir=str(real_archives))
-    assert archives._find_archives(name, places) == (real_archives / name, "")
+    directories = resolve(manual_dir=str(real_archives))
+    assert archives.find(name, directories) == (real_archives / name, "")
     assert_golden(in_archives(name, real_archives))
 
 
 def in_archives(name, folder):
     """The dataset as its idx files have it."""
-    arrays = [idx.read_archive(folder / name / file) for file in idx.ARCHIVES]
+    arrays = [read_idx(folder / name / file) for file in IDX_ARCHIVES]
     for index, array in enumerate(arrays):
         arrays[index] = array[..., None] if array.ndim == 3 else array.astype(np.int32)
     scale, origin = 1 / 255, "archives"
@@ -156,7 +164,7 @@ def test_mnist_and_fashion_mnist_of_one_data_dir_are_not_mixed_up(
         write_archives(tmp_path / "manual" / name, name, train, test)
         trust(monkeypatch, name, tmp_path / "manual" / name)
         firsts[name] = multiset(*train), multiset(*test)
-    folders = places(tmp_path, manual_dir=str(tmp_path / "manual"))
+    folders = directories(tmp_path, manual_dir=str(tmp_path / "manual"))
     mnist, fashion = load("mnist", **folders), load("fashion_mnist", **folders)
     # In the very order of TFDS's own preparation, and readable by its own builders.
     stock = load("mnist", data_dir=str(real_data_dir), cache_dir=str(tmp_path / "other"))
@@ -179,10 +187,10 @@ def test_mnist_and_fashion_mnist_of_one_data_dir_are_not_mixed_up(
 def test_missing_archives_are_named(real_archives, tmp_path, no_network):
     folder = tmp_path / "manual" / "mnist"
     folder.mkdir(parents=True)
-    for file in idx.ARCHIVES[1:]:
+    for file in IDX_ARCHIVES[1:]:
         (folder / file).symlink_to(real_archives / "mnist" / file)
     with pytest.raises(DataError, match=rf"{folder} lacks train-images-idx3-ubyte.gz\)"):
-        load("mnist", **places(tmp_path, manual_dir=str(folder.parent)))
+        load("mnist", **directories(tmp_path, manual_dir=str(folder.parent)))
 
 
 @pytest.mark.slow
@@ -196,23 +204,23 @@ def test_cifar10_packed_as_its_archive_comes_out_as_tfds_prepared_it(
     real = tfds.builder("cifar10", data_dir=real_data_dir)
     if not real.is_prepared():
         pytest.skip("needs TFDS_DATA_DIR with cifar10/3.0.2 prepared")
-    layout = prepared.layout_of("cifar10", real.info)
+    features = tfds_files.features_of("cifar10", real.info)
     parts, counts = {}, {"train": 1500, "test": 300}
     for split, count in counts.items():
         found = []
-        for record in prepared._records(real, split):
+        for record in tfds_files._records(real, split):
             feature = tf_example_pb2.Example.FromString(record).features.feature["id"]
             number = int(feature.bytes_list.value[0][-5:])
             if number < count:
-                found.append((number, *prepared._decode(record, layout)))
+                found.append((number, *tfds_files._decode(record, features)))
         numbers, images, labels = (np.array(part) for part in zip(*found, strict=True))
         rank = np.argsort(numbers)
         parts[split] = (images, labels, images[rank], labels[rank].astype(np.uint8))
     names = real.info.features["label"].names
     files = cifar_files("cifar10", parts["train"][2:], parts["test"][2:], label_names=names)
-    write_tar(tmp_path / SOURCES["cifar10"].archives[0], files)
+    write_tar(tmp_path / archive_names("cifar10")[0], files)
     trust(monkeypatch, "cifar10", tmp_path)
-    ours = load("cifar10", **places(tmp_path, manual_dir=str(tmp_path)))
+    ours = load("cifar10", **directories(tmp_path, manual_dir=str(tmp_path)))
     for split, (images, labels, *_) in parts.items():
         np.testing.assert_array_equal(getattr(ours, f"{split}_images"), images)
         np.testing.assert_array_equal(getattr(ours, f"{split}_labels"), labels)

@@ -1,5 +1,7 @@
 """The cache of decoded arrays: whole or absent, checked, and never taken for something else."""
 
+import hashlib
+import json
 import logging
 import os
 import signal
@@ -12,7 +14,8 @@ import pytest
 
 from lth_jax.data import cache, load
 
-KEY = cache.Key("tiny", "1.0.0", "00ff")
+KEY = {"version": "1.0.0", "source": "00ff"}
+FILE = "tiny-1.0.0-00ff.arrays1"
 FIELDS = ("train_images", "train_labels", "test_images", "test_labels", "num_classes", "scale")
 
 
@@ -25,13 +28,13 @@ def assert_same(found, expected):
 
 
 def test_what_was_stored_is_loaded(tmp_path, tiny):
-    cache.store(tmp_path / "new" / "folder", KEY, tiny)
+    cache.store(tmp_path / "new" / "folder", tiny, **KEY)
     assert_same(cache.load(tmp_path / "new" / "folder", "tiny"), tiny)
 
 
 def test_the_origin_names_the_cache(tmp_path, tiny):
-    cache.store(tmp_path, KEY, tiny)
-    assert cache.load(tmp_path, "tiny").origin == f"cache {tmp_path / KEY.file_name}"
+    cache.store(tmp_path, tiny, **KEY)
+    assert cache.load(tmp_path, "tiny").origin == f"cache {tmp_path / FILE}"
 
 
 def test_an_empty_or_missing_cache_has_nothing(tmp_path):
@@ -45,20 +48,20 @@ def test_an_empty_or_missing_cache_has_nothing(tmp_path):
     ids=["version", "source", "content"],
 )
 def test_another_version_source_or_content_is_not_taken(tmp_path, tiny, wanted):
-    cache.store(tmp_path, KEY, tiny, content="this")
+    cache.store(tmp_path, tiny, **KEY, content="this")
     assert cache.load(tmp_path, "tiny", version="1.0.0", source="00ff", content="this")
     assert cache.load(tmp_path, "tiny", **wanted) is None
 
 
 def test_another_dataset_is_not_taken(tmp_path, tiny):
-    cache.store(tmp_path, KEY._replace(name="tiny/config"), tiny)
+    cache.store(tmp_path, tiny._replace(name="tiny/config"), **KEY)
     assert cache.load(tmp_path, "tiny") is None
     assert_same(cache.load(tmp_path, "tiny/config"), tiny)
 
 
 def test_every_single_damaged_byte_is_found_and_reported(tmp_path, tiny, caplog):
-    cache.store(tmp_path, KEY, tiny)
-    path = tmp_path / KEY.file_name
+    cache.store(tmp_path, tiny, **KEY)
+    path = tmp_path / FILE
     whole = path.read_bytes()
     for position in range(len(whole)):
         path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
@@ -70,46 +73,65 @@ def test_every_single_damaged_byte_is_found_and_reported(tmp_path, tiny, caplog)
 
 @pytest.mark.parametrize("kept", [0, 10, 65, 200, -1])
 def test_a_truncated_file_is_not_taken(tmp_path, tiny, kept):
-    cache.store(tmp_path, KEY, tiny)
-    path = tmp_path / KEY.file_name
+    cache.store(tmp_path, tiny, **KEY)
+    path = tmp_path / FILE
     path.write_bytes(path.read_bytes()[:kept])
     assert cache.load(tmp_path, "tiny") is None
 
 
 def test_a_file_under_the_name_of_another_is_not_taken(tmp_path, tiny):
-    cache.store(tmp_path, KEY, tiny)
-    (tmp_path / KEY.file_name).rename(tmp_path / KEY._replace(version="2.0.0").file_name)
+    cache.store(tmp_path, tiny, **KEY)
+    (tmp_path / FILE).rename(tmp_path / "tiny-2.0.0-00ff.arrays1")
     assert cache.load(tmp_path, "tiny", version="2.0.0") is None
 
 
 def test_a_damaged_file_is_replaced_by_the_next_store(tmp_path, tiny):
-    (tmp_path / KEY.file_name).write_bytes(b"nonsense")
-    cache.store(tmp_path, KEY, tiny)
+    (tmp_path / FILE).write_bytes(b"nonsense")
+    cache.store(tmp_path, tiny, **KEY)
     assert_same(cache.load(tmp_path, "tiny"), tiny)
 
 
-def test_what_is_not_uint8_is_not_stored(tmp_path, tiny):
-    floats = tiny._replace(train_images=tiny.train_images.astype(np.float32))
-    with pytest.raises(TypeError, match="safe"):
-        cache.store(tmp_path, KEY, floats)
-    assert not list(tmp_path.iterdir())
+def test_arrays_of_any_dtype_and_shape_are_kept(tmp_path, tiny):
+    other = tiny._replace(
+        train_images=np.linspace(0, 1, 6 * 7, dtype=np.float64).reshape(6, 7),
+        test_images=np.arange(4, dtype=np.int64),
+        train_labels=np.ones((6, 3), np.float32),
+        test_labels=np.zeros((4, 3), bool),
+    )
+    cache.store(tmp_path, other, **KEY)
+    found = cache.load(tmp_path, "tiny")
+    for field in FIELDS[:4]:
+        np.testing.assert_array_equal(getattr(found, field), getattr(other, field), strict=True)
+
+
+def test_a_file_whose_header_tells_no_dtypes_is_read(tmp_path, tiny):
+    """As the first versions wrote them."""
+    cache.store(tmp_path, tiny, **KEY)
+    path = tmp_path / FILE
+    blob = path.read_bytes()
+    line_end = blob.index(b"\n", 65)
+    header = json.loads(blob[65:line_end])
+    del header["dtypes"]
+    body = json.dumps(header).encode() + b"\n" + blob[line_end + 1 :]
+    path.write_bytes(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+    assert_same(cache.load(tmp_path, "tiny"), tiny)
 
 
 def test_a_folder_that_cannot_be_written_is_warned_of_and_no_more(tmp_path, tiny, caplog):
     blocked = tmp_path / "file"
     blocked.write_text("")
     with caplog.at_level(logging.WARNING):
-        cache.store(blocked / "cache", KEY, tiny)
+        cache.store(blocked / "cache", tiny, **KEY)
     assert "data.cache_dir" in caplog.text
     assert cache.load(blocked / "cache", "tiny") is None
 
 
 def test_leftovers_of_killed_processes_go_away_and_those_of_living_ones_stay(tmp_path, tiny):
-    old, young = (tmp_path / f"{KEY.file_name}{name}.tmp" for name in ("old", "young"))
+    old, young = (tmp_path / f"{FILE}{name}.tmp" for name in ("old", "young"))
     for path in (old, young):
         path.write_bytes(b"half")
     os.utime(old, (time.time() - 10 * 24 * 3600,) * 2)
-    cache.store(tmp_path, KEY, tiny)
+    cache.store(tmp_path, tiny, **KEY)
     assert not old.exists()
     assert young.exists()
 
@@ -127,7 +149,7 @@ labels = np.full(20_000, shade, np.int32)
 dataset = Dataset("tiny", images, labels, images[:9], labels[:9], 10, 1.0, "")
 print("ready", flush=True)
 while True:
-    cache.store(folder, cache.Key("tiny", "1.0.0", "00ff"), dataset)
+    cache.store(folder, dataset, version="1.0.0", source="00ff")
 """
 
 
@@ -163,12 +185,14 @@ assert not heavy, heavy
 
 
 def test_a_warm_start_needs_no_data_and_does_not_import_tfds(tmp_path, tiny):
-    from lth_jax.data.sources import SOURCES
+    from lth_jax.data.archives import SOURCES
 
     images = np.zeros((6, 28, 28, 1), np.uint8)
-    like_mnist = tiny._replace(train_images=images, test_images=images[:4], num_classes=10)
-    key = KEY._replace(name="mnist", version="3.0.1")
-    cache.store(tmp_path, key, like_mnist, SOURCES["mnist"].content)
+    like_mnist = tiny._replace(
+        name="mnist", train_images=images, test_images=images[:4], num_classes=10
+    )
+    key = {"version": "3.0.1", "source": "00ff"}
+    cache.store(tmp_path, like_mnist, **key, content=SOURCES["mnist"].content)
     command = [sys.executable, "-c", WARM_START, str(tmp_path / "nothing"), str(tmp_path)]
     subprocess.run(command, check=True)
 
@@ -176,6 +200,7 @@ def test_a_warm_start_needs_no_data_and_does_not_import_tfds(tmp_path, tiny):
 def test_a_cached_mnist_that_was_not_recognized_as_mnist_is_not_taken(tmp_path, tiny, no_network):
     from lth_jax.errors import DataError
 
-    cache.store(tmp_path, KEY._replace(name="mnist", version="3.0.1"), tiny, "something else")
+    key = {"version": "3.0.1", "source": "00ff", "content": "something else"}
+    cache.store(tmp_path, tiny._replace(name="mnist"), **key)
     with pytest.raises(DataError, match="nowhere"):
         load("mnist", data_dir=str(tmp_path / "nothing"), cache_dir=str(tmp_path))

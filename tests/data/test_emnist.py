@@ -24,14 +24,14 @@ def emnist(folder, *, labels, classes):
 
 
 def test_emnist_stands_upright_and_counts_from_zero_whether_cached_or_not(tmp_path):
-    train, places = emnist(tmp_path, labels=range(1, 27), classes=37)
+    train, directories = emnist(tmp_path, labels=range(1, 27), classes=37)
     upright = [
         (label - 1, image.transpose(Image.Transpose.TRANSPOSE))
         for label, image in ((example["label"], example["image"]) for example in train)
     ]
     wanted = sorted((label, image.tobytes()) for label, image in upright)
     for origin in ("prepared", "cache", "cache"):
-        dataset = load("emnist/letters", **places)
+        dataset = load("emnist/letters", **directories)
         assert dataset.origin.startswith(origin)
         assert dataset.origin.endswith(", images turned upright")
         assert multiset(dataset.train_images, dataset.train_labels) == wanted
@@ -41,6 +41,6 @@ def test_emnist_stands_upright_and_counts_from_zero_whether_cached_or_not(tmp_pa
 
 
 def test_a_part_of_emnist_that_lacks_a_letter_is_refused(tmp_path):
-    _, places = emnist(tmp_path, labels=range(2, 27), classes=37)
+    _, directories = emnist(tmp_path, labels=range(2, 27), classes=37)
     with pytest.raises(DataError, match="of 28×28×1 in 25 classes; accepted: 28×28×1 in 26"):
-        load("emnist/letters", **places)
+        load("emnist/letters", **directories)

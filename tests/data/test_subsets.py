@@ -94,22 +94,22 @@ def test_a_subset_that_leaves_nothing_is_refused(numbered, what):
 # --- Parts ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("hands", [1, 2, 3])
-def test_hands_share_out_the_training_set_class_by_class(numbered, hands):
+@pytest.mark.parametrize("parts", [1, 2, 3])
+def test_parts_share_out_the_training_set_class_by_class(numbered, parts):
     whole = cut(numbered)
-    parts = [cut(numbered, part=f"{hand}/{hands}") for hand in range(1, hands + 1)]
-    dealt = [numbers(part.train).tolist() for part in parts]
-    everything = sorted(itertools.chain.from_iterable(dealt))
+    splits = [cut(numbered, part=f"{part}/{parts}") for part in range(1, parts + 1)]
+    trained = [numbers(one.train).tolist() for one in splits]
+    everything = sorted(itertools.chain.from_iterable(trained))
     assert everything == sorted(numbers(whole.train)), "disjoint, and everything"
-    for part in parts:
-        for kept, all_ in zip(part[1:], whole[1:], strict=True):
-            assert numbers(kept).tolist() == numbers(all_).tolist(), "only training is dealt"
-    counts = np.array([np.bincount(part.train.labels, minlength=CLASSES) for part in parts])
+    for one in splits:
+        for kept, all_ in zip(one[1:], whole[1:], strict=True):
+            assert numbers(kept).tolist() == numbers(all_).tolist(), "only training is shared out"
+    counts = np.array([np.bincount(one.train.labels, minlength=CLASSES) for one in splits])
     assert (counts.max(axis=0) - counts.min(axis=0)).max() <= 1
 
 
 def test_parts_of_classes_and_of_a_size(numbered):
-    one, other = (cut(numbered, classes=(1, 3), part=f"{hand}/2") for hand in (1, 2))
+    one, other = (cut(numbered, classes=(1, 3), part=f"{part}/2") for part in (1, 2))
     both = {*numbers(one.train), *numbers(other.train)}
     assert both == set(numbers(cut(numbered, classes=(1, 3)).train))
     small = cut(numbered, classes=(1, 3), part="1/2", train_size=20)
@@ -134,10 +134,10 @@ def test_no_validation_example_meets_any_experiment_s_training(numbered, options
         assert set(numbers(parts.validation)) <= set(numbers(cut(numbered).validation))
 
 
-def test_digits_have_examples_of_every_class_in_every_hand():
+def test_digits_have_examples_of_every_class_in_every_part():
     digits = load("digits")
-    for hand in ("1/2", "2/2"):
-        parts = split(digits, validation_size=200, part=hand)
+    for half in ("1/2", "2/2"):
+        parts = split(digits, validation_size=200, part=half)
         for part in parts:
             assert set(part.labels) == set(range(10))
         assert 645 <= len(parts.train.labels) <= 655

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from lth_jax.errors import Interrupted
-from lth_jax.models import MODELS, own
+from lth_jax.models import MODELS, custom_model
 
 from ..tiny import StopAt, arrays, assert_same_run, experiment, results, tiny_spec, train
 
@@ -51,7 +51,7 @@ NETS = {"plain_convs": Plain, "residual_convs": Residual}
 @pytest.fixture(scope="module", params=NETS)
 def net(request):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(MODELS, request.param, own(request.param, NETS[request.param]))
+        patch.setitem(MODELS, request.param, custom_model(request.param, NETS[request.param]))
         yield request.param
 
 

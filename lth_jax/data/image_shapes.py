@@ -1,4 +1,4 @@
-"""Images before they reach a network: their side, channels and border, and what they allow."""
+"""Brings the images of a dataset to the side, channels and border that a network takes."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from lth_jax.errors import DataError
 
 
 def reshaped(dataset: Dataset, *, side: int = 0, channels: int = 0) -> Dataset:
-    """The dataset with square images of `side` pixels and `channels` channels; 0 keeps either.
+    """Returns the dataset with square images of `side` pixels and `channels` channels.
 
-    Bilinear scaling of the pixels (uint8 are brought to 0–255 first); grey is repeated to make
-    colour.
+    Pixels are scaled bilinearly (uint8 are brought to 0–255 first), and grey is repeated to make
+    colour. Dtypes stay. Zero keeps the side, or the channels, as they are.
 
     Raises:
       DataError: colour would have to become grey, or another number of channels.
@@ -34,7 +34,7 @@ def reshaped(dataset: Dataset, *, side: int = 0, channels: int = 0) -> Dataset:
 
 
 def padded(dataset: Dataset, sides: tuple[int, int]) -> Dataset:
-    """The dataset with black pixels around its images, up to (height, width) `sides`."""
+    """Returns the dataset with black pixels around its images, up to (height, width) `sides`."""
     height, width = dataset.train_images.shape[1:3]
     if (height, width) == sides:
         return dataset
@@ -60,7 +60,7 @@ def check_images(
     crop: int = 0,
     flip: bool = False,
 ) -> None:
-    """Whether images (height, width, channels) `shape` can be scaled, moved and mirrored so.
+    """Checks that images of (height, width, channels) `shape` can be scaled, moved and mirrored so.
 
     Raises:
       DataError: they cannot; names the field, its value and what is accepted.
@@ -87,7 +87,7 @@ def _check_channels(name: str, depth: int, channels: int) -> None:
 
 
 def _scaled(images: np.ndarray, scale: float, side: int) -> np.ndarray:
-    """Images [n, side, side, channels]: uint8 in 0–255, or float32 in the range they had."""
+    """Returns images [n, side, side, channels], uint8 of 0–255 or float32 in the range they had."""
     from PIL import Image
 
     out = np.empty((len(images), side, side, images.shape[-1]), images.dtype)

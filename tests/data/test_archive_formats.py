@@ -7,7 +7,7 @@ import tarfile
 import numpy as np
 import pytest
 
-from lth_jax.data import cifar, idx
+from lth_jax.data import archive_formats as formats
 
 from .fake_data import random_images, write_tar
 
@@ -19,12 +19,16 @@ def test_a_file_that_is_no_idx_file_of_uint8_is_refused(tmp_path, content):
     path = tmp_path / "file.gz"
     path.write_bytes(gzip.compress(content))
     with pytest.raises(ValueError, match=r"file\.gz"):
-        idx.read_archive(path)
+        formats.read_idx(path)
+
+
+def read_cifar10(path):
+    return formats.read_cifar(path, formats.CIFAR_LAYOUTS["cifar10"])
 
 
 def read(tmp_path, files):
     write_tar(tmp_path / "archive.tar.gz", files)
-    return cifar.read_archive(tmp_path / "archive.tar.gz", cifar.LAYOUTS["cifar10"])
+    return read_cifar10(tmp_path / "archive.tar.gz")
 
 
 def test_cifar_is_read_in_its_order_and_nothing_else_is(tmp_path, cifar10_files):
@@ -36,7 +40,7 @@ def test_cifar_is_read_in_its_order_and_nothing_else_is(tmp_path, cifar10_files)
     contents = read(tmp_path, {**cifar10_files, **strangers})
     images, labels = random_images("cifar10", 20)
     np.testing.assert_array_equal(contents.images["train"], images)
-    np.testing.assert_array_equal(contents.labels["train"], labels[:, None])
+    np.testing.assert_array_equal(contents.labels["train"]["label"], labels)
     assert contents.images["test"].shape == (3, 32, 32, 3)
     assert contents.names == {"label": [f"class{n}" for n in range(10)]}
     assert [path.name for path in tmp_path.iterdir()] == ["archive.tar.gz"]
@@ -68,11 +72,11 @@ def test_a_link_in_the_place_of_a_file_is_not_followed(tmp_path, cifar10_files):
                 member.size = len(data)
             archive.addfile(member, io.BytesIO(data))
     with pytest.raises(ValueError, match=r"lacks test_batch\.bin"):
-        cifar.read_archive(path, cifar.LAYOUTS["cifar10"])
+        read_cifar10(path)
 
 
 def test_a_member_of_a_size_that_cifar_never_has_is_not_read(tmp_path, cifar10_files, monkeypatch):
-    monkeypatch.setattr(cifar, "_LARGEST_BYTES", 4 * 3073 - 1)
+    monkeypatch.setattr(formats, "_LARGEST_BYTES", 4 * 3073 - 1)
     with pytest.raises(ValueError, match=r"data_batch_1\.bin .* has 12292 bytes"):
         read(tmp_path, cifar10_files)
 
@@ -82,4 +86,4 @@ def test_a_damaged_archive_is_refused(tmp_path, cifar10_files, kept):
     write_tar(tmp_path / "whole", cifar10_files)
     (tmp_path / "part").write_bytes((tmp_path / "whole").read_bytes()[:kept])
     with pytest.raises(ValueError, match="not a whole gzipped tar archive"):
-        cifar.read_archive(tmp_path / "part", cifar.LAYOUTS["cifar10"])
+        read_cifar10(tmp_path / "part")

@@ -1,4 +1,4 @@
-"""Image files of any size as the images of a dataset: its shape, its grey or colour, its backdrop.
+"""Reads image files so that they look like a dataset's images: shape, grey or colour, backdrop.
 
 Handwriting is mostly dark on light paper, and MNIST is light on a dark, empty backdrop, every digit
 scaled to the same box and centred by its mass (LeCun et al. 1998). Where a dataset's images stand
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from lth_jax.errors import DataError
+from lth_jax.errors import DataError, first_line
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -39,8 +39,8 @@ class Look(NamedTuple):
     fill: float
 
 
-class Picture(NamedTuple):
-    """An image file as the network gets it.
+class FileImage(NamedTuple):
+    """The image of a file, made like a dataset's images.
 
     Attributes:
       image: float32 [height, width, channels] in [0, 1].
@@ -52,7 +52,7 @@ class Picture(NamedTuple):
 
 
 def look_of(images: np.ndarray) -> Look:
-    """How images look, float [n, height, width, channels] in [0, 1]."""
+    """Returns how images look, float [n, height, width, channels] in [0, 1]."""
     _, height, width, channels = images.shape
     grey = channels == 1 or bool((images == images[..., :1]).all())
     planes = images.mean(-1)
@@ -68,8 +68,8 @@ def look_of(images: np.ndarray) -> Look:
     return Look((height, width, channels), grey, None, 1.0)
 
 
-def read(path: Path, look: Look) -> Picture:
-    """The image of a file, as the dataset's look.
+def read(path: Path, look: Look) -> FileImage:
+    """Reads an image file and makes it look like the dataset's images.
 
     Raises:
       DataError: there is no such file, it is no image, or the dataset has other than 1 or 3
@@ -93,11 +93,11 @@ def read(path: Path, look: Look) -> Picture:
     else:
         values = _fitted(values, (height, width), notes)
     values = values if values.ndim == 3 else np.repeat(values[..., None], channels, -1)
-    return Picture(np.clip(values, 0, 1).astype(np.float32), notes)
+    return FileImage(np.clip(values, 0, 1).astype(np.float32), notes)
 
 
 def _opened(path: Path) -> Image:
-    """The first frame, upright, without transparency, eight bits a channel."""
+    """Opens the first frame, upright, without transparency, of eight bits a channel."""
     from PIL import Image, ImageOps
 
     try:
@@ -107,8 +107,7 @@ def _opened(path: Path) -> Image:
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except Exception as error:  # Pillow's plugins raise of every kind
-        line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(f"{path} is no image that can be read: {line}") from None
+        raise DataError(f"{path} is no image that can be read: {first_line(error)}") from None
     if picture.mode.startswith(("I", "F")):
         return _from_deep(picture)
     if picture.has_transparency_data:
@@ -122,7 +121,7 @@ def _opened(path: Path) -> Image:
 
 
 def _from_deep(picture: Image) -> Image:
-    """An image of integers or floats, its range brought to 0–255."""
+    """Brings the range of an image of integers or floats to 0–255."""
     from PIL import Image
 
     values = np.asarray(picture, np.float64)
@@ -134,7 +133,7 @@ def _from_deep(picture: Image) -> Image:
 
 
 def _on_backdrop(values: np.ndarray, look: Look, notes: list[str]) -> np.ndarray:
-    """A grey image [h, w] on the dataset's backdrop, its ink as large and as central as theirs."""
+    """Puts a grey image [h, w] on the dataset's backdrop, its ink as large and central as there."""
     backdrop = look.backdrop or 0.0
     border = np.concatenate([values[0], values[-1], values[:, 0], values[:, -1]])
     ground = float(np.median(border))
@@ -165,7 +164,7 @@ def _on_backdrop(values: np.ndarray, look: Look, notes: list[str]) -> np.ndarray
 
 
 def _placed(ink: np.ndarray, look: Look) -> np.ndarray:
-    """Ink [h, w] scaled to the look's fill, its centre of mass in the middle of the image."""
+    """Scales ink [h, w] to the look's fill, its centre of mass in the middle of the image."""
     height, width = look.shape[:2]
     scale = look.fill * max(height, width) / max(ink.shape)
     scale = min(scale, height / ink.shape[0], width / ink.shape[1])
@@ -182,7 +181,7 @@ def _placed(ink: np.ndarray, look: Look) -> np.ndarray:
 
 
 def _fitted(values: np.ndarray, sides: tuple[int, int], notes: list[str]) -> np.ndarray:
-    """The largest middle part of those proportions, scaled to them."""
+    """Takes the largest middle part that has the proportions of `sides`, and scales it to them."""
     height, width = values.shape[:2]
     scale = max(sides[0] / height, sides[1] / width)
     wanted = [
@@ -195,7 +194,7 @@ def _fitted(values: np.ndarray, sides: tuple[int, int], notes: list[str]) -> np.
 
 
 def _resized(values: np.ndarray, sides: Sequence[int]) -> np.ndarray:
-    """Floats [h, w] or [h, w, channels] at another size, every pixel counted."""
+    """Resizes floats [h, w] or [h, w, channels]; every pixel counts."""
     from PIL import Image
 
     if values.ndim == 3:
@@ -207,7 +206,7 @@ def _resized(values: np.ndarray, sides: Sequence[int]) -> np.ndarray:
 
 
 def _box(ink: np.ndarray) -> tuple[int, int, int, int] | None:
-    """(top, bottom, left, right) around what stands out of an image [h, w]; None for nothing."""
+    """Returns (top, bottom, left, right) around what stands out of an image [h, w], if anything."""
     rows, columns = (np.flatnonzero((ink > _INK).any(axis)) for axis in (1, 0))
     if not len(rows):
         return None

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from lth_jax.data import digits, pictures
-from lth_jax.data.class_names import class_names
-from lth_jax.data.pictures import Look
+from lth_jax.data import image_files, load
+from lth_jax.data.image_files import Look
 from lth_jax.errors import DataError
 
 DIGITS = Look((28, 28, 1), True, 0.0, 20 / 28)  # as MNIST looks
@@ -22,19 +21,19 @@ def stroke(path, size=(200, 100), ground=255, ink=0, mode="L"):
 
 
 def test_digits_stand_on_black_and_noise_on_nothing():
-    whole = digits.load("digits", None)
-    look = pictures.look_of(whole.test_images * whole.scale)
+    whole = load("digits")
+    look = image_files.look_of(whole.test_images * whole.scale)
     assert look == Look((8, 8, 1), True, 0.0, 1.0)
-    assert pictures.look_of(1 - whole.test_images * whole.scale).backdrop == 1.0
+    assert image_files.look_of(1 - whole.test_images * whole.scale).backdrop == 1.0
     noise = np.random.default_rng(0).random((20, 8, 8, 3))
-    assert pictures.look_of(noise) == Look((8, 8, 3), False, None, 1.0)
-    assert pictures.look_of(np.repeat(noise[..., :1], 3, -1)).grey
+    assert image_files.look_of(noise) == Look((8, 8, 3), False, None, 1.0)
+    assert image_files.look_of(np.repeat(noise[..., :1], 3, -1)).grey
     framed = np.pad(np.ones((3, 20, 10, 1)), ((0, 0), (4, 4), (9, 9), (0, 0)))
-    assert pictures.look_of(framed).fill == 20 / 28
+    assert image_files.look_of(framed).fill == 20 / 28
 
 
 def test_dark_on_light_is_inverted_scaled_and_centred_as_the_training_images(tmp_path):
-    picture = pictures.read(stroke(tmp_path / "bar.png"), DIGITS)
+    picture = image_files.read(stroke(tmp_path / "bar.png"), DIGITS)
     assert picture.image.shape == (28, 28, 1)
     assert picture.image.dtype == np.float32
     rows, columns = (np.flatnonzero(picture.image[..., 0].max(axis)) for axis in (1, 0))
@@ -47,31 +46,31 @@ def test_dark_on_light_is_inverted_scaled_and_centred_as_the_training_images(tmp
 
 
 def test_the_same_stroke_comes_out_alike_however_it_was_drawn(tmp_path):
-    black = pictures.read(stroke(tmp_path / "a.png"), DIGITS)
-    white = pictures.read(stroke(tmp_path / "b.png", ground=0, ink=255), DIGITS)
+    black = image_files.read(stroke(tmp_path / "a.png"), DIGITS)
+    white = image_files.read(stroke(tmp_path / "b.png", ground=0, ink=255), DIGITS)
     large = Image.open(tmp_path / "a.png").resize((1000, 500), Image.Resampling.NEAREST)
     large.save(tmp_path / "c.bmp")
     faint = stroke(tmp_path / "d.png", ground=(200, 200, 200), ink=(90, 90, 90), mode="RGB")
     clear = stroke(tmp_path / "e.png", ground=(0, 0, 0, 0), ink=(0, 0, 0, 255), mode="RGBA")
     for file in ("b.png", "c.bmp", faint, clear):
-        found = pictures.read(tmp_path / file, DIGITS)
+        found = image_files.read(tmp_path / file, DIGITS)
         np.testing.assert_allclose(found.image, black.image, atol=0.02)
     assert not any("inverted" in note for note in white.notes)
-    assert "contrast stretched" in pictures.read(faint, DIGITS).notes
-    assert "made grey" in pictures.read(faint, DIGITS).notes
+    assert "contrast stretched" in image_files.read(faint, DIGITS).notes
+    assert "made grey" in image_files.read(faint, DIGITS).notes
 
 
 def test_sixteen_bits_and_a_turned_camera_are_understood(tmp_path):
     deep = Image.fromarray(np.full((8, 8), 32768, np.uint16))
     deep.save(tmp_path / "deep.png")
     grey = Look((8, 8, 1), True, None, 1.0)
-    np.testing.assert_allclose(pictures.read(tmp_path / "deep.png", grey).image, 0.5, atol=0.01)
+    np.testing.assert_allclose(image_files.read(tmp_path / "deep.png", grey).image, 0.5, atol=0.01)
     wide = Image.new("L", (16, 8))
     wide.paste(255, (0, 0, 8, 8))
     exif = wide.getexif()
     exif[0x0112] = 6  # to be turned by 90°: the left half is above
     wide.save(tmp_path / "turned.png", exif=exif)
-    turned = pictures.read(tmp_path / "turned.png", Look((16, 8, 1), True, None, 1.0)).image
+    turned = image_files.read(tmp_path / "turned.png", Look((16, 8, 1), True, None, 1.0)).image
     assert turned[:8].min() == 1
     assert turned[8:].max() == 0
 
@@ -80,7 +79,7 @@ def test_an_image_of_the_datasets_own_size_is_only_inverted(tmp_path):
     values = np.zeros((28, 28), np.uint8)
     values[2:9, 3:5] = 128  # neither centred nor at full contrast
     Image.fromarray(values).save(tmp_path / "own.png")
-    picture = pictures.read(tmp_path / "own.png", DIGITS)
+    picture = image_files.read(tmp_path / "own.png", DIGITS)
     np.testing.assert_array_equal(np.round(picture.image[..., 0] * 255), values)
     assert picture.notes == []
 
@@ -89,7 +88,7 @@ def test_a_photo_keeps_its_middle_and_its_colours(tmp_path):
     picture = Image.new("RGB", (100, 40), (255, 0, 0))
     picture.paste((0, 0, 255), (30, 0, 70, 40))
     picture.save(tmp_path / "photo.png")
-    found = pictures.read(tmp_path / "photo.png", PHOTOS)
+    found = image_files.read(tmp_path / "photo.png", PHOTOS)
     assert found.image.shape == (8, 8, 3)
     np.testing.assert_allclose(found.image, np.broadcast_to([0, 0, 1], (8, 8, 3)), atol=1e-6)
     assert found.notes == ["its middle 40×40 pixels"]
@@ -97,14 +96,14 @@ def test_a_photo_keeps_its_middle_and_its_colours(tmp_path):
 
 def test_grey_images_of_three_channels_stay_equal_in_them(tmp_path):
     look = DIGITS._replace(shape=(28, 28, 3))
-    found = pictures.read(stroke(tmp_path / "bar.png"), look).image
+    found = image_files.read(stroke(tmp_path / "bar.png"), look).image
     assert found.shape == (28, 28, 3)
     assert (found == found[..., :1]).all()
 
 
 def test_blank_paper_is_said_to_be_blank(tmp_path):
     Image.new("L", (50, 60), 250).save(tmp_path / "blank.png")
-    picture = pictures.read(tmp_path / "blank.png", DIGITS)
+    picture = image_files.read(tmp_path / "blank.png", DIGITS)
     assert picture.image.max() == 0
     assert picture.notes[-1] == "blank: nothing stands out in it"
 
@@ -112,24 +111,12 @@ def test_blank_paper_is_said_to_be_blank(tmp_path):
 def test_what_is_no_image_is_refused(tmp_path):
     (tmp_path / "text.png").write_text("no image")
     with pytest.raises(DataError, match=r"text\.png is no image that can be read"):
-        pictures.read(tmp_path / "text.png", DIGITS)
+        image_files.read(tmp_path / "text.png", DIGITS)
     with pytest.raises(DataError, match=r"none\.png: no such file"):
-        pictures.read(tmp_path / "none.png", DIGITS)
+        image_files.read(tmp_path / "none.png", DIGITS)
     whole = stroke(tmp_path / "cut.png").read_bytes()
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DataError, match=r"cut\.png is no image that can be read"):
-        pictures.read(tmp_path / "cut.png", DIGITS)
+        image_files.read(tmp_path / "cut.png", DIGITS)
     with pytest.raises(DataError, match="takes 13 channels; accepted: --index"):
-        pictures.read(tmp_path / "cut.png", DIGITS._replace(shape=(8, 8, 13)))
-
-
-def test_classes_are_named_where_somebody_says_so(tmp_path):
-    assert class_names("mnist", 10) == tuple("0123456789")
-    assert class_names("fashion_mnist", 10)[7] == "sneaker"
-    folder = tmp_path / "pets" / "1.0.0"
-    folder.mkdir(parents=True)
-    (folder / "dataset_info.json").write_text("{}")
-    assert class_names("pets", 2, data_dir=str(tmp_path)) == ("0", "1")
-    (folder / "label.labels.txt").write_text("cat\ndog\n")
-    assert class_names("pets", 2, data_dir=str(tmp_path)) == ("cat", "dog")
-    assert class_names("pets", 3, data_dir=str(tmp_path)) == ("0", "1", "2")
+        image_files.read(tmp_path / "cut.png", DIGITS._replace(shape=(8, 8, 13)))

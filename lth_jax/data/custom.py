@@ -1,17 +1,17 @@
-"""A user's own dataset: a function that gives arrays, which are checked and never cached."""
+"""Custom datasets: functions of a user that give arrays, which are checked and never cached."""
 
 from __future__ import annotations
 
 import inspect
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from lth_jax.data.dataset import Dataset, checked
-from lth_jax.data.places import Places
-from lth_jax.errors import DataError, nearest
+from lth_jax.data.directories import DataDirectories
+from lth_jax.errors import DataError, first_line, nearest
 
 _PAIRS = (("train_images", "train_labels"), ("test_images", "test_labels"))
 _ARRAYS = tuple(field for pair in _PAIRS for field in pair)
@@ -22,7 +22,7 @@ _ACCEPTED = (
 
 
 def check_function(name: str, function: Any) -> None:
-    """Whether `function` can be called without arguments; it is not called.
+    """Checks that `function` can be called without arguments; does not call it.
 
     Raises:
       DataError: it cannot.
@@ -37,24 +37,25 @@ def check_function(name: str, function: Any) -> None:
         pass  # some callables written in C do not say what they take
 
 
-def load(function: Callable[[], Any], name: str, places: Places) -> Dataset:
-    """The dataset `name` that `function` gives.
+def load(function: Callable[[], Any], name: str, directories: DataDirectories) -> Dataset:
+    """Returns the dataset `name` that `function` gives.
 
     Raises:
       DataError: the function fails, or what it gives is no dataset; one line.
     """
-    del places  # the function knows where its data are
+    del directories  # the function knows where its data are
     given = _named(name, _called(name, function))
-    images = {field: _images(name, field, given[field]) for field, _ in _PAIRS}
-    labels = {field: _labels(name, field, given[field]) for _, field in _PAIRS}
-    scale = 1 / 255 if images["train_images"].dtype == np.uint8 else 1.0
+    train_images, test_images = (_images(name, field, given[field]) for field, _ in _PAIRS)
+    train_labels, test_labels = (_labels(name, field, given[field]) for _, field in _PAIRS)
     dataset = Dataset(
         name=name,
-        num_classes=_classes(name, given.get("num_classes"), labels),
-        scale=scale,
+        train_images=train_images,
+        train_labels=train_labels,
+        test_images=test_images,
+        test_labels=test_labels,
+        num_classes=_classes(name, given.get("num_classes"), (train_labels, test_labels)),
+        scale=1 / 255 if train_images.dtype == np.uint8 else 1.0,
         origin=f"the function {_called_as(function)}",
-        **images,
-        **labels,
     )
     return checked(dataset)
 
@@ -64,12 +65,12 @@ def _called(name: str, function: Callable[[], Any]) -> Any:
         return function()
     except (Exception, SystemExit) as error:  # whatever a user's code raises
         frames = traceback.extract_tb(error.__traceback__)[1:]
+        # The deepest line of the user's own file: what a library does below it says less.
         own = [frame for frame in frames if frame.filename == frames[0].filename]
-        place = f" in line {own[-1].lineno} of {own[-1].filename}" if own else ""
-        line = " ".join(str(error).split())[:300]
+        where = f" in line {own[-1].lineno} of {own[-1].filename}" if own else ""
         raise DataError(
-            f"{name}: the function {_called_as(function)} raised {type(error).__name__}{place}: "
-            f"{line}"
+            f"{name}: the function {_called_as(function)} raised {type(error).__name__}{where}: "
+            f"{first_line(error)}"
         ) from error
 
 
@@ -78,7 +79,7 @@ def _called_as(function: Callable[[], Any]) -> str:
 
 
 def _named(name: str, given: Any) -> dict[str, Any]:
-    """What a function gave, by the names of a mapping."""
+    """Returns what a function gave as a mapping, by the names of its fields."""
     if isinstance(given, Mapping):
         known = {*_ARRAYS, "num_classes"}
         for field in given:
@@ -107,12 +108,11 @@ def _array(name: str, field: str, value: Any) -> np.ndarray:
     try:
         return np.asarray(value)
     except Exception as error:  # ragged lists, and whatever an array-like object raises
-        line = " ".join(str(error).split())[:200]
-        raise DataError(f"{name}: {field} is no array ({line})") from error
+        raise DataError(f"{name}: {field} is no array ({first_line(error)})") from error
 
 
 def _images(name: str, field: str, value: Any) -> np.ndarray:
-    """uint8 or float32 `[n, height, width, channels]`; features are `[n, 1, features, 1]`."""
+    """Returns uint8 or float32 `[n, height, width, channels]`; features: `[n, 1, features, 1]`."""
     import jax.numpy as jnp
 
     array = _array(name, field, value)
@@ -146,10 +146,10 @@ def _labels(name: str, field: str, value: Any) -> np.ndarray:
     return array.astype(np.int32)
 
 
-def _classes(name: str, given: Any, labels: Mapping[str, np.ndarray]) -> int:
-    """The number of classes: that which was given, else one more than the greatest label."""
+def _classes(name: str, given: Any, labels: Sequence[np.ndarray]) -> int:
+    """Returns the number of classes: the given one, else one more than the greatest label."""
     if given is None:
-        return 1 + max(int(part.max(initial=0)) for part in labels.values())
+        return 1 + max(int(part.max(initial=0)) for part in labels)
     if isinstance(given, bool) or not isinstance(given, int | np.integer) or given < 1:
         raise DataError(f"{name}: num_classes is {given!r}; accepted: an integer from 1 on")
     return int(given)

@@ -1,4 +1,4 @@
-"""A user's own dataset: any function of arrays, checked before anything is trained on them."""
+"""Custom datasets: any function of arrays, checked before anything is trained on them."""
 
 import dataclasses
 
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lth_jax.config import ModelSpec
-from lth_jax.data import DATASETS, check_name, facts, load, own, split
+from lth_jax.data import DATASETS, check_name, custom_dataset, facts, load, split
 from lth_jax.errors import DataError, SpecError
 from lth_jax.lottery import experiment as experiments
 
@@ -40,7 +40,7 @@ def loaded(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
     def load_given(given):
-        monkeypatch.setitem(DATASETS, "mine", own("mine", lambda: given))
+        monkeypatch.setitem(DATASETS, "mine", custom_dataset("mine", lambda: given))
         return load("mine")
 
     yield load_given
@@ -150,11 +150,11 @@ def test_what_is_no_dataset_is_refused_in_one_line(loaded, given, message):
 
 
 def broken():
-    raise RuntimeError("no\nluck")
+    raise RuntimeError("no luck\nat all")
 
 
 def test_a_function_that_fails_is_named_with_its_line(monkeypatch):
-    monkeypatch.setitem(DATASETS, "mine", own("mine", broken))
+    monkeypatch.setitem(DATASETS, "mine", custom_dataset("mine", broken))
     with pytest.raises(DataError) as error:
         load("mine")
     line = broken.__code__.co_firstlineno + 1
@@ -164,7 +164,7 @@ def test_a_function_that_fails_is_named_with_its_line(monkeypatch):
 
 
 def test_a_function_that_leaves_the_program_fails_as_well(monkeypatch):
-    monkeypatch.setitem(DATASETS, "mine", own("mine", lambda: exit(3)))
+    monkeypatch.setitem(DATASETS, "mine", custom_dataset("mine", lambda: exit(3)))
     with pytest.raises(DataError, match="raised SystemExit"):
         load("mine")
 
@@ -175,11 +175,11 @@ def test_a_function_that_leaves_the_program_fails_as_well(monkeypatch):
 )
 def test_what_cannot_be_called_without_arguments_is_refused_at_once(function, message):
     with pytest.raises(DataError, match=message):
-        own("mine", function)
+        custom_dataset("mine", function)
 
 
 def test_a_row_is_known_by_its_name_and_nothing_of_it_is_before_it_is_loaded(monkeypatch):
-    monkeypatch.setitem(DATASETS, "mine", own("mine", broken))
+    monkeypatch.setitem(DATASETS, "mine", custom_dataset("mine", broken))
     check_name("mine")
     assert facts("mine") is None
 
@@ -222,7 +222,7 @@ def test_a_ticket_is_found_on_float_images_moved_and_mirrored(monkeypatch, tmp_p
     given = arrays(dtype=np.float32, classes=2)
     for part in ("train", "test"):  # classes that are easily told apart
         given[f"{part}_images"][given[f"{part}_labels"] == 1] += 500
-    monkeypatch.setitem(DATASETS, "easy", own("easy", lambda: given))
+    monkeypatch.setitem(DATASETS, "easy", custom_dataset("easy", lambda: given))
     fields = {"levels": 1, "branches": (), "replicates": 1, "train.steps": "40"}
     spec = experiment(name="easy", standardize=True, crop=1, flip=True, fields=fields)
     rows = train(tmp_path / "run", spec).sorted_rows()

@@ -1,4 +1,4 @@
-"""Datasets that TFDS has prepared on disk: found without it, read without TensorFlow."""
+"""Datasets that TFDS has prepared on disk: found without TFDS, read without TensorFlow."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lth_jax.data.dataset import Dataset, check_labels
-from lth_jax.errors import DataError
+from lth_jax.errors import DataError, first_line
 
+_NAME = re.compile(r"[a-z][a-z0-9_]*(/[A-Za-z0-9_][A-Za-z0-9_.\-]*)?")
 _VERSION = re.compile(r"(\d+)\.(\d+)\.(\d+)")
 _INFO = "dataset_info.json"
 _READ_AT_ONCE = 1024
@@ -26,14 +27,14 @@ _LARGEST_BYTES = 16 * 2**30
 _log = logging.getLogger(__name__)
 
 
-class Layout(NamedTuple):
-    """Of a dataset's examples: the features that matter, and their shapes.
+class ImageFeatures(NamedTuple):
+    """The two features of an example that matter.
 
     Attributes:
       image: the name of the image feature.
       label: the name of the label feature.
-      shape: of every image, (height, width, channels).
-      num_classes: how many the label feature allows for.
+      shape: that of every image, (height, width, channels).
+      num_classes: the number of classes that the label feature allows for.
     """
 
     image: str
@@ -43,14 +44,15 @@ class Layout(NamedTuple):
 
 
 def find(name: str, folders: Iterable[Path], version: str = "") -> Path | None:
-    """The prepared dataset `<folder>/<name>/<version>` of the first folder that has one.
+    """Returns the prepared dataset `<folder>/<name>/<version>` of the first folder that has one.
 
     Args:
-      name: the dataset, with its config if it has any: `emnist/letters`.
+      name: the dataset, with its config if it has any: `emnist/letters`. Of what is no such name
+        there is none: it might be a path that leads elsewhere.
       folders: where to look, in this order.
       version: which to take; empty for the highest.
     """
-    for folder in folders:
+    for folder in folders if _NAME.fullmatch(name) else ():
         try:
             versions = [path for path in (folder / name).iterdir() if _VERSION.fullmatch(path.name)]
         except OSError:
@@ -62,20 +64,34 @@ def find(name: str, folders: Iterable[Path], version: str = "") -> Path | None:
 
 
 def fingerprint(folder: Path) -> str:
-    """16 hexadecimal digits that differ when the examples in a prepared dataset do.
+    """Returns 16 hexadecimal digits that differ when the examples in a prepared dataset do.
 
-    Covers the size and number of the examples, so that it costs nothing; it tells a dataset from
-    another one of the same version, not from a damaged copy.
+    They cover the size and number of the examples, so that they cost nothing. They tell a dataset
+    from another one of the same version, not from a damaged copy.
     """
     try:
         splits = json.loads((folder / _INFO).read_text()).get("splits")
     except (OSError, ValueError, AttributeError) as error:
-        raise _damaged(folder, error) from None
+        raise _damaged(folder, first_line(error)) from None
     return hashlib.sha256(json.dumps(splits, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def class_names(folder: Path, count: int) -> tuple[str, ...]:
+    """Returns the names of `count` classes, as a prepared dataset has them; empty if it has none.
+
+    They lie beside it, a name a line, in a file `<feature>.labels.txt` for each kind of label.
+    """
+    for file in sorted(folder.glob("*.labels.txt")):
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            lines = map(str.strip, file.read_text(encoding="utf-8").splitlines())
+            names = tuple(filter(None, lines))
+            if len(names) == count:
+                return names
+    return ()
+
+
 def read(name: str, folder: Path, classes: int = 0) -> Dataset:
-    """Decodes a prepared dataset: its splits `train` and `test`, in their order on disk.
+    """Decodes the splits `train` and `test` of a prepared dataset, in their order on disk.
 
     Args:
       name: the dataset.
@@ -83,9 +99,12 @@ def read(name: str, folder: Path, classes: int = 0) -> Dataset:
       classes: how many it is known to have. If 0, they count from the first label that occurs to
         the last: EMNIST's letters are 1 to 26, in a label feature of 37 classes.
 
+    Returns:
+      The dataset, with images uint8 `[n, height, width, channels]` and labels int32 `[n]`.
+
     Raises:
-      DataError: no image classification dataset of one image shape, one with labels outside of its
-        classes, or one that cannot be read.
+      DataError: it is no image classification dataset of one image shape, it has labels outside of
+        its classes, or it cannot be read.
     """
     import tensorflow_datasets as tfds
 
@@ -93,16 +112,16 @@ def read(name: str, folder: Path, classes: int = 0) -> Dataset:
         with quiet():
             builder = tfds.builder_from_directory(folder)
     except Exception as error:  # TFDS raises of every kind here
-        raise _damaged(folder, error) from None
-    layout = layout_of(name, builder.info)
+        raise _damaged(folder, first_line(error)) from None
+    features = features_of(name, builder.info)
     arrays = {}
     for split in ("train", "test"):
         if split not in builder.info.splits:
             having = ", ".join(builder.info.splits) or "none"
             raise DataError(f"{name} has the splits {having}; accepted: datasets with train, test")
-        arrays[split] = _read_split(builder, split, layout, folder)
+        arrays[split] = _read_split(builder, split, features, folder)
     (train_images, train_labels), (test_images, test_labels) = arrays["train"], arrays["test"]
-    allowed = classes or layout.num_classes
+    allowed = classes or features.num_classes
     least, most = check_labels(name, allowed, train_labels, test_labels)
     first, num_classes = (0, classes) if classes else (least, most - least + 1)
     if num_classes < allowed:
@@ -124,7 +143,7 @@ def read(name: str, folder: Path, classes: int = 0) -> Dataset:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps TFDS from logging each of its steps; errors are raised, not logged."""
+    """Keeps TFDS from logging each of its steps. Errors are raised, not logged."""
     logger = logging.getLogger("absl")
     before = logger.level
     logger.setLevel(logging.ERROR)
@@ -134,8 +153,8 @@ def quiet() -> Iterator[None]:
         logger.setLevel(before)
 
 
-def layout_of(name: str, info: Any) -> Layout:
-    """The layout of the dataset that a `tfds.core.DatasetInfo` describes.
+def features_of(name: str, info: Any) -> ImageFeatures:
+    """Returns the features of the dataset that a `tfds.core.DatasetInfo` describes.
 
     Raises:
       DataError: its examples are not uint8 images of one shape with one class label each.
@@ -157,34 +176,34 @@ def layout_of(name: str, info: Any) -> Layout:
         raise DataError(f"{name} has {what}; {accepted}")
     if not label.num_classes:
         raise DataError(f"{name} does not say how many classes it has; {accepted}")
-    return Layout(*keys, shape=tuple(shape), num_classes=label.num_classes)
+    return ImageFeatures(*keys, shape=tuple(shape), num_classes=label.num_classes)
 
 
 def _read_split(
-    builder: Any, split: str, layout: Layout, folder: Path
+    builder: Any, split: str, features: ImageFeatures, folder: Path
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Images uint8 `[n, h, w, c]` and labels int32 `[n]` of one split."""
+    """Returns images uint8 `[n, h, w, c]` and labels int32 `[n]` of one split."""
     count = int(builder.info.splits[split].num_examples)
-    if count * int(np.prod(layout.shape)) > _LARGEST_BYTES:
+    if count * int(np.prod(features.shape)) > _LARGEST_BYTES:
         raise DataError(
-            f"{builder.name} has {count} images of {layout.shape}: too large for memory"
+            f"{builder.name} has {count} images of {features.shape}: too large for memory"
         )
-    images = np.empty((count, *layout.shape), np.uint8)
+    images = np.empty((count, *features.shape), np.uint8)
     labels = np.empty(count, np.int32)
     done = 0
     try:
         for record in _records(builder, split):
-            images[done], labels[done] = _decode(record, layout)
+            images[done], labels[done] = _decode(record, features)
             done += 1
     except Exception as error:  # of every kind: files, records, protos, images
-        raise _damaged(folder, error) from None
+        raise _damaged(folder, first_line(error)) from None
     if done == 0 or done != count:
         raise _damaged(folder, f"{split} holds {done} of {count} examples")
     return images, labels
 
 
 def _records(builder: Any, split: str) -> Iterator[bytes]:
-    """The serialized examples of a split, in order."""
+    """Yields the serialized examples of a split, in order."""
     import tensorflow_datasets as tfds
 
     file_format = builder.info.file_format.value
@@ -201,7 +220,7 @@ def _records(builder: Any, split: str) -> Iterator[bytes]:
 
 
 def _tfrecords(path: Path) -> Iterator[bytes]:
-    """The records of a TFRecord file: length (8 bytes), its CRC (4), data, its CRC (4)."""
+    """Yields the records of a TFRecord file: length (8 bytes), its CRC (4), data, its CRC (4)."""
     with path.open("rb") as file:
         while head := file.read(12):
             (length,) = struct.unpack("<Q", head[:8])
@@ -211,23 +230,22 @@ def _tfrecords(path: Path) -> Iterator[bytes]:
             yield data
 
 
-def _decode(record: bytes, layout: Layout) -> tuple[np.ndarray, int]:
+def _decode(record: bytes, features: ImageFeatures) -> tuple[np.ndarray, int]:
     # Straight from the record, three times as fast as the decoders of TFDS.
     from PIL import Image
     from tensorflow_datasets.proto import tf_example_pb2
 
     messages: Any = tf_example_pb2  # generated at run time: no type checker knows its classes
-    feature = messages.Example.FromString(record).features.feature
-    with Image.open(io.BytesIO(feature[layout.image].bytes_list.value[0])) as picture:
+    values = messages.Example.FromString(record).features.feature
+    with Image.open(io.BytesIO(values[features.image].bytes_list.value[0])) as picture:
         image = np.asarray(picture)
-    if image.shape not in (layout.shape, layout.shape[:2] if layout.shape[2] == 1 else None):
-        raise ValueError(f"an image of shape {image.shape} where {layout.shape} was promised")
-    return image.reshape(layout.shape), feature[layout.label].int64_list.value[0]
+    if image.shape not in (features.shape, features.shape[:2] if features.shape[2] == 1 else None):
+        raise ValueError(f"an image of shape {image.shape} where {features.shape} was promised")
+    return image.reshape(features.shape), values[features.label].int64_list.value[0]
 
 
-def _damaged(folder: Path, error: object) -> DataError:
-    line = " ".join(str(error).split())[:300]
+def _damaged(folder: Path, problem: str) -> DataError:
     return DataError(
-        f"the prepared dataset in {folder} cannot be read ({line}); delete that folder, and it is "
-        "prepared again"
+        f"the prepared dataset in {folder} cannot be read ({problem}); delete that folder, and it "
+        "is prepared again"
     )

@@ -1,0 +1,149 @@
+"""How a dataset gets into memory: a function for each kind of source.
+
+What TFDS has prepared on disk decides: of several cached datasets, the one that was decoded from it
+is taken. Where nothing is prepared, the cache decides; where nothing is cached, it is prepared.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from lth_jax.data import archives, cache, tfds_files
+from lth_jax.data.archives import SOURCES
+from lth_jax.data.dataset import Dataset, fixed_permutation
+from lth_jax.data.directories import DataDirectories, can_write
+from lth_jax.errors import DataError
+
+_DIGITS_TRAIN_EXAMPLES = 1500
+
+_log = logging.getLogger(__name__)
+
+
+def load_digits(name: str, directories: DataDirectories) -> Dataset:
+    """Returns scikit-learn's handwritten digits: 1,500 to train on and 297 to test.
+
+    They are real 8 by 8 images, uint8 of 0 to 16. Neither disk, network nor cache is used.
+
+    Source: `sklearn.datasets.load_digits`, the test set of UCI's "Optical Recognition of
+    Handwritten Digits" (Alpaydin & Kaynak, 1998).
+    """
+    del directories  # nothing is looked up: the images are inside scikit-learn
+    from sklearn.datasets import load_digits as load
+
+    images, labels = load(return_X_y=True)
+    order = fixed_permutation(len(labels))
+    train, test = order[:_DIGITS_TRAIN_EXAMPLES], order[_DIGITS_TRAIN_EXAMPLES:]
+    images = images.reshape(-1, 8, 8, 1).astype(np.uint8)
+    labels = labels.astype(np.int32)
+    return Dataset(
+        name=name,
+        train_images=images[train],
+        train_labels=labels[train],
+        test_images=images[test],
+        test_labels=labels[test],
+        num_classes=10,
+        scale=1 / 16,
+        origin="embedded in scikit-learn",
+    )
+
+
+def load_emnist(name: str, directories: DataDirectories) -> Dataset:
+    """Returns a variant of EMNIST, such as `emnist/letters`, upright as MNIST's images are.
+
+    TFDS keeps it as NIST published it, each image on its side and mirrored. Images are cached as
+    they were prepared, and turned after that: never twice, whoever cached them. Labels count from
+    0, those of the letters too (see `tfds_files.read`).
+
+    Source: Cohen et al. 2017, and TFDS's own note that images want transposing.
+
+    Raises:
+      DataError: see `load_tfds`.
+    """
+    dataset = load_tfds(name, directories)
+    return dataset._replace(
+        train_images=np.ascontiguousarray(dataset.train_images.swapaxes(1, 2)),
+        test_images=np.ascontiguousarray(dataset.test_images.swapaxes(1, 2)),
+        origin=f"{dataset.origin}, images turned upright",
+    )
+
+
+def load_tfds(name: str, directories: DataDirectories, known: Iterable[str] = ()) -> Dataset:
+    """Returns the dataset `name` of TFDS: cached, prepared, or prepared now.
+
+    A row of `SOURCES` is prepared from its archives without TensorFlow, another dataset by TFDS's
+    own builder. TFDS is imported only for what is not cached.
+
+    Args:
+      name: `dataset` or `dataset/config`.
+      directories: where to look, and to write.
+      known: the names outside of TFDS, for the error of an unknown name.
+
+    Raises:
+      DataError: there is no such dataset, it can neither be found nor prepared, or what is there is
+        damaged or another dataset.
+    """
+    source = SOURCES.get(name)
+    version, content = (source.version, source.content) if source else ("", "")
+    folder = tfds_files.find(name, directories.prepared_dirs, version)
+    if folder is not None:
+        wanted = {"version": folder.name, "source": tfds_files.fingerprint(folder)}
+    else:
+        wanted = {"version": version, "content": content}
+    dataset = cache.load(directories.cache_dir, name, **wanted)
+    if dataset is not None:
+        return _with_names(dataset, folder)
+    with contextlib.ExitStack() as stack:
+        if folder is None:
+            if source:
+                prepare = archives.preparation(name, directories)
+            else:
+                from lth_jax.data import tfds_builders
+
+                prepare = tfds_builders.stock_preparation(name, directories, known)
+            target = stack.enter_context(_writable(directories))
+            prepare(target)
+            folder = tfds_files.find(name, [target], version)
+            if folder is None:
+                raise DataError(
+                    f"{target / name} holds an incomplete dataset that TFDS takes for a complete "
+                    "one; delete that folder, and it is prepared again"
+                )
+        dataset = tfds_files.read(name, folder, source.facts.classes if source else 0)
+        content = archives.recognized(dataset, folder) if source else ""
+        cache.store(
+            directories.cache_dir,
+            dataset,
+            version=folder.name,
+            source=tfds_files.fingerprint(folder),
+            content=content,
+        )
+        return _with_names(dataset, folder)
+
+
+def _with_names(dataset: Dataset, folder: Path | None) -> Dataset:
+    """Adds what the classes are called: by `SOURCES`, else by files of the prepared dataset."""
+    names = SOURCES[dataset.name].label_names if dataset.name in SOURCES else ()
+    if not names and folder:
+        names = tfds_files.class_names(folder, dataset.num_classes)
+    return dataset._replace(class_names=names)
+
+
+@contextlib.contextmanager
+def _writable(directories: DataDirectories) -> Iterator[Path]:
+    """Gives a folder to prepare into: `data_dir`, else in `cache_dir`, else one that goes away."""
+    for folder in directories.prepared_dirs:
+        if can_write(folder):
+            yield folder
+            return
+    _log.warning(
+        "neither data.data_dir=%s nor data.cache_dir=%s can be written: the dataset is prepared "
+        "anew at every start", directories.data_dir, directories.cache_dir,
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory(prefix="lth_jax-") as folder:
+        yield Path(folder)
