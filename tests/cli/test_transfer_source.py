@@ -3,6 +3,7 @@
 import pytest
 
 from lth_jax import data
+from lth_jax.data.directories import resolve
 from lth_jax.lottery import experiment as experiments
 
 from ..tiny import arguments, results
@@ -85,7 +86,7 @@ def test_other_shapes_are_refused_before_the_source_is_trained(
     """Also where nothing is known of a dataset before it is loaded."""
     if not known:
         monkeypatch.setattr("lth_jax.data.facts", lambda _: None)
-        digits = data.load("digits")
+        digits = data.DATASETS["digits"].load("digits", resolve())
         monkeypatch.setattr("lth_jax.data.load", lambda _, **__: digits)
     status, _, err = main(*HALVES, "--config.source.data.side=16", "--workdir=x")
     assert status == 2
