@@ -265,22 +265,20 @@ def download_problem(url: str, timeout: float = 3.0) -> str:
     host = urllib.parse.urlsplit(url).hostname
     answer = [f"{host} does not answer within {timeout:g} s"]
 
+    def ask() -> None:
+        try:
+            request = urllib.request.Request(url, method="HEAD")
+            # An opener of its own: the shared one keeps the proxies of its first use.
+            with urllib.request.build_opener().open(request, timeout=timeout):
+                answer.append("")
+        except urllib.error.HTTPError as error:
+            with error:
+                answer.append(f"{host} answers {error.code} {error.reason}")
+        except (OSError, http.client.HTTPException) as error:
+            answer.append(f"{host} cannot be reached: {getattr(error, 'reason', error)}")
+
     # In a thread of its own: no timeout covers the look-up of the host's name.
-    thread = threading.Thread(target=lambda: answer.append(_ask(url, timeout)), daemon=True)
+    thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(timeout)
     return answer[-1]
-
-
-def _ask(url: str, timeout: float) -> str:
-    host = urllib.parse.urlsplit(url).hostname
-    try:
-        request = urllib.request.Request(url, method="HEAD")
-        # An opener of its own: the shared one keeps the proxies of its first use.
-        with urllib.request.build_opener().open(request, timeout=timeout):
-            return ""
-    except urllib.error.HTTPError as error:
-        with error:
-            return f"{host} answers {error.code} {error.reason}"
-    except (OSError, http.client.HTTPException) as error:
-        return f"{host} cannot be reached: {getattr(error, 'reason', error)}"

@@ -14,6 +14,7 @@ A file holds a line with the SHA-256 of all that follows, a line of JSON, and th
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import json
 import logging
@@ -21,6 +22,7 @@ import math
 import os
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -59,12 +61,28 @@ def store(
       source: the fingerprint of the prepared files that were decoded, hexadecimal.
       content: a digest of the examples for `load` to ask for.
     """
-    header = {"name": dataset.name, "version": version, "source": source, "content": content}
-    path = cache_dir / file_name(dataset.name, version, source)
+    arrays = [np.ascontiguousarray(getattr(dataset, field)) for field in _ARRAYS]
+    header = {
+        "name": dataset.name,
+        "version": version,
+        "source": source,
+        "content": content,
+        "scale": dataset.scale,
+        "num_classes": dataset.num_classes,
+        "shapes": [array.shape for array in arrays],
+        "dtypes": [array.dtype.str for array in arrays],
+    }
+    line = json.dumps(header).encode()
+    padding = -(_DIGEST_LINE + len(line) + 1) % _ALIGNMENT
+    parts = [line + b" " * padding + b"\n", *(array.data for array in arrays)]
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(cache_dir)
-        _write_atomically(path, *_encode(header, dataset))
+        path = cache_dir / file_name(dataset.name, version, source)
+        _write_atomically(path, [digest.hexdigest().encode() + b"\n", *parts])
     except OSError as error:
         _log.warning(
             "config.data.cache_dir=%s cannot be written (%s): %s will be decoded again next time",
@@ -82,48 +100,28 @@ def load(
       name: the dataset.
       version, source, content: what it must be of, as given to `store`; empty for any.
     """
-    for path in _candidates(cache_dir, name, version, source):
-        found = _read(path, name)
-        if found is not None and content in ("", found[1]):
-            return found[0]
+    pattern = file_name(glob.escape(name), version or "[0-9]*", source or "*")
+    found = []
+    for path in cache_dir.glob(pattern):
+        with contextlib.suppress(OSError):
+            found.append((path.stat().st_mtime_ns, path))
+    for _, path in sorted(found, reverse=True):
+        try:
+            dataset, stored = _read(path)
+        except (OSError, ValueError, KeyError) as error:
+            _log.warning("passing over the damaged data cache %s: %s", path, error)
+            continue
+        if dataset.name == name and content in ("", stored):
+            return dataset
     return None
 
 
-def _candidates(cache_dir: Path, name: str, version: str, source: str) -> list[Path]:
-    found = []
-    with contextlib.suppress(OSError):
-        for path in cache_dir.iterdir():
-            parts = path.name.removesuffix(_SUFFIX).rsplit("-", 2)[1:]
-            if len(parts) != 2 or path.name != file_name(name, *parts):
-                continue
-            if version in ("", parts[0]) and source in ("", parts[1]):
-                found.append((path.stat().st_mtime_ns, path))
-    return [path for _, path in sorted(found, reverse=True)]
-
-
-def _encode(header: dict[str, Any], dataset: Dataset) -> tuple[bytes, list[np.ndarray]]:
-    arrays = [np.ascontiguousarray(getattr(dataset, field)) for field in _ARRAYS]
-    header = header | {
-        "scale": dataset.scale,
-        "num_classes": dataset.num_classes,
-        "shapes": [array.shape for array in arrays],
-        "dtypes": [array.dtype.str for array in arrays],
-    }
-    line = json.dumps(header).encode()
-    padding = -(_DIGEST_LINE + len(line) + 1) % _ALIGNMENT
-    return line + b" " * padding + b"\n", arrays
-
-
-def _write_atomically(path: Path, header: bytes, arrays: list[np.ndarray]) -> None:
-    digest = hashlib.sha256(header)
-    for array in arrays:
-        digest.update(array.data)
+def _write_atomically(path: Path, parts: Iterable[bytes | memoryview]) -> None:
+    """Replaces `path` by `parts`, through a temporary file beside it."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=_TEMPORARY)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(digest.hexdigest().encode() + b"\n" + header)
-            for array in arrays:
-                file.write(array.data)
+            file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -140,31 +138,24 @@ def _remove_abandoned(cache_dir: Path) -> None:
                 path.unlink()
 
 
-def _read(path: Path, name: str) -> tuple[Dataset, str] | None:
-    try:
-        blob = path.read_bytes()
-        body = memoryview(blob)[_DIGEST_LINE:]
-        if hashlib.sha256(body).hexdigest().encode() + b"\n" != blob[:_DIGEST_LINE]:
-            raise ValueError("its checksum does not match")
-        return _decode(path, name, blob)
-    except (OSError, ValueError, KeyError) as error:
-        _log.warning("passing over the damaged data cache %s: %s", path, error)
-        return None
-
-
-def _decode(path: Path, name: str, blob: bytes) -> tuple[Dataset, str]:
+def _read(path: Path) -> tuple[Dataset, str]:
+    """Returns what `store` was given, or raises a ValueError if that cannot be told for sure."""
+    blob = path.read_bytes()
+    body = memoryview(blob)[_DIGEST_LINE:]
+    if hashlib.sha256(body).hexdigest().encode() + b"\n" != blob[:_DIGEST_LINE]:
+        raise ValueError("its checksum does not match")
     offset = blob.index(b"\n", _DIGEST_LINE) + 1
     header = json.loads(blob[_DIGEST_LINE:offset])
     if file_name(header["name"], header["version"], header["source"]) != path.name:
         raise ValueError("its name is not the one it was written under")
-    arrays = {}
+    arrays: dict[str, Any] = {}
     dtypes = header.get("dtypes", _FORMER_DTYPES)
     for field, shape, dtype in zip(_ARRAYS, header["shapes"], dtypes, strict=True):
         flat = np.frombuffer(blob, dtype, count=math.prod(shape), offset=offset)
         offset += flat.nbytes
         arrays[field] = flat.reshape(shape)
     dataset = Dataset(
-        name=name,
+        name=header["name"],
         num_classes=header["num_classes"],
         scale=header["scale"],
         origin=f"cache {path}",

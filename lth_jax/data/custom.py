@@ -89,19 +89,11 @@ def _named(name: str, given: Any) -> dict[str, Any]:
         if missing:
             raise DataError(f"{name} does not give {', '.join(missing)}; {_ACCEPTED}")
         return dict(given)
-    if not _is_pair(given) or not all(map(_is_pair, given)):
-        raise DataError(f"{name} gives {_described(given)}; {_ACCEPTED}")
-    return dict(zip(_ARRAYS, (*given[0], *given[1]), strict=True))
-
-
-def _is_pair(value: Any) -> bool:
-    return isinstance(value, tuple | list) and len(value) == 2
-
-
-def _described(value: Any) -> str:
-    if isinstance(value, tuple | list):
-        return f"a {type(value).__name__} of {len(value)}"
-    return f"a {type(value).__name__}"
+    pairs = list(given) if isinstance(given, tuple | list) else []
+    if [len(pair) if isinstance(pair, tuple | list) else 0 for pair in pairs] != [2, 2]:
+        size = f" of {len(pairs)}" if pairs else ""
+        raise DataError(f"{name} gives a {type(given).__name__}{size}; {_ACCEPTED}")
+    return dict(zip(_ARRAYS, [array for pair in pairs for array in pair], strict=True))
 
 
 def _array(name: str, field: str, value: Any) -> np.ndarray:

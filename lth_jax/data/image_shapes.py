@@ -38,13 +38,8 @@ def padded(dataset: Dataset, sides: tuple[int, int]) -> Dataset:
     height, width = dataset.train_images.shape[1:3]
     if (height, width) == sides:
         return dataset
-    above, left = (sides[0] - height) // 2, (sides[1] - width) // 2
-    border = (
-        (0, 0),
-        (above, sides[0] - height - above),
-        (left, sides[1] - width - left),
-        (0, 0),
-    )
+    missing = (0, sides[0] - height, sides[1] - width, 0)
+    border = [(count // 2, count - count // 2) for count in missing]
     return dataset._replace(
         train_images=np.pad(dataset.train_images, border),
         test_images=np.pad(dataset.test_images, border),

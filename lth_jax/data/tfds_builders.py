@@ -20,7 +20,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 from tensorflow_datasets.core.download import checksums, downloader
-from tensorflow_datasets.core.utils import tqdm_utils
+from tensorflow_datasets.core.utils import Size, tqdm_utils
 
 from lth_jax.data import tfds_files
 from lth_jax.data.archive_formats import Contents
@@ -89,7 +89,7 @@ def from_archives(name: str, data_dir: Path) -> ArchiveBuilder:
         "__module__": __name__,
         # What TFDS checks archives by, and how it finds them in a manual folder.
         "url_infos": {
-            source.url + file: checksums.UrlInfo(tfds.core.utils.Size(size), sha256, filename=file)
+            source.url + file: checksums.UrlInfo(Size(size), sha256, filename=file)
             for file, (size, sha256) in source.archives.items()
         },
     }
