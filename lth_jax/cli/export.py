@@ -113,7 +113,7 @@ def _write_torch(source: Source, _format: str, path: Path) -> None:
     params, statistics = source.weights()
     name = source.spec.model.name
     try:
-        if pytorch.is_own(name):
+        if pytorch.is_custom(name):
             seen = view(source.spec)
             variables = {"params": params, "batch_stats": statistics}
             pytorch.check_layouts(seen.model, variables, seen.shape)

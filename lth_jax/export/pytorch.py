@@ -18,21 +18,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lth_jax.export import containers
+from lth_jax.export import containers, sequential
 from lth_jax.export.whole import Origin
 from lth_jax.models import MODELS, Model
 from lth_jax.pruning.trees import PyTree, named_leaves
 
 KIND = "lth_jax network for PyTorch"
-# Of the zoo, what follows a flattening, and what is flattened: the last convolution, or the image.
-FLATTENING = {
-    "mlp": "",
-    "lenet5": "conv2",
-    "conv2": "conv2",
-    "conv4": "conv4",
-    "conv6": "conv6",
-    "alexnet": "conv5",
-}
 # Layers of Flax whose layouts are known, and what PyTorch calls their leaves.
 LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
 LAYERS = (nn.Dense, nn.Conv, nn.BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.Embed)
@@ -76,16 +67,31 @@ def tensors(
 
 
 def flattened_of(model: str, params: PyTree, channels: int) -> dict[str, int]:
-    """The linear layers of a network of the zoo that follow a flattening, with its channels."""
-    if model not in FLATTENING:
+    """Returns the linear layer of a network of the zoo that follows a flattening.
+
+    Args:
+      model: its name in `MODELS`.
+      params: its parameters, or their shapes.
+      channels: those of an image.
+
+    Returns:
+      The layer's name and the channels of what is flattened; empty if nothing is.
+    """
+    try:
+        layers = sequential.layers_of(model, list(params))
+    except ValueError:  # no other network of the zoo flattens: they take the mean over the pixels
         return {}
-    source = FLATTENING[model]
-    count = params[source]["kernel"].shape[-1] if source else channels
-    return {"fc1" if "fc1" in params else "output": count}
+    if sequential.FLATTEN not in layers:
+        return {}
+    flatten = layers.index(sequential.FLATTEN)
+    for layer in layers[:flatten]:
+        if layer.kind == "conv":
+            channels = params[layer.name]["kernel"].shape[-1]
+    return {layers[flatten + 1].name: channels}
 
 
 def check_layouts(model: Model, variables: Mapping[str, PyTree], shape: tuple[int, ...]) -> None:
-    """Whether a network of the user's own can be carried over.
+    """Checks that a custom network can be carried over.
 
     Raises:
       ValueError: a parameter is of a layer whose layout is not known, or images with several
@@ -125,8 +131,8 @@ def _reshapes(jaxpr: Any) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
                 yield from _reshapes(inner)
 
 
-def is_own(model: str) -> bool:
-    """Whether a network is none of the zoo's."""
+def is_custom(model: str) -> bool:
+    """Returns whether a network is of none of the zoo's families."""
     return model not in MODELS or not MODELS[model].module.__module__.startswith("lth_jax.models.")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +12,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from lth_jax.models import MODELS
+from lth_jax.models.alexnet import AlexNet
+from lth_jax.models.conv import Conv
+from lth_jax.models.lenet5 import LeNet5
+from lth_jax.models.mlp import MLP
+from lth_jax.models.vgg import VGG
 from lth_jax.pruning.trees import PyTree
 
 EPSILON = 1e-5  # of Flax's batch norm, and of PyTorch's
@@ -46,11 +51,13 @@ def layers_of(model: str, names: Sequence[str]) -> tuple[Layer, ...]:
     Raises:
       ValueError: it is no sequence of layers, or its layers are others.
     """
-    if model not in SEQUENCES:
+    accepted = [name for name, member in MODELS.items() if member.module in SEQUENCES]
+    if model not in accepted:
         raise ValueError(
-            f"{model} is not a sequence of layers with ReLUs; accepted: {', '.join(SEQUENCES)}"
+            f"{model} is not a sequence of layers with ReLUs; accepted: {', '.join(accepted)}"
         )
-    layers = tuple(SEQUENCES[model](sorted(names), MODELS[model].sizes))
+    member = MODELS[model]
+    layers = tuple(SEQUENCES[member.module](names, member.module(1, **member.sizes)))
     if {layer.name for layer in layers if layer.name} != set(names):
         raise ValueError(f"{model} has layers {', '.join(sorted(names))}, which are not the zoo's")
     return layers
@@ -63,20 +70,20 @@ def _classifier(names: Sequence[str]) -> Iterator[Layer]:
     yield Layer("dense", "output")
 
 
-def _mlp(names: Sequence[str], _sizes: Mapping[str, Any]) -> Iterator[Layer]:
+def _mlp(names: Sequence[str], _network: MLP) -> Iterator[Layer]:
     yield FLATTEN
     yield from _classifier(names)
 
 
-def _lenet5(names: Sequence[str], _sizes: Mapping[str, Any]) -> Iterator[Layer]:
+def _lenet5(names: Sequence[str], _network: LeNet5) -> Iterator[Layer]:
     for index in (1, 2):
         yield from (Layer("conv", f"conv{index}"), RELU, POOL)
     yield FLATTEN
     yield from _classifier(names)
 
 
-def _conv(names: Sequence[str], sizes: Mapping[str, Any]) -> Iterator[Layer]:
-    for pair in range(sizes["pairs"]):
+def _conv(names: Sequence[str], network: Conv) -> Iterator[Layer]:
+    for pair in range(network.pairs):
         for index in (2 * pair + 1, 2 * pair + 2):
             yield from (Layer("conv", f"conv{index}", padding=1), RELU)
         yield POOL
@@ -84,7 +91,7 @@ def _conv(names: Sequence[str], sizes: Mapping[str, Any]) -> Iterator[Layer]:
     yield from _classifier(names)
 
 
-def _alexnet(names: Sequence[str], _sizes: Mapping[str, Any]) -> Iterator[Layer]:
+def _alexnet(names: Sequence[str], _network: AlexNet) -> Iterator[Layer]:
     for index in range(1, 6):
         yield Layer("conv", f"conv{index}", padding=1, stride=2 if index == 1 else 1)
         yield RELU
@@ -94,8 +101,8 @@ def _alexnet(names: Sequence[str], _sizes: Mapping[str, Any]) -> Iterator[Layer]
     yield from _classifier(names)
 
 
-def _vgg(names: Sequence[str], sizes: Mapping[str, Any]) -> Iterator[Layer]:
-    starts = [sum(sizes["blocks"][:block]) for block in range(len(sizes["blocks"]) + 1)]
+def _vgg(names: Sequence[str], network: VGG) -> Iterator[Layer]:
+    starts = [0, *accumulate(network.blocks)]
     for start, end in pairwise(starts):
         if start:
             yield POOL
@@ -106,14 +113,13 @@ def _vgg(names: Sequence[str], sizes: Mapping[str, Any]) -> Iterator[Layer]:
     yield from _classifier(names)
 
 
-SEQUENCES: dict[str, Callable[[Sequence[str], Mapping[str, Any]], Iterator[Layer]]] = {
-    "mlp": _mlp,
-    "lenet5": _lenet5,
-    "conv2": _conv,
-    "conv4": _conv,
-    "conv6": _conv,
-    "alexnet": _alexnet,
-    **{f"vgg{depth}": _vgg for depth in (11, 13, 16, 19)},
+# Each family that is a sequence: from the names of its layers, and a network of it.
+SEQUENCES: dict[Callable[..., Any], Callable[[Sequence[str], Any], Iterator[Layer]]] = {
+    MLP: _mlp,
+    LeNet5: _lenet5,
+    Conv: _conv,
+    AlexNet: _alexnet,
+    VGG: _vgg,
 }
 
 

@@ -95,6 +95,22 @@ def test_pytorch_gives_the_same_logits(name, torch_networks):
     assert kept == sum(int(named_leaves(mask)[n].sum()) for n in prunable(params))
 
 
+@pytest.mark.parametrize(
+    ("name", "side", "flattened"),
+    [
+        ("mlp", 8, {"fc1": 3}),
+        ("lenet5_wide", 8, {"fc1": 64}),
+        ("conv6", 8, {"fc1": 256}),
+        ("resnet20", 8, {}),
+        ("vgg11", 16, {}),
+    ],
+)
+def test_the_layer_after_a_flattening_follows_from_the_row(name, side, flattened):
+    images = jax.ShapeDtypeStruct((1, side, side, 3), np.float32)
+    variables = jax.eval_shape(MODELS[name].make(10).init, jax.random.key(0), images)
+    assert pytorch.flattened_of(name, variables["params"], 3) == flattened
+
+
 class Own(nn.Module):
     """A network of a user's own."""
 
