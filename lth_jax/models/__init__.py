@@ -46,7 +46,7 @@ _OPTIONS = {
 
 
 class Member(NamedTuple):
-    """One network, and which images it takes.
+    """A row of `MODELS`: one network, and which images it takes.
 
     Attributes:
       module: the family, or for a custom network any function of the number of classes, see
@@ -62,7 +62,7 @@ class Member(NamedTuple):
     padded: int = 0
 
     def options(self) -> dict[str, Any]:
-        """The options of `config.model` that it takes, with its own defaults."""
+        """Returns the options of `config.model` that the network takes, with its defaults."""
         parameters = inspect.signature(self.module).parameters
         ours = isinstance(self.module, type) and issubclass(self.module, Network)
         return {
@@ -73,10 +73,10 @@ class Member(NamedTuple):
         }
 
     def make(self, classes: int, **options: Any) -> Model:
-        """The network for that many classes.
+        """Returns the network for that many classes.
 
         Raises:
-          SpecError: a user's own is nothing that can be trained.
+          SpecError: a custom network's function gave nothing that can be trained.
         """
         given = {_OPTIONS.get(option, option): value for option, value in options.items()}
         return _as_model(self.module(classes, **{**self.sizes, **given}))
@@ -86,15 +86,15 @@ def custom_model(name: str, make: Any) -> Member:
     """Returns the row of a custom network: `MODELS["mine"] = custom_model("mine", MyNet)`.
 
     Args:
-      name: of the network, for error messages.
-      make: of the number of classes, gives a Flax Linen module whose `__call__` takes `(x, train)`,
-        a `Model`, or a pair of functions `(init, apply)` such as a `Model` has; `from_nnx` makes
-        one of an NNX module. A Linen module's class is such a function. Parameters that are called
-        as options of `config.model` (`hidden`, `width`, `dropout`, `stem`, `dtype`) are given
-        these where a config sets them. A `Member` stays as it is.
+      name: that of the network, for error messages.
+      make: takes the number of classes, and gives a Flax Linen module whose `__call__` takes
+        `(x, train)`, a `Model`, or a pair of functions `(init, apply)` such as a `Model` has;
+        `from_nnx` makes one of an NNX module. A Linen module's class is such a function.
+        Parameters that are called as options of `config.model` (`hidden`, `width`, `dropout`,
+        `stem`, `dtype`) are given these where a config sets them. A `Member` stays as it is.
 
     Raises:
-      SpecError: it is no such function.
+      SpecError: `make` cannot be called with the number of classes alone.
     """
     if isinstance(make, Member):
         return make
@@ -142,5 +142,5 @@ MODELS: dict[str, Member] = {
     "densenet121": Member(DenseNet, {"blocks": (6, 12, 24, 16)}, least=8),
     "vit_tiny": Member(ViT, {"depth": 12, "features": 192, "heads": 3}, least=4),
 }
-# The package's own, whatever a user adds.
+# The names of the package's networks, whatever a user adds.
 ZOO = frozenset(MODELS)

@@ -30,7 +30,7 @@ class Model(NamedTuple):
 
 
 def from_linen(module: nn.Module) -> Model:
-    """The pair of a Flax Linen module whose `__call__` takes `(x, train)`.
+    """Returns the pair of functions of a Flax Linen module whose `__call__` takes `(x, train)`.
 
     Its layers are computed as `native.dispatch` says: at least, the gradients of its convolutions
     are fast inside a compiled loop.

@@ -29,7 +29,7 @@ class Conv(Network):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        """Logits [batch, classes] of images [batch, height, width, channels]."""
+        """Returns logits [batch, classes] of images [batch, height, width, channels]."""
         for pair in range(self.pairs):
             for index in (2 * pair + 1, 2 * pair + 2):
                 channels = scaled(64 * 2**pair, self.width)

@@ -1,4 +1,4 @@
-"""What the families are made of: named initializations, convolutions, norms and pooling."""
+"""The parts that the families share: named initializations, layers, norms and pooling."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
 
 
 class Network(nn.Module):
-    """What every network of the zoo has.
+    """The base class of the zoo's networks.
 
     Attributes:
       classes: number of logits.
@@ -41,7 +41,7 @@ class Network(nn.Module):
     dtype: str = "float32"
 
     def dense(self, features: int, name: str) -> nn.Dense:
-        """A linear layer with bias."""
+        """Returns a linear layer with bias."""
         return nn.Dense(
             features,
             kernel_init=INITIALIZERS[self.kernel_init],
@@ -59,7 +59,7 @@ class Network(nn.Module):
         padding: str | Sequence[tuple[int, int]] = "SAME",
         bias: bool = True,
     ) -> nn.Conv:
-        """A convolution with square kernels of `width` pixels."""
+        """Returns a convolution with square kernels of `width` pixels."""
         if padding == "SAME":
             # Alike on both sides, as in the papers' code; "SAME" puts more at the end if strided.
             padding = [(width // 2, width // 2)] * 2
@@ -75,26 +75,26 @@ class Network(nn.Module):
         )
 
     def norm(self, train: bool, name: str) -> nn.BatchNorm:
-        """Batch normalization, with running statistics of momentum 0.9."""
+        """Returns a batch normalization, with running statistics of momentum 0.9."""
         return nn.BatchNorm(
             use_running_average=not train, momentum=0.9, dtype=DTYPES[self.dtype], name=name
         )
 
     def dropped(self, rate: float, x: jax.Array, train: bool) -> jax.Array:
-        """`x` with a share `rate` dropped in training."""
+        """Returns `x`, in training with a share `rate` of its values dropped."""
         return nn.Dropout(rate, deterministic=not train)(x) if rate else x
 
     def output(self, x: jax.Array) -> jax.Array:
-        """The linear layer `output`, [batch, classes], at least float32."""
+        """Applies the linear layer `output`: gives [batch, classes], at least float32."""
         logits = self.dense(self.classes, "output")(x)
         return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
 
 
 def max_pool(x: jax.Array) -> jax.Array:
-    """The largest of each window of 2×2 pixels; a row or column left over is dropped.
+    """Returns the largest of each window of 2×2 pixels; a row or column left over is dropped.
 
-    By a reshape: the gradient of XLA's window reduction is ten times as slow on a CPU. Equal
-    largest pixels share the gradient.
+    It is done by a reshape: the gradient of XLA's window reduction is ten times as slow on a CPU.
+    Equal largest pixels share the gradient.
     """
     batch, height, width, channels = x.shape
     rows, columns = height // 2, width // 2
@@ -103,21 +103,21 @@ def max_pool(x: jax.Array) -> jax.Array:
 
 
 def stem_pool(x: jax.Array) -> jax.Array:
-    """The largest of each 3×3 pixels with stride 2 and a border of 1, as after ImageNet stems."""
+    """Returns the largest of each 3×3 pixels, stride 2 and border 1, as after ImageNet stems."""
     border: Any = ((1, 1), (1, 1))  # Flax's annotation knows names alone
     return nn.max_pool(x, (3, 3), (2, 2), padding=border)
 
 
 def flat(x: jax.Array) -> jax.Array:
-    """[batch, ...] as [batch, features]."""
+    """Reshapes [batch, ...] to [batch, features]."""
     return x.reshape(x.shape[0], -1)
 
 
 def global_mean(x: jax.Array) -> jax.Array:
-    """The mean over the pixels: [batch, height, width, channels] as [batch, channels]."""
+    """Returns the mean over the pixels: [batch, channels] of [batch, height, width, channels]."""
     return jnp.mean(x, (1, 2))
 
 
 def scaled(features: int, width: float) -> int:
-    """`features` times `width`, rounded, at least one."""
+    """Returns `features` times `width`, rounded, at least one."""
     return max(1, round(features * width))

@@ -20,7 +20,7 @@ class LeNet5(Network):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        """Logits [batch, classes] of images [batch, 32, 32, channels]."""
+        """Returns logits [batch, classes] of images [batch, 32, 32, channels]."""
         del train
         for index, channels in enumerate((6, 16), start=1):
             x = max_pool(nn.relu(self.conv(channels, 5, f"conv{index}", padding="VALID")(x)))

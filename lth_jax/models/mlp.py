@@ -15,7 +15,7 @@ class MLP(Network):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        """Logits [batch, classes] of images [batch, ...], which are flattened."""
+        """Returns logits [batch, classes] of images [batch, ...], which are flattened."""
         del train  # nothing here behaves differently
         x = flat(x)
         for index, width in enumerate(self.hidden, start=1):

@@ -16,7 +16,7 @@ from lth_jax.native.dispatch import conv_general_dilated
 
 
 def from_nnx(make: Callable[[nnx.Rngs], nnx.Module]) -> Model:
-    """The pair of an NNX module that is called with images alone: `module(x)`.
+    """Returns the pair of functions of an NNX module that is called with images alone: `module(x)`.
 
     Its `nnx.Param` variables are the parameters, by their path in the module (`blocks/0/kernel`);
     all others, such as batch statistics, are `state`, except random streams: those start anew in
@@ -29,7 +29,7 @@ def from_nnx(make: Callable[[nnx.Rngs], nnx.Module]) -> Model:
 
     @functools.cache
     def template() -> tuple[Any, ...]:
-        """(graph, shapes of parameters, of random streams, of all else)."""
+        """Returns the graph, and the shapes of parameters, of random streams, and of all else."""
         with jax.ensure_compile_time_eval():
             module = nnx.eval_shape(lambda: make(_streams(jax.random.key(0))))
         return nnx.split(module, nnx.Param, nnx.RngState, ...)
@@ -74,13 +74,13 @@ def _streams(key: jax.Array) -> nnx.Rngs:
 
 
 def _by_name(state: Any) -> dict[str, Any]:
-    """Nested dicts of arrays; every part of a path is a string, as checkpoints have them."""
+    """Returns nested dicts of arrays; every key is a string, as in checkpoints."""
     flat = {tuple(map(str, path)): leaf[...] for path, leaf in nnx.to_flat_state(state)}
     return unflatten_dict(flat)
 
 
 def _filled(state: Any, values: Mapping[str, Any]) -> Any:
-    """The state of shapes `state` with the arrays of `_by_name`."""
+    """Fills a state of shapes with arrays, nested as `_by_name` gives them."""
     flat = flatten_dict(dict(values))
     return nnx.from_flat_state(
         [
@@ -91,7 +91,7 @@ def _filled(state: Any, values: Mapping[str, Any]) -> Any:
 
 
 def _begun(streams: Any, key: jax.Array) -> Any:
-    """Random streams at their beginning, each with a key of its own."""
+    """Sets random streams to their beginning, each with a key of its own."""
     return nnx.from_flat_state(
         [
             (

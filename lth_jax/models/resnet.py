@@ -9,12 +9,12 @@ from lth_jax.models.layers import Network, global_mean, scaled, stem_pool
 
 
 class Residual(Network):
-    """Blocks and shortcuts, for both families."""
+    """The blocks with shortcuts that both families are made of."""
 
     def block(
         self, x: jax.Array, train: bool, name: str, channels: int, stride: int, bottleneck: bool
     ) -> jax.Array:
-        """Two 3×3 convolutions, or a bottleneck of three, beside a shortcut.
+        """Applies two 3×3 convolutions, or a bottleneck of three, beside a shortcut.
 
         Where the shape changes, the shortcut is a 1×1 convolution with batch norm.
         """
@@ -53,7 +53,7 @@ class CifarResNet(Residual):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        """Logits [batch, classes] of images [batch, height, width, channels]."""
+        """Returns logits [batch, classes] of images [batch, height, width, channels]."""
         x = self.conv(scaled(16, self.width), 3, "conv", bias=False)(x)
         x = nn.relu(self.norm(train, "norm")(x))
         for stage in range(3):
@@ -83,7 +83,7 @@ class ResNet(Residual):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        """Logits [batch, classes] of images [batch, height, width, channels]."""
+        """Returns logits [batch, classes] of images [batch, height, width, channels]."""
         large = self.stem == "imagenet"
         x = self.conv(
             scaled(64, self.width), 7 if large else 3, "conv", stride=2 if large else 1, bias=False

@@ -24,7 +24,7 @@ class VGG(Network):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        """Logits [batch, classes] of images [batch, height, width, channels], 16×16 or larger."""
+        """Returns logits [batch, classes] of images [batch, height, width, channels] from 16×16 on."""
         index = 0
         for block, convolutions in enumerate(self.blocks):
             if block:

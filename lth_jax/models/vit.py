@@ -31,7 +31,7 @@ class ViT(Network):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        """Logits [batch, classes] of images [batch, height, width, channels]."""
+        """Returns logits [batch, classes] of images [batch, height, width, channels]."""
         head = scaled(self.features // self.heads, self.width)
         features = self.heads * head
         x = self.conv(features, self.patch, "patches", stride=self.patch, padding="VALID")(x)
