@@ -21,7 +21,10 @@ class AlexNet(Network):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        """Returns logits [batch, classes] of images [batch, height, width, channels] from 32×32 on."""
+        """Returns logits [batch, classes] of images [batch, height, width, channels].
+
+        Images are 32×32 or larger.
+        """
         for index, channels in enumerate((64, 192, 384, 256, 256), start=1):
             layer = self.conv(
                 scaled(channels, self.width), 3, f"conv{index}", stride=2 if index == 1 else 1

@@ -24,7 +24,10 @@ class DenseNet(Network):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        """Returns logits [batch, classes] of images [batch, height, width, channels] from 8×8 on."""
+        """Returns logits [batch, classes] of images [batch, height, width, channels].
+
+        Images are 8×8 or larger.
+        """
         growth = scaled(32, self.width)
         large = self.stem == "imagenet"
         x = self.conv(2 * growth, 7 if large else 3, "conv", stride=2 if large else 1, bias=False)(

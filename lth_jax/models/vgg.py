@@ -24,7 +24,10 @@ class VGG(Network):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        """Returns logits [batch, classes] of images [batch, height, width, channels] from 16×16 on."""
+        """Returns logits [batch, classes] of images [batch, height, width, channels].
+
+        Images are 16×16 or larger.
+        """
         index = 0
         for block, convolutions in enumerate(self.blocks):
             if block:
