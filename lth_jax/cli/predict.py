@@ -172,8 +172,8 @@ def _draw(
     options: argparse.Namespace, predictions: Sequence[Prediction], title: str
 ) -> Path | None:
     """Writes the picture; gives its path, or None where nobody asked for one and it cannot be."""
+    from lth_jax.disk.files import write_bytes
     from lth_jax.report.prediction import prediction_figure
-    from lth_jax.store.files import write_bytes
 
     name = f"prediction_level_{options.level:02d}_replicate_{options.replicate}.png"
     path = options.out or options.run / "figures" / name

@@ -16,8 +16,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from lth_jax.errors import StoreError
-from lth_jax.store.files import write_bytes
+from lth_jax.disk.files import write_bytes
+from lth_jax.errors import StoreError, first_line
 
 FORMATS = ("safetensors", "npz")
 VERSION = "1"
@@ -128,4 +128,4 @@ def _line(error: BaseException) -> str:
         return "a damaged archive"
     if isinstance(error, KeyError):
         return f"it has no {error}"
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return first_line(error)

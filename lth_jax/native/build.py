@@ -18,12 +18,13 @@ import platform
 import shlex
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
+
+from lth_jax.disk.files import replacing
 
 SOURCE = Path(__file__).parent / "source"
 FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-pthread")
@@ -155,23 +156,17 @@ def _build(kind: str, compiler: tuple[str, ...], path: Path) -> None:
     Raises:
       Unavailable: no set of flags works; gives the compiler's first complaint.
     """
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
-    os.close(handle)
     source = str(SOURCE / f"{kind}.cc")
     include = f"-I{jax.ffi.include_dir()}"
-    done = None
-    try:
+    with replacing(path) as temporary:
+        complaint = ""
         for tuning in TUNING:
-            done = _call((*compiler, *FLAGS, *tuning, include, source, "-o", temporary))
+            done = _call((*compiler, *FLAGS, *tuning, include, source, "-o", str(temporary)))
             if done.returncode == 0:
-                os.chmod(temporary, 0o700)
-                os.replace(temporary, path)
+                temporary.chmod(0o700)
                 return
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-    assert done is not None
-    raise Unavailable(f"the compiler {compiler[0]} fails: {_complaint(done.stderr)}")
+            complaint = _complaint(done.stderr)
+        raise Unavailable(f"the compiler {compiler[0]} fails: {complaint}")
 
 
 def _call(command: tuple[str, ...]) -> subprocess.CompletedProcess[str]:

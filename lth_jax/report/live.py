@@ -9,12 +9,12 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from lth_jax.disk.files import write_text
 from lth_jax.lottery.observer import Observer
 from lth_jax.report.contents import Contents
 from lth_jax.report.page import PAGE, render
 from lth_jax.report.tensorboard import write_curves, write_rows
 from lth_jax.store import RunDirectory
-from lth_jax.store.files import write_text
 from lth_jax.store.tables import TRUNK, ResultRow
 
 if TYPE_CHECKING:

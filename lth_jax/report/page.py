@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 from lth_jax import config as specs
 from lth_jax._version import __version__
+from lth_jax.disk.files import write_bytes, write_text
 from lth_jax.report.contents import Contents
 from lth_jax.report.table import MARKS, Cell, Table, legend, results_tables
 from lth_jax.report.tensorboard import write_events
 from lth_jax.report.verdict import listed, verdict
 from lth_jax.store import RunDirectory
-from lth_jax.store.files import write_bytes, write_text
 
 if TYPE_CHECKING:
     from lth_jax.report.figures import Rendered

@@ -20,9 +20,9 @@ from typing import Any
 import ml_dtypes  # noqa: F401  tells NumPy the names of bfloat16 and its like
 import numpy as np
 
-from lth_jax.errors import StoreError
+from lth_jax.disk.files import write_text, writing
+from lth_jax.errors import StoreError, first_line
 from lth_jax.pruning.trees import PyTree, map_named, named_leaves
-from lth_jax.store.files import write_text, writing
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -64,7 +64,7 @@ def save(path: Path, tree: PyTree, meta: Mapping[str, Any] | None = None) -> Non
                 # Orbax takes absolute paths only.
                 ocp.save(str((temporary / ARRAYS).absolute()), _nest(stored))
             except Exception as error:  # many kinds, on a full disk too
-                raise StoreError(f"cannot write {path}: {_first_line(error)}") from error
+                raise StoreError(f"cannot write {path}: {first_line(error)}") from error
         body = {
             "format": FORMAT,
             "meta": dict(meta or {}),
@@ -93,7 +93,7 @@ def load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         if stored:
             arrays |= named_leaves(ocp.load(str((path / ARRAYS).absolute()), _nest(stored)))
     except Exception as error:  # Orbax and TensorStore raise many kinds
-        raise Damaged(f"checkpoint {path} cannot be read: {_first_line(error)}") from error
+        raise Damaged(f"checkpoint {path} cannot be read: {first_line(error)}") from error
     return {name: np.asarray(arrays[name]) for name in manifest.arrays}, dict(manifest.meta)
 
 
@@ -122,7 +122,7 @@ def read_arrays(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
             opened = tensorstore.open({"driver": "zarr3", "kvstore": place}, open=True).result()
             arrays[name][...] = opened.read().result()
         except ValueError as error:  # what TensorStore raises
-            raise Damaged(f"checkpoint {path} cannot be read: {_first_line(error)}") from error
+            raise Damaged(f"checkpoint {path} cannot be read: {first_line(error)}") from error
     return arrays
 
 
@@ -230,7 +230,3 @@ def _replace(temporary: Path, path: Path) -> None:
         shutil.rmtree(old)
     else:
         os.rename(temporary, path)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

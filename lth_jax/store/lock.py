@@ -9,8 +9,8 @@ import os
 import socket
 from pathlib import Path
 
+from lth_jax.disk.files import writing
 from lth_jax.errors import StoreError
-from lth_jax.store.files import writing
 
 
 class Lock:

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from lth_jax import config as specs
+from lth_jax.disk.files import write_json, write_text
 from lth_jax.errors import StoreError
 from lth_jax.pruning.trees import PyTree
 from lth_jax.store import checkpoints
-from lth_jax.store.files import write_json, write_text
 from lth_jax.store.lock import Lock, held_by
 from lth_jax.store.record import branch_records, check_same, new_record, read_record, spec_of
 from lth_jax.store.tables import CURVES, RESULTS, CurvePoint, ResultRow, RunId, sort_rows
