@@ -95,12 +95,12 @@ def _export(options: argparse.Namespace) -> None:
     writers.get(options.format, _write_whole)(source, options.format, options.out)
 
 
-def _write_whole(source: Source, format: str, path: Path) -> None:
+def _write_whole(source: Source, file_format: str, path: Path) -> None:
     from lth_jax.export import whole
 
     mask, state, step = source.ticket
     size = whole.save(
-        path, format, source.origin, mask=mask, state=state, step=step, trained=source.trained
+        path, file_format, source.origin, mask=mask, state=state, step=step, trained=source.trained
     )
     start = f"state of step {step} with the optimizer's" if step else "initial weights"
     _say(source, path, size, f"mask, {start}, trained weights")

@@ -71,12 +71,12 @@ def _train_source(
         return path / "source"
     store = RunDirectory.read(Path(finished))
     experiments.check_transfers(spec, store.spec())
-    for id in planned_runs(spec):
-        needed = id.branch in transfers or (spec.pretrain and id.level == 0)
-        if needed and not store.intact(id.replicate, level_name(id.level)):
+    for run_id in planned_runs(spec):
+        needed = run_id.branch in transfers or (spec.pretrain and run_id.level == 0)
+        if needed and not store.intact(run_id.replicate, level_name(run_id.level)):
             raise SpecError(
-                f"config.source.run={finished!r}: it has no whole ticket of level {id.level}, "
-                f"replicate {id.replicate}; accepted: a run that has those of {id.branch}"
+                f"config.source.run={finished!r}: it has no whole ticket of level {run_id.level}, "
+                f"replicate {run_id.replicate}; accepted: a run that has those of {run_id.branch}"
             )
     return Path(finished)
 
@@ -132,7 +132,7 @@ def _runner(
     source: Path | None,
 ) -> Runner | None:
     """The experiment, announced and ready to go; None where nothing is left to train."""
-    if all(id in store.rows for id in planned_runs(spec)):
+    if all(run_id in store.rows for run_id in planned_runs(spec)):
         return None
     if spec.execution.compilation_cache:
         folder = Path(directories.resolve("", "", spec.data.cache_dir).cache_dir) / "xla"
@@ -149,8 +149,10 @@ def _runner(
         device=f"{jax.device_count()} × {device.device_kind}, jax {jax.__version__}",
         data=experiment.data,
         parameters=experiment.parameters,
-        total_steps=sum(run_steps(experiment, id) for id in planned),
-        done_steps=sum(run_steps(experiment, id) for id in planned if id not in pending),
+        total_steps=sum(run_steps(experiment, run_id) for run_id in planned),
+        done_steps=sum(
+            run_steps(experiment, run_id) for run_id in planned if run_id not in pending
+        ),
     )
     return Runner(experiment, store, observer, source)
 

@@ -19,16 +19,14 @@ import hashlib
 import json
 import logging
 import math
-import os
-import tempfile
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lth_jax.data.dataset import Dataset
+from lth_jax.disk.files import replacing
 
 FORMAT = 1
 _SUFFIX = f".arrays{FORMAT}"
@@ -82,7 +80,8 @@ def store(
         cache_dir.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(cache_dir)
         path = cache_dir / file_name(dataset.name, version, source)
-        _write_atomically(path, [digest.hexdigest().encode() + b"\n", *parts])
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            file.writelines([digest.hexdigest().encode() + b"\n", *parts])
     except OSError as error:
         _log.warning(
             "config.data.cache_dir=%s cannot be written (%s): %s will be decoded again next time",
@@ -114,20 +113,6 @@ def load(
         if dataset.name == name and content in ("", stored):
             return dataset
     return None
-
-
-def _write_atomically(path: Path, parts: Iterable[bytes | memoryview]) -> None:
-    """Replaces `path` by `parts`, through a temporary file beside it."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=_TEMPORARY)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.writelines(parts)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
 
 
 def _remove_abandoned(cache_dir: Path) -> None:

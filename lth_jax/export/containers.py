@@ -27,7 +27,10 @@ _METADATA = "metadata"  # the npz's own member, JSON in UTF-8
 
 
 def write(
-    path: Path, arrays: Mapping[str, Any], metadata: Mapping[str, str], format: str = "safetensors"
+    path: Path,
+    arrays: Mapping[str, Any],
+    metadata: Mapping[str, str],
+    file_format: str = "safetensors",
 ) -> int:
     """Writes arrays and metadata to exactly `path`, whole or not at all; gives the file's bytes.
 
@@ -35,7 +38,7 @@ def write(
       path: the file.
       arrays: by name, of any dtype that JAX has.
       metadata: strings by name, of which `kind` says what the file is.
-      format: `safetensors` or `npz`.
+      file_format: `safetensors` or `npz`.
 
     Raises:
       StoreError: it cannot be written.
@@ -47,7 +50,7 @@ def write(
             dtypes[name] = dtype
     metadata = {**metadata, "version": VERSION, "dtypes": json.dumps(dtypes)}
     metadata["sha256"] = _digest(plain, metadata)
-    content = _to_npz(plain, metadata) if format == "npz" else _to_safetensors(plain, metadata)
+    content = _to_npz(plain, metadata) if file_format == "npz" else _to_safetensors(plain, metadata)
     write_bytes(path, content)
     return len(content)
 

@@ -56,7 +56,7 @@ class Origin(NamedTuple):
 
 def save(
     path: Path,
-    format: str,
+    file_format: str,
     origin: Origin,
     *,
     mask: PyTree,
@@ -68,7 +68,7 @@ def save(
 
     Args:
       path: the file.
-      format: `safetensors` or `npz`.
+      file_format: `safetensors` or `npz`.
       origin: where it comes from.
       mask: bool, the parameters' structure; kept as bits, eight in a byte, the highest first.
       state: the rewound state; the optimizer's is kept where `step` is above 0.
@@ -87,7 +87,7 @@ def save(
     arrays |= named_leaves({"rewound": rewound})
     arrays |= named_leaves({"trained": {"params": trained[0], "model_state": trained[1]}})
     metadata = origin.metadata(KIND) | {"step": str(step)}
-    return containers.write(path, arrays, metadata, format)
+    return containers.write(path, arrays, metadata, file_format)
 
 
 def load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

@@ -107,11 +107,11 @@ def prune_to(
     leaves = named_leaves(mask)
     start = {names: sum(count_true(leaves[name]) for name in names) for names in targets}
     now = dict(start)
-    for round in range(1, rounds + 1):
+    for number in range(1, rounds + 1):
         aim = {
             names: kept
-            if round == rounds
-            else max(kept, _on_the_way(start[names], kept, round / rounds))
+            if number == rounds
+            else max(kept, _on_the_way(start[names], kept, number / rounds))
             for names, kept in targets.items()
         }
         ranked = scores(mask) if callable(scores) else scores

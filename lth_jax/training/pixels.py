@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key, Shaped
+from jaxtyping import Array, Key, Shaped
 
 
 class Pixels(NamedTuple):
@@ -27,10 +27,8 @@ class Pixels(NamedTuple):
     crop: int = 0
     flip: bool = False
 
-    def prepared(
-        self, images: Shaped[Array, "*batch height width channels"]
-    ) -> Float[Array, "*batch height width channels"]:
-        """Returns stored images as the network sees them, float32 of the same shape."""
+    def prepared(self, images: jax.Array) -> jax.Array:
+        """Returns stored images, of any batch axes, as the network sees them, float32."""
         floats = images.astype(jnp.float32) * self.scale
         if not self.mean:
             return floats

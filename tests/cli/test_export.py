@@ -37,8 +37,8 @@ def quick(monkeypatch):
     monkeypatch.setattr(compacting, "SECONDS", 0.0)
 
 
-def exported(run, file, format, *more):
-    return export.main([str(run), "--level=4", f"--format={format}", f"--out={file}", *more])
+def exported(run, file, file_format, *more):
+    return export.main([str(run), "--level=4", f"--format={file_format}", f"--out={file}", *more])
 
 
 def original_logits(run, what):
@@ -141,9 +141,9 @@ def test_pytorch_gives_the_same_logits_on_real_images(what, run, tmp_path, monke
     del sys.modules["pytorch_networks"]
 
 
-@pytest.mark.parametrize("format", ["safetensors", "npz"])
-def test_a_whole_ticket_names_spec_versions_and_metrics(format, run, tmp_path, capsys):
-    assert exported(run, tmp_path / "x", format) == 0
+@pytest.mark.parametrize("file_format", ["safetensors", "npz"])
+def test_a_whole_ticket_names_spec_versions_and_metrics(file_format, run, tmp_path, capsys):
+    assert exported(run, tmp_path / "x", file_format) == 0
     out = capsys.readouterr().out
     assert f"{(tmp_path / 'x').stat().st_size:,} bytes, level 4 of replicate 0" in out
     arrays, metadata = containers.read(tmp_path / "x")

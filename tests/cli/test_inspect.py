@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lth_jax.cli import main
-from lth_jax.cli.inspection import kept
+from lth_jax.cli.inspection import kept, layers  # noqa: F401  before anything is patched
 from lth_jax.errors import spans
 from lth_jax.store import checkpoints
 

@@ -153,7 +153,7 @@ class Proxy(http.server.BaseHTTPRequestHandler):
             self.wfile.write(b"x")
             time.sleep(0.05)
 
-    def log_message(self, format, *args):
+    def log_message(self, *args):
         pass
 
 

@@ -4,8 +4,8 @@ import threading
 
 import pytest
 
-from lth_jax.errors import StoreError
 from lth_jax.disk import files
+from lth_jax.errors import StoreError
 
 
 def test_a_write_replaces_the_file_and_leaves_nothing_beside_it(tmp_path):

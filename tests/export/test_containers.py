@@ -19,13 +19,13 @@ ARRAYS = {
     "empty": np.zeros((0, 2), np.float32),
     "half": np.asarray(jnp.arange(4, dtype=jnp.bfloat16)),
 }
-every_format = pytest.mark.parametrize("format", containers.FORMATS)
+every_format = pytest.mark.parametrize("file_format", containers.FORMATS)
 
 
 @every_format
-def test_arrays_and_metadata_come_back_as_they_were(format, tmp_path):
+def test_arrays_and_metadata_come_back_as_they_were(file_format, tmp_path):
     file = tmp_path / "name.of-its-own"
-    written = containers.write(file, ARRAYS, {"kind": "test", "text": "ä"}, format)
+    written = containers.write(file, ARRAYS, {"kind": "test", "text": "ä"}, file_format)
     assert [path.name for path in tmp_path.iterdir()] == ["name.of-its-own"]
     assert written == file.stat().st_size
     arrays, metadata = containers.read(file)
@@ -46,18 +46,18 @@ def test_an_archive_holds_no_pickle(tmp_path):
 
 @every_format
 @pytest.mark.parametrize("place", [0.3, 0.5, 0.7])
-def test_a_flipped_byte_is_found(format, place, tmp_path):
+def test_a_flipped_byte_is_found(file_format, place, tmp_path):
     arrays = {"a": np.random.default_rng(0).normal(size=500)}
-    size = containers.write(tmp_path / "file", arrays, {"kind": "test"}, format)
+    size = containers.write(tmp_path / "file", arrays, {"kind": "test"}, file_format)
     flip_byte(tmp_path / "file", int(place * size))
     with pytest.raises(StoreError, match=r"file is (damaged|no whole file)"):
         containers.read(tmp_path / "file")
 
 
 @every_format
-def test_what_is_cut_short_foreign_or_newer_is_refused(format, tmp_path, monkeypatch):
+def test_what_is_cut_short_foreign_or_newer_is_refused(file_format, tmp_path, monkeypatch):
     file = tmp_path / "file"
-    size = containers.write(file, ARRAYS, {"kind": "test"}, format)
+    size = containers.write(file, ARRAYS, {"kind": "test"}, file_format)
     file.write_bytes(file.read_bytes()[: size // 2])
     with pytest.raises(StoreError, match="no whole file"):
         containers.read(file)
@@ -67,7 +67,7 @@ def test_what_is_cut_short_foreign_or_newer_is_refused(format, tmp_path, monkeyp
     with pytest.raises(StoreError, match=r"cannot read .*absent: No such file"):
         containers.read(tmp_path / "absent")
     monkeypatch.setattr(containers, "VERSION", "2")
-    containers.write(file, ARRAYS, {"kind": "test"}, format)
+    containers.write(file, ARRAYS, {"kind": "test"}, file_format)
     monkeypatch.undo()
     with pytest.raises(StoreError, match="has version 2; this version reads 1"):
         containers.read(file)

@@ -44,10 +44,10 @@ def exported(store, file, *arguments):
 
 
 @pytest.mark.parametrize("kind", REWINDS)
-@pytest.mark.parametrize("format", ["safetensors", "npz"])
-def test_a_file_gives_the_same_ticket_as_the_run(kind, format, runs, tmp_path):
+@pytest.mark.parametrize("file_format", ["safetensors", "npz"])
+def test_a_file_gives_the_same_ticket_as_the_run(kind, file_format, runs, tmp_path):
     store = runs(kind)
-    arguments = (f"--format={format}", "--level=2", "--replicate=1")
+    arguments = (f"--format={file_format}", "--level=2", "--replicate=1")
     file = exported(store, tmp_path / "ticket", *arguments)
     ticket = load_ticket(file)
     assert_same_bits(ticket, load_ticket(store.path, 2, 1))

@@ -42,7 +42,7 @@ def test_a_damaged_level_is_trained_again_only_if_needed(two, three, damaged, ag
     for level in damaged:
         flip_byte(data_file(two / "checkpoints" / "replicate_0" / f"level_{level:02d}"))
     store, recorder = grown(two)
-    trained = [id for id in recorder.trained() if id.level < 3]
+    trained = [run_id for run_id in recorder.trained() if run_id.level < 3]
     assert trained == [RunId(TRUNK, level, 0, 0) for level in again]
     assert [f"level_{level:02d}" in problem for level, problem in
             zip(reversed(again), store.problems, strict=True)] == [True] * len(again)  # fmt: skip
@@ -81,7 +81,7 @@ def test_a_damaged_rewind_point_is_trained_again_with_the_same_bits(tmp_path, la
         flip_byte(data_file(rewind))
     recorder = Recorder()
     train(tmp_path, LATE, observer=recorder)
-    assert [id for id in recorder.trained() if id.level < 2] == [RunId(TRUNK, 0, 1, 0)]
+    assert [run_id for run_id in recorder.trained() if run_id.level < 2] == [RunId(TRUNK, 0, 1, 0)]
     assert_same_run(tmp_path, late)
 
 

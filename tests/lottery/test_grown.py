@@ -56,7 +56,9 @@ def test_grown_step_by_step_is_the_same_as_at_once(tmp_path, big, order):
         train(tmp_path, spec, observer=recorder)
         new = (tmp_path / "results.csv").read_text().splitlines()
         assert [line for line in new if line in set(old)] == old
-        assert recorder.trained() == [id for id in planned_runs(spec) if id not in known]
+        assert recorder.trained() == [
+            run_id for run_id in planned_runs(spec) if run_id not in known
+        ]
         for folder, manifest in kept.items():
             assert (folder / "manifest.json").read_bytes() == manifest
     assert_same_run(tmp_path, big)

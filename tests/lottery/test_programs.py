@@ -68,12 +68,12 @@ def test_runs_in_groups_agree_with_runs_in_sequence_to_tolerance(tmp_path, big):
     train(tmp_path, spec)
     one, other = RunDirectory.read(big).rows, RunDirectory.read(tmp_path).rows
     assert one.keys() == other.keys()
-    for id, row in other.items():
+    for run_id, row in other.items():
         assert (row.kept, row.prunable, row.steps) == (
-            one[id].kept, one[id].prunable, one[id].steps
+            one[run_id].kept, one[run_id].prunable, one[run_id].steps
         )  # fmt: skip
-        assert row.early_stop_val_loss == pytest.approx(one[id].early_stop_val_loss, abs=1e-4)
-        assert row.final_train_loss == pytest.approx(one[id].final_train_loss, abs=1e-4)
+        assert row.early_stop_val_loss == pytest.approx(one[run_id].early_stop_val_loss, abs=1e-4)
+        assert row.final_train_loss == pytest.approx(one[run_id].final_train_loss, abs=1e-4)
     for replicate in range(3):
         for level in range(3):
             mine, theirs = (load(p, replicate, f"level_{level:02d}") for p in (tmp_path, big))

@@ -88,7 +88,7 @@ def test_a_run_goes_on_under_another_kernel(tmp_path):
 def test_pruned_weights_that_are_not_zero_keep_a_run_dense(tmp_path):
     fields = {"branches": ("freeze_pruned",), "levels": 1, "replicates": 1}
     run = train(tmp_path / "run", sparse(**fields))
-    kernels = {id: row.kernel for id, row in run.rows.items()}
+    kernels = {run_id: row.kernel for run_id, row in run.rows.items()}
     assert kernels[RunId("ticket", 1, 0, 0)] == "sparse"
     assert kernels[RunId("freeze_pruned", 1, 0, 0)] == "xla"
 
@@ -104,7 +104,9 @@ def test_by_default_a_run_is_packed_from_the_level_on_where_that_pays(tmp_path):
     )
     assert spec.train.kernel == "auto"
     run = train(tmp_path / "run", spec)
-    kernels = {id.level: row.kernel for id, row in run.rows.items() if id.branch == "ticket"}
+    kernels = {
+        run_id.level: row.kernel for run_id, row in run.rows.items() if run_id.branch == "ticket"
+    }
     assert kernels == {0: "native", 1: "native", 2: "sparse"}
 
 

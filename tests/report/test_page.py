@@ -50,7 +50,7 @@ class Page(HTMLParser):
 
     def figures(self):
         ids = [attrs.get("id") for tag, attrs in self.elements if tag == "figure"]
-        return [id.removeprefix("figure-") for id in ids]
+        return [name.removeprefix("figure-") for name in ids]
 
 
 def data_of(text):
@@ -111,9 +111,9 @@ def test_it_has_summary_table_spec_versions_and_command(text):
 
 def test_no_id_is_there_twice_and_every_link_within_leads_somewhere(text):
     page = Page(text)
-    repeated = {id for id in page.ids if page.ids.count(id) > 1}
+    repeated = {name for name in page.ids if page.ids.count(name) > 1}
     # Matplotlib draws equal pictures under one id.
-    assert not {id for id in repeated if "-image" not in id}
+    assert not {name for name in repeated if "-image" not in name}
     inner = [a["href"][1:] for tag, a in page.elements if tag == "a" and a["href"][0] == "#"]
     assert inner
     assert set(inner) <= set(page.ids)

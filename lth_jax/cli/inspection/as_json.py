@@ -69,11 +69,11 @@ def _progress(facts: Facts, branch: str | None) -> dict[str, Any]:
     return {
         "done": len(planned) - len(pending) if planned else len(facts.rows),
         "planned": len(planned) if facts.spec else None,
-        "level": min((id.level for id in pending), default=None),
+        "level": min((run_id.level for run_id in pending), default=None),
         "under_way": [
-            {**id._asdict(), "step": step}
-            for id, step in facts.under_way()
-            if branch in (None, id.branch)
+            {**run_id._asdict(), "step": step}
+            for run_id, step in facts.under_way()
+            if branch in (None, run_id.branch)
         ],
         "holder": facts.holder or None,
     }

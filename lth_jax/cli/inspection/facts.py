@@ -59,12 +59,12 @@ class Facts:
     def planned(self, branch: str | None = None) -> list[RunId]:
         """The runs that the spec asks for, of one branch or of all; none without a spec."""
         runs = planned_runs(self.spec) if self.spec else []
-        return [id for id in runs if branch in (None, id.branch)]
+        return [run_id for run_id in runs if branch in (None, run_id.branch)]
 
     def pending(self, branch: str | None = None) -> list[RunId]:
         """The planned runs that have no row."""
         done = {row.run_id for row in self.rows}
-        return [id for id in self.planned(branch) if id not in done]
+        return [run_id for run_id in self.planned(branch) if run_id not in done]
 
     @property
     def branches(self) -> list[str]:
@@ -88,7 +88,7 @@ class Facts:
             kept = self.checkpoints[name]
             if name.startswith("progress_") and not kept.damage:
                 runs = [(RunId(*run["id"]), run["step"]) for run in kept.meta.get("runs", ())]
-                return [(id, step) for id, step in runs if id not in done]
+                return [(run_id, step) for run_id, step in runs if run_id not in done]
         return []
 
     def source(self) -> Path | None:
@@ -210,7 +210,7 @@ def levels_done(facts: Facts) -> int:
     pending = facts.pending()
     if not facts.planned():
         return max((row.level for row in facts.rows), default=-1)
-    return min((id.level for id in pending), default=facts.planned()[-1].level + 1) - 1
+    return min((run_id.level for run_id in pending), default=facts.planned()[-1].level + 1) - 1
 
 
 def replicates_done(rows: Iterable[ResultRow]) -> int:

@@ -82,8 +82,10 @@ def _head(facts: Facts, asked: Selection) -> Iterator[str]:
 
 
 def _under_way(facts: Facts, pending: Sequence[RunId], branch: str | None) -> str:
-    level = min(id.level for id in pending)
-    saved = [(id, step) for id, step in facts.under_way() if branch in (None, id.branch)]
+    level = min(run_id.level for run_id in pending)
+    saved = [
+        (run_id, step) for run_id, step in facts.under_way() if branch in (None, run_id.branch)
+    ]
     if not saved:
         return f"level {level} is under way" if facts.holder else f"next: level {level}"
     steps = sorted({step for _, step in saved})
@@ -92,7 +94,7 @@ def _under_way(facts: Facts, pending: Sequence[RunId], branch: str | None) -> st
     is_was = "is" if facts.holder else "was"
     newest = max(k.saved_at for name, k in facts.checkpoints.items() if "progress_" in name)
     when = ago(time.time() - newest)
-    of = _total_steps(facts, [id for id, _ in saved])
+    of = _total_steps(facts, [run_id for run_id, _ in saved])
     return f"level {saved[0][0].level} {is_was} under way: {runs} saved at {at}{of}, {when} ago"
 
 
@@ -101,7 +103,7 @@ def _total_steps(facts: Facts, ids: Sequence[RunId]) -> str:
     spec = facts.spec
     if spec is None or spec.rewind.kind != "weights":
         return ""
-    trains = [spec.branch_spec(id.branch).train_spec(spec.train) for id in ids]
+    trains = [spec.branch_spec(run_id.branch).train_spec(spec.train) for run_id in ids]
     steps = {train.steps for train in trains}
     return f" of {int(*steps):,}" if len(steps) == 1 and "".join(steps).isdigit() else ""
 
