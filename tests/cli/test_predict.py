@@ -8,10 +8,11 @@ from PIL import Image
 
 from lth_jax.cli import main
 from lth_jax.cli import predict as command
+from lth_jax.disk import files
 from lth_jax.errors import StoreError
 from lth_jax.export.views import view
 from lth_jax.report import prediction
-from lth_jax.store import RunDirectory, files
+from lth_jax.store import RunDirectory
 
 from ..tiny import tiny_spec, train
 

@@ -75,7 +75,7 @@ import os, signal, sys
 from pathlib import Path
 import numpy as np
 from lth_jax.config import from_config
-from lth_jax.store import RunDirectory, checkpoints, files
+from lth_jax.disk import files; from lth_jax.store import RunDirectory, checkpoints
 path, moment = Path(sys.argv[1]), sys.argv[2]
 run = RunDirectory.open(path, from_config({"levels": 1, "replicates": 1}), "digits", [])
 def die(*_): os.kill(os.getpid(), signal.SIGKILL)
