@@ -14,7 +14,6 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -192,11 +191,11 @@ def content_digest(dataset: Dataset) -> str:
     return total.hexdigest()
 
 
-def preparation(name: str, directories: DataDirectories) -> Callable[[Path], None]:
+def folder_of(name: str, directories: DataDirectories) -> Path | None:
     """Finds the archives of `name`, or finds out that they can be downloaded.
 
     Returns:
-      A function of a folder, which writes `<folder>/<name>/<version>`.
+      The folder that has them; None to download them.
 
     Raises:
       DataError: they are nowhere, and cannot be downloaded; says what to do.
@@ -217,16 +216,7 @@ def preparation(name: str, directories: DataDirectories) -> Callable[[Path], Non
             )
         if seen:
             _log.warning("%s is downloaded: %s", name, seen)
-    return partial(_prepare, name, folder)
-
-
-def _prepare(name: str, folder: Path | None, target: Path) -> None:
-    _log.info("preparing %s from %s (once, within a minute or two)", name, folder or "the network")
-    from lth_jax.data import tfds_builders
-
-    # Without archives a folder that is not there: by default TFDS would look for some.
-    manual_dir = folder or target / "no-manual-archives"
-    tfds_builders.download_and_prepare(tfds_builders.from_archives(name, target), manual_dir)
+    return folder
 
 
 def find(name: str, directories: DataDirectories) -> tuple[Path | None, str]:

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import tempfile
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -100,11 +101,13 @@ def load_tfds(name: str, directories: DataDirectories, known: Iterable[str] = ()
         return _with_names(dataset, folder)
     with contextlib.ExitStack() as stack:
         if folder is None:
-            if source:
-                prepare = archives.preparation(name, directories)
-            else:
-                from lth_jax.data import tfds_builders
+            # Before TFDS is imported: that archives cannot be had is said within seconds.
+            from_archives = archives.folder_of(name, directories) if source else None
+            from lth_jax.data import tfds_builders
 
+            if source:
+                prepare = partial(_prepare_archives, name, from_archives)
+            else:
                 prepare = tfds_builders.stock_preparation(name, directories, known)
             target = stack.enter_context(_writable(directories))
             prepare(target)
@@ -124,6 +127,16 @@ def load_tfds(name: str, directories: DataDirectories, known: Iterable[str] = ()
             content=content,
         )
         return _with_names(dataset, folder)
+
+
+def _prepare_archives(name: str, folder: Path | None, target: Path) -> None:
+    """Writes `<target>/<name>/<version>` from the archives in `folder`, or from downloaded ones."""
+    from lth_jax.data import tfds_builders
+
+    _log.info("preparing %s from %s (once, within a minute or two)", name, folder or "the network")
+    # Without archives a folder that is not there: by default TFDS would look for some.
+    manual_dir = folder or target / "no-manual-archives"
+    tfds_builders.download_and_prepare(tfds_builders.from_archives(name, target), manual_dir)
 
 
 def _with_names(dataset: Dataset, folder: Path | None) -> Dataset:
