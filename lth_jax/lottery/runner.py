@@ -8,7 +8,7 @@ this makes is the *trunk*.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
@@ -74,9 +74,9 @@ class Runner:
             tickets = {}
             for replicate in sorted({run.replicate for run in todo}):
                 mask = self.prune(replicate, level)
-                tickets[replicate] = self.trunk(replicate).start(level, mask)
+                tickets[replicate] = self.rewind(replicate, level, mask)
             runs = [self.run_of(run_id, tickets[run_id.replicate]) for run_id in todo]
-            finished = self._trainer(level).train(level, runs)
+            finished = self.train(level, runs)
             self._keep(level, tickets, finished)
             rows = [run.row for run in finished.values()]
             self.observer.level_finished(level, rows, time.perf_counter() - began)
@@ -90,18 +90,19 @@ class Runner:
         if finished and self.store.intact(replicate, level_name(level)):
             return trunk.mask(level)
         source = source_level(self.spec, level)
+        scores, before = self._scores(replicate, level, source), trunk.mask(source)
+        rounds = self.spec.pruning.rounds or self.experiment.criterion.rounds
         try:
-            return prune_to(
-                self._scores(replicate, level, source),
-                trunk.mask(source),
-                self.experiment.targets[level],
-                rounds=self.spec.pruning.rounds or self.experiment.criterion.rounds,
-            )
+            return prune_to(scores, before, self.experiment.targets[level], rounds=rounds)
         except ValueError as error:
             raise RunError(
                 f"replicate {replicate} cannot be pruned after level {source}: {error}; "
                 "it diverged: lower train.learning_rate"
             ) from error
+
+    def rewind(self, replicate: int, level: int, mask: PyTree) -> StartPoint:
+        """Returns the ticket of a level: its mask, and the state that its survivors go back to."""
+        return self.trunk(replicate).start(level, mask)
 
     def run_of(self, run_id: RunId, ticket: StartPoint) -> Run:
         """Returns a run: the trunk's starts from the ticket, a branch's where its function says."""
@@ -215,13 +216,14 @@ class Runner:
 
         return scores
 
-    def _trainer(self, level: int) -> LevelTrainer:
+    def train(self, level: int, runs: Sequence[Run]) -> dict[RunId, FinishedRun]:
+        """Trains runs of one level; the dense run leaves its state at the rewind step behind."""
         step = self.experiment.rewind_step
 
         def capture(replicate: int, step: int, state: TrainState) -> None:
             self.store.save(replicate, "rewind", state, {"step": step})
 
-        return LevelTrainer(
+        trainer = LevelTrainer(
             self.store,
             self.observer,
             self.stop_signal,
@@ -230,6 +232,7 @@ class Runner:
             capture_at=(step,) if level == 0 and step else (),
             capture=capture,
         )
+        return trainer.train(level, runs)
 
     def _keep(
         self, level: int, tickets: dict[int, StartPoint], finished: dict[RunId, FinishedRun]
