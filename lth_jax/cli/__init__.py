@@ -1,4 +1,4 @@
-"""The commands, one file each. A command takes its arguments and gives its exit status."""
+"""The commands, one file each. A command takes its arguments and returns its exit status."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from lth_jax.errors import UserError, nearest
+from lth_jax.cli.command import exit_status
+from lth_jax.errors import SpecError, nearest
 
-# name -> (module, one line for --help); imported only when called.
+# name -> (module, one line for --help). A module is imported when its command is called: the
+# imports of `run` would make `list` wait for seconds.
 COMMANDS = {
     "run": ("lth_jax.cli.run", "run an experiment, or go on with it"),
     "inspect": ("lth_jax.cli.inspect", "look into a run directory"),
@@ -20,13 +22,16 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Calls the command that `arguments` name; gives its exit status."""
+    """Calls the command that `arguments` name and returns its exit status."""
     name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if name in ("--help", "-h", "-help", "help"):
         print("usage: python -m lth_jax COMMAND [--help] …\n")
         print("\n".join(f"  {name:<10} {line}" for name, (_, line) in COMMANDS.items()))
         return 0
-    if name not in COMMANDS:
-        print(f"error: {name}: no such command; {nearest(name, COMMANDS)}", file=sys.stderr)
-        return UserError.exit_status
-    return importlib.import_module(COMMANDS[name][0]).main(rest)
+
+    def command() -> int:
+        if name not in COMMANDS:
+            raise SpecError(f"{name}: no such command; {nearest(name, COMMANDS)}")
+        return importlib.import_module(COMMANDS[name][0]).main(rest)
+
+    return exit_status(command)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from lth_jax.cli.parser import Parser, exit_status
+from lth_jax.cli.command import Parser, exit_status
 from lth_jax.errors import DataError, SpecError
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Source(NamedTuple):
 
 def main(arguments: Sequence[str]) -> int:
     """Writes the file and says what is in it; gives the exit status."""
-    return exit_status(lambda: _export(_parser().parse_args(list(arguments))))
+    return exit_status(lambda: _export(_parser().parse(arguments)))
 
 
 def _parser() -> Parser:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lth_jax.cli.parser import Parser, exit_status
+from lth_jax.cli.command import Parser, exit_status
 from lth_jax.errors import DataError, SpecError, StoreError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ probabilities, here and in a PNG."""
 
 def main(arguments: Sequence[str]) -> int:
     """Prints and draws the predictions; gives the exit status."""
-    return exit_status(lambda: _predict(_parser().parse_intermixed_args(list(arguments))))
+    return exit_status(lambda: _predict(_parser().parse(arguments)))
 
 
 def _parser() -> Parser:

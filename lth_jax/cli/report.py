@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lth_jax.cli.parser import Parser, exit_status
+from lth_jax.cli.command import Parser, exit_status
 
 COMPARISON = "comparison"  # the folder of a report of several runs
 
@@ -27,7 +27,7 @@ def _main(arguments: Sequence[str]) -> None:
         metavar="DIR",
         help=f"where to write (default: RUN; for several runs, ./{COMPARISON})",
     )
-    options = parser.parse_args(list(arguments))
+    options = parser.parse(arguments)
     _report(options.runs, options.out)
 
 

@@ -4,6 +4,7 @@ import json
 import sys
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -48,7 +49,7 @@ def original_logits(run, what):
     params, _ = load_trained(run, 4)
     if what == "ticket":
         params = lth_jax.load_ticket(run, 4).state.params
-    x = seen.pixels.prepared(seen.images)
+    x = seen.pixels.prepared(jnp.asarray(seen.images))
     return seen, np.asarray(seen.model.apply({"params": params}, x, False, {})[0])
 
 
@@ -132,7 +133,7 @@ def test_pytorch_gives_the_same_logits_on_real_images(what, run, tmp_path, monke
     assert exported(run, tmp_path / "x", "torch", f"--what={what}") == 0
     module = pytorch_networks.load(tmp_path / "x")
     seen, wanted = original_logits(run, what)
-    images = np.asarray(seen.pixels.prepared(seen.images)).transpose(0, 3, 1, 2)
+    images = np.asarray(seen.pixels.prepared(jnp.asarray(seen.images))).transpose(0, 3, 1, 2)
     with torch.no_grad():
         found = module(torch.tensor(images)).numpy()
     np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lth_jax.cli import main
-from lth_jax.cli.inspection import kept, layers  # noqa: F401  before anything is patched
+from lth_jax.cli.directory import layers_of
 from lth_jax.errors import spans
 from lth_jax.store import checkpoints
 
@@ -110,8 +110,6 @@ def test_the_layers_in_the_object_are_those_of_the_arrays(finished, found):
 
 
 def test_units_that_nothing_reaches_or_leaves_are_counted_in_kernels_of_any_rank(tmp_path):
-    from lth_jax.cli.inspection.layers import layers_of
-
     mask = np.ones((3, 3, 4, 5), bool)
     mask[:, :, 1:3] = False  # two input channels
     mask[..., 4] = False  # an output channel
@@ -125,16 +123,14 @@ def test_units_that_nothing_reaches_or_leaves_are_counted_in_kernels_of_any_rank
     checkpoints.save(tmp_path / "level_01", {"mask": masks, "params": weights}, {"layers": {}})
     checkpoints.save(tmp_path / "initial", {"params": before})
 
-    def look(name):
-        return kept.Kept(name, tmp_path / name, {}, {}, 0.0)
-
-    conv, fc = layers_of(look("level_01"), look("initial"), ["conv/kernel", "fc/kernel"])
+    level, start = tmp_path / "level_01", tmp_path / "initial"
+    conv, fc = layers_of(level, start, ["conv/kernel", "fc/kernel"])
     assert (conv.inputs, conv.outputs, conv.dead_in, conv.dead_out) == (4, 5, 2, 1)
     assert conv.same_sign == 2 / 3
     assert conv.abs_min == conv.abs_max == 2
     assert (fc.kept, fc.dead_in, fc.dead_out) == (0, 2, 3)
     assert (fc.abs_min, fc.abs_mean, fc.same_sign) == (None, None, None)
-    (lost,) = layers_of(look("level_01"), None, ["conv/kernel"])
+    (lost,) = layers_of(level, None, ["conv/kernel"])
     assert (lost.same_sign, lost.abs_max) == (None, 2)
 
 

@@ -7,11 +7,9 @@ import shutil
 
 import pytest
 
-from lth_jax.cli import inspect
-from lth_jax.cli.inspection import kept
-from lth_jax.cli.inspection.facts import gather
-from lth_jax.cli.inspection.select import Selection
-from lth_jax.cli.inspection.show import print_run
+from lth_jax.cli import directory, inspect
+from lth_jax.cli.directory import read_directory
+from lth_jax.cli.inspect import Selection, print_run
 from lth_jax.errors import Interrupted
 from lth_jax.report.terminal import make_console
 from lth_jax.store.lock import Lock
@@ -47,11 +45,11 @@ def test_a_stopped_run_says_where_and_a_running_one_who(tmp_path, shown, found, 
         assert "level 1 is under way" in shown(tmp_path)
     finally:
         lock.release()
-    facts = gather(tmp_path)
+    run = read_directory(tmp_path)
     for folder in (tmp_path / "checkpoints").glob("progress_*"):
         shutil.rmtree(folder)  # as its next save does
-    assert 0 <= facts.age() < 600
-    print_run(make_console(), facts, Selection(), None)
+    assert 0 <= run.age() < 600
+    print_run(make_console(), run, Selection(), None)
     capsys.readouterr()
     assert found(tmp_path)["progress"]["under_way"] == []
 
@@ -60,7 +58,7 @@ def test_a_checkpoint_that_goes_while_it_is_looked_at_is_no_damage(copy, found, 
     flip_byte(data_file(copy / "checkpoints" / "replicate_0" / "level_01"))
     gone = copy / "checkpoints" / "progress_000003"
     gone.mkdir()
-    monkeypatch.setattr(kept.time, "sleep", lambda _: shutil.rmtree(gone, ignore_errors=True))
+    monkeypatch.setattr(directory.time, "sleep", lambda _: shutil.rmtree(gone, ignore_errors=True))
     lock = Lock(copy / "lock")
     try:
         (problem,) = found(copy)["problems"]

@@ -102,7 +102,7 @@ WRONG = {
     "no variants": (["--config=configs/lenet_digits.py:big"], ["big", "no variants"]),
     "flag": (["--wrokdir=x"], ["--wrokdir", "did you mean '--workdir'"]),
     "argument": (["configs/lenet_mnist.py"], ["configs/lenet_mnist.py", "--config"]),
-    "workdir alone": (["--workdir"], ["--workdir", "a folder"]),
+    "workdir alone": (["--workdir"], ["--workdir", "expected one argument"]),
     "empty workdir": (["--workdir="], ["--workdir", "a folder"]),
     "separator": (["--", "--config.levels=1"], ["--"]),
 }

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from lth_jax.cli import running
+from lth_jax.cli import run
 
 from ..tiny import StopAt, arguments, assert_same_run, tiny_spec, train
 from . import command_line
@@ -57,7 +57,7 @@ def test_ctrl_c_stops_it_within_seconds_and_the_same_command_goes_on(main, tmp_p
     assert again == ["python", str(command_line.RUN), *LONG, "--workdir=x y"]
     step = int(re.search(r"level 0, step (\d+) of 2000000", line)[1])
     assert step > 0
-    monkeypatch.setattr(running, "_signals", lambda: contextlib.nullcontext(StopAt(1)))
+    monkeypatch.setattr(run, "_signals", lambda: contextlib.nullcontext(StopAt(1)))
     status, out, err = main(*again[2:])
     assert status == 128 + signal.SIGINT
     assert f"level 0 goes on from step {step} of 2000000" in err
@@ -97,7 +97,7 @@ def test_an_interruption_in_process_exits_with_its_signal(main, tmp_path, monkey
             calls.append("exit")
 
     with monkeypatch.context() as patch:
-        patch.setattr(running, "_signals", Signals)
+        patch.setattr(run, "_signals", Signals)
         status, out, err = main(*QUICK, "--workdir=x")
     assert status == 143
     assert out == ""
@@ -110,7 +110,7 @@ def test_an_interruption_in_process_exits_with_its_signal(main, tmp_path, monkey
 
 def test_handlers_are_given_back(main):
     before = [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)]
-    with running._signals() as came:
+    with run._signals() as came:
         assert came() == 0
         os.kill(os.getpid(), signal.SIGTERM)
         assert came() == signal.SIGTERM

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from lth_jax import load_ticket
-from lth_jax.cli import running
+from lth_jax.cli import run
 from lth_jax.export.tickets import load_trained
 from lth_jax.lottery import experiment as experiments
 from lth_jax.lottery import level as levels
@@ -95,7 +95,7 @@ def test_interrupted_in_the_source_and_in_the_target_it_ends_with_the_same_bits(
                 pass
 
         with monkeypatch.context() as patch:
-            patch.setattr(running, "_signals", Signals)
+            patch.setattr(run, "_signals", Signals)
             status, _, err = main(*HALVES, *SOURCE, "--workdir=cut")
         assert status == 130
         return next(line for line in err.splitlines() if "to go on" in line)

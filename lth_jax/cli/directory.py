@@ -1,0 +1,406 @@
+"""A run directory as plain data, whether it is finished, running, killed or damaged.
+
+`inspect` and `list` show it. JAX and Orbax are not imported, so that the answer is there at once,
+and no arrays are loaded but those of one level's layers, where these are asked for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lth_jax import config as specs
+from lth_jax.errors import StoreError
+from lth_jax.lottery.plan import planned_runs
+from lth_jax.store import level_name
+from lth_jax.store.checkpoints import Manifest, array_bytes, read_arrays, read_manifest, verify
+from lth_jax.store.lock import held_by
+from lth_jax.store.record import OtherFormat, read_record, spec_of
+from lth_jax.store.tables import CURVES, RESULTS, TRUNK, ResultRow, RunId, sort_rows
+
+# How long a checkpoint that looks damaged may take to be replaced or removed by who is running.
+PATIENCE_SECONDS = 0.3
+LEFTOVERS = (
+    ".*.tmp", "checkpoints/.*.tmp", "checkpoints/*/.*.tmp", "metrics/*/.*.tmp", "figures/.*.tmp",
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint says of itself, without its arrays.
+
+    Attributes:
+      name: such as `replicate_0/level_03` or `progress_000007`.
+      path: its folder.
+      arrays: name -> (shape, dtype's name).
+      meta: the writer's own JSON object.
+      saved_at: when it was written, in seconds since the epoch.
+      damage: what is wrong with it, or an empty string.
+    """
+
+    name: str
+    path: Path
+    arrays: Mapping[str, tuple[tuple[int, ...], str]]
+    meta: Mapping[str, Any]
+    saved_at: float
+    damage: str = ""
+
+    def sizes(self) -> dict[str, int]:
+        """Returns the bytes in memory of each array, by name."""
+        return {name: array_bytes(*kind) for name, kind in self.arrays.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class Directory:
+    """What a run directory holds.
+
+    Attributes:
+      path: the folder.
+      record: the content of `spec.json`; empty where that is gone or damaged.
+      spec: the resolved spec; None where this version cannot read it.
+      rows: the readable rows of `results.csv`, in its order.
+      holder: who is running it now, or an empty string.
+      checkpoints: what is kept, by name.
+      problems: one line for each damaged thing.
+      leftovers: what a killed save left behind, which the next start removes.
+    """
+
+    path: Path
+    record: Mapping[str, Any]
+    spec: specs.Spec | None
+    rows: list[ResultRow]
+    holder: str
+    checkpoints: dict[str, Checkpoint]
+    problems: list[str]
+    leftovers: list[str]
+
+    @property
+    def status(self) -> str:
+        """`running`, `finished`, `stopped`, `damaged`, or `unknown` (a spec of another version)."""
+        if self.holder:
+            return "running"
+        if self.record and self.spec is None:
+            return "unknown"
+        if self.problems:
+            return "damaged"
+        return "stopped" if self.pending() else "finished"
+
+    def planned(self, branch: str | None = None) -> list[RunId]:
+        """Returns the runs that the spec asks for, of one branch or of all; none without a spec."""
+        runs = planned_runs(self.spec) if self.spec else []
+        return [run_id for run_id in runs if branch in (None, run_id.branch)]
+
+    def pending(self, branch: str | None = None) -> list[RunId]:
+        """Returns the planned runs that have no row."""
+        done = {row.run_id for row in self.rows}
+        return [run_id for run_id in self.planned(branch) if run_id not in done]
+
+    @property
+    def branches(self) -> list[str]:
+        """The trunk, the spec's branches, and others that the directory knows."""
+        names = self.spec.branches if self.spec else ()
+        others = (row.branch for row in self.rows)
+        return list(dict.fromkeys((TRUNK, *names, *self.record.get("branches", ()), *others)))
+
+    def levels(self) -> dict[int, dict[int, Checkpoint]]:
+        """Returns replicate -> level -> its checkpoint, damaged ones too, in order."""
+        found: dict[int, dict[int, Checkpoint]] = {}
+        for name, checkpoint in self.checkpoints.items():
+            if match := re.fullmatch(r"replicate_(\d+)/level_(\d+)", name):
+                found.setdefault(int(match[1]), {})[int(match[2])] = checkpoint
+        return {replicate: dict(sorted(found[replicate].items())) for replicate in sorted(found)}
+
+    def under_way(self, branch: str | None = None) -> list[tuple[RunId, int]]:
+        """Returns (run, step at which it was last saved) of the level that is or was trained."""
+        done = {row.run_id for row in self.rows}
+        for name in sorted(self.checkpoints, reverse=True):
+            checkpoint = self.checkpoints[name]
+            if name.startswith("progress_") and not checkpoint.damage:
+                runs = [(RunId(*run["id"]), run["step"]) for run in checkpoint.meta.get("runs", ())]
+                return [
+                    (run_id, step)
+                    for run_id, step in runs
+                    if run_id not in done and branch in (None, run_id.branch)
+                ]
+        return []
+
+    def source(self) -> Path | None:
+        """Returns the run directory that transfers take their tickets from, if one is known."""
+        if (self.path / "source" / "spec.json").exists():
+            return self.path / "source"
+        named = self.spec.source.get("run") if self.spec else None
+        return Path(named) if named else None
+
+    def age(self) -> float:
+        """Returns the seconds since anything of it was last written."""
+        files = (self.path / "spec.json", self.path / "results.csv")
+        times = [file.stat().st_mtime for file in files if file.exists()]
+        times += [checkpoint.saved_at for checkpoint in self.checkpoints.values()]
+        return max(0.0, time.time() - max(times, default=0.0))
+
+
+def is_run(path: Path) -> bool:
+    """Tells whether a folder is a run directory, or what is left of one."""
+    remains = (path / "results.csv").is_file() and (path / "checkpoints").is_dir()
+    return (path / "spec.json").is_file() or remains
+
+
+def read_directory(path: Path, *, checksums: bool = True) -> Directory:
+    """Reads a run directory, damaged or not.
+
+    Args:
+      path: the folder.
+      checksums: compare every checkpoint with its checksums; otherwise only whether its files
+        exist.
+
+    Raises:
+      StoreError: it holds no run; `OtherFormat`: one of another format.
+    """
+    if not is_run(path):
+        raise StoreError(f"{path} holds no run{_why_no_run(path)}")
+    problems: list[str] = []
+    holder = held_by(path / "lock")
+    record, spec = _read_record(path, problems)
+    # Rows before checkpoints: a row says that its checkpoint is there, also while it is running.
+    rows = _read_rows(path, problems)
+    checkpoints = _read_checkpoints(path, checksums, patience=PATIENCE_SECONDS if holder else 0.0)
+    problems += [f"checkpoints/{c.name}: {c.damage}" for c in checkpoints.values() if c.damage]
+    problems += [
+        f"checkpoints/{name} is missing, though results.csv has its run"
+        for name in _promised_checkpoints(rows, spec)
+        if name not in checkpoints
+    ]
+    problems += _problems_of_curves(path, rows)
+    order = [*(spec.branches if spec else ()), *record.get("branches", ())]
+    order += [row.branch for row in rows]
+    leftovers = [] if holder else [found for name in LEFTOVERS for found in path.glob(name)]
+    return Directory(
+        path=path,
+        record=record,
+        spec=spec,
+        rows=sort_rows(rows, list(dict.fromkeys(order))),
+        holder=holder,
+        checkpoints=checkpoints,
+        problems=problems,
+        leftovers=sorted(found.relative_to(path).as_posix() for found in leftovers),
+    )
+
+
+def _why_no_run(path: Path) -> str:
+    if not path.exists():
+        return ": there is no such folder"
+    if not path.is_dir():
+        return ": it is a file; accepted: a run directory"
+    within = sorted(str(found.parent) for found in path.glob("*/spec.json"))
+    if within:
+        return f": it has no spec.json; runs in it: {', '.join(within)}"
+    if held_by(path / "lock"):
+        return " yet: one is starting there, and has no spec.json"
+    return ": it has no spec.json"
+
+
+def _read_record(path: Path, problems: list[str]) -> tuple[Mapping[str, Any], specs.Spec | None]:
+    """Reads `spec.json` and the spec in it; what is wrong with them joins `problems`."""
+    if not (path / "spec.json").exists():
+        problems.append("spec.json is missing")
+        return {}, None
+    record: Mapping[str, Any] = {}
+    try:
+        record = read_record(path)
+        spec = spec_of(path, record)
+    except OtherFormat:
+        raise
+    except StoreError as error:
+        # Without the run directory, which the reader knows.
+        line = str(error).replace(f"{path}/", "").replace(str(path), "the run directory")
+        problems.append(line)
+        return record, None
+    if specs.identity(spec) != record["identity"]:
+        problems.append(
+            f"spec.json was changed: its spec has the identity {specs.identity(spec)}, "
+            f"and what is here {record['identity']}"
+        )
+    return record, spec
+
+
+def _read_rows(path: Path, problems: list[str]) -> list[ResultRow]:
+    try:
+        text = (path / "results.csv").read_bytes().decode("utf-8", "replace")
+    except FileNotFoundError:
+        if any((path / "checkpoints").glob("replicate_*/level_*")):
+            problems.append("results.csv is missing, though levels are finished")
+        return []
+    except OSError as error:
+        problems.append(f"results.csv cannot be read: {error.strerror}")
+        return []
+    rows, wrong = RESULTS.salvage(text)
+    problems += wrong
+    return list({row.run_id: row for row in rows}.values())
+
+
+def _promised_checkpoints(rows: Sequence[ResultRow], spec: specs.Spec | None) -> list[str]:
+    """Returns the names of the checkpoints that the rows of the trunk promise."""
+    rows = [row for row in rows if row.branch == TRUNK]
+    names = [f"replicate_{row.replicate}/initial" for row in rows]
+    if spec and not re.fullmatch(r"0+(ep)?", spec.rewind.step):
+        names += [f"replicate_{row.replicate}/rewind" for row in rows]
+    names += [f"replicate_{row.replicate}/{level_name(row.level)}" for row in rows]
+    return list(dict.fromkeys(names))
+
+
+def _problems_of_curves(path: Path, rows: Sequence[ResultRow]) -> Iterator[str]:
+    """Names training curves that cannot be read, or that rows promise and that are not there."""
+    promised = {f"metrics/{row.branch}/{level_name(row.level)}.csv": None for row in rows}
+    found = sorted(file.relative_to(path).as_posix() for file in path.glob("metrics/*/level_*.csv"))
+    for name in dict.fromkeys((*promised, *found)):
+        try:
+            CURVES.from_csv((path / name).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            if name in promised:
+                yield f"{name} is missing, though results.csv has its runs"
+        except (OSError, ValueError) as error:
+            yield f"{name} is damaged: {error}"
+
+
+def _read_checkpoints(path: Path, checksums: bool, patience: float) -> dict[str, Checkpoint]:
+    """Returns every checkpoint by its name, in order; `patience` in seconds, see `_read`."""
+    root = path / "checkpoints"
+    folders = sorted(root.glob("replicate_*/[!.]*"), key=_natural)
+    folders += sorted(root.glob("progress_*"))
+    folders = [folder for folder in folders if folder.is_dir()]
+    read = partial(_read, root=root, checksums=checksums, patience=patience)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing leaves Python's lock alone
+        found = [checkpoint for checkpoint in pool.map(read, folders) if checkpoint]
+    return {checkpoint.name: checkpoint for checkpoint in found}
+
+
+def _natural(folder: Path) -> list[tuple[int, str]]:
+    """Orders `level_99` before `level_100`."""
+    parts = re.split(r"(\d+)", f"{folder.parent.name}/{folder.name}")
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
+
+
+def _read(folder: Path, *, root: Path, checksums: bool, patience: float) -> Checkpoint | None:
+    """Reads one checkpoint; None if it is gone, as the progress of a running level goes.
+
+    Where a process is running, it may be replacing what looks damaged: it is looked at again after
+    `patience` seconds, unless that is 0.
+    """
+    name = folder.relative_to(root).as_posix()
+    try:
+        saved_at = folder.stat().st_mtime
+    except FileNotFoundError:
+        return None
+    try:
+        manifest = verify(folder) if checksums else _with_its_files(folder)
+        return Checkpoint(name, folder, manifest.arrays, manifest.meta, saved_at)
+    except StoreError as error:
+        if patience:
+            time.sleep(patience)
+            return _read(folder, root=root, checksums=checksums, patience=0.0)
+        if not folder.exists():
+            return None
+        damage = str(error).replace(f"checkpoint {folder}", "").removeprefix(":").strip()
+    try:
+        manifest = read_manifest(folder)  # which may be whole all the same
+    except StoreError:
+        manifest = Manifest({}, {}, {})
+    return Checkpoint(name, folder, manifest.arrays, manifest.meta, saved_at, damage)
+
+
+def _with_its_files(folder: Path) -> Manifest:
+    """Returns the manifest of a checkpoint all of whose files exist; their content is not read."""
+    manifest = read_manifest(folder)
+    for name in manifest.files:
+        if not (folder / name).is_file():
+            raise StoreError(f"its file {name} is missing")
+    return manifest
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """A prunable kernel `[..., inputs, outputs]` of one level of one replicate.
+
+    A unit is a column or row of a dense kernel, a channel of a convolution's. What a unit's
+    neighbour keeps is seen in that layer's own row: which layer follows, shapes do not tell.
+
+    Attributes:
+      path: the leaf's name; shape: of the kernel.
+      kept, total: weights; density: their ratio.
+      inputs, outputs: units on either side of the kernel.
+      dead_in: input units that no surviving weight leaves (rows of the kernel that are all pruned).
+      dead_out: output units that no surviving weight reaches (columns that are all pruned).
+      abs_min, abs_median, abs_mean, abs_max: of the absolute values of the surviving weights, as
+        trained; None where nothing survives.
+      same_sign: share of the surviving weights whose sign after training is that at the start;
+        None where nothing survives or the start is lost.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    kept: int
+    total: int
+    density: float
+    inputs: int
+    outputs: int
+    dead_in: int
+    dead_out: int
+    abs_min: float | None
+    abs_median: float | None
+    abs_mean: float | None
+    abs_max: float | None
+    same_sign: float | None
+
+
+def layers_of(trained: Path, start: Path | None, names: Sequence[str]) -> list[Layer]:
+    """Reads the layers `names` of a level.
+
+    Args:
+      trained: the level's checkpoint, with its mask and its trained weights.
+      start: that of the initial or rewound weights; None where it is lost.
+      names: the kernels' names.
+
+    Raises:
+      Damaged: a byte of a checkpoint changed.
+    """
+    arrays = read_arrays(trained, [f"{part}/{n}" for n in names for part in ("mask", "params")])
+    before = read_arrays(start, [f"params/{name}" for name in names]) if start else {}
+    return [_layer(name, arrays, before.get(f"params/{name}")) for name in names]
+
+
+def _layer(name: str, arrays: Mapping[str, np.ndarray], start: np.ndarray | None) -> Layer:
+    mask = arrays[f"mask/{name}"]
+    weights = arrays[f"params/{name}"][mask].astype(np.float64)
+    kept = weights.size
+    # Which units on either side have a surviving weight, bool [units].
+    inputs, outputs = (
+        mask.any(axis=tuple(a for a in range(mask.ndim) if a != mask.ndim + side))
+        for side in (-2, -1)
+    )
+    sizes = np.abs(weights)
+    statistics = {"min": np.min, "median": np.median, "mean": np.mean, "max": np.max}
+    same_sign = None
+    if start is not None and kept:
+        same_sign = float(np.mean(np.sign(weights) == np.sign(start[mask])))
+    return Layer(
+        path=name,
+        shape=mask.shape,
+        kept=kept,
+        total=mask.size,
+        density=kept / mask.size,
+        inputs=inputs.size,
+        outputs=outputs.size,
+        dead_in=int(np.count_nonzero(~inputs)),
+        dead_out=int(np.count_nonzero(~outputs)),
+        same_sign=same_sign,
+        **{f"abs_{n}": float(of(sizes)) if kept else None for n, of in statistics.items()},
+    )
