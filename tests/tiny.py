@@ -14,7 +14,7 @@ import numpy as np
 from lth_jax import config as specs
 from lth_jax.lottery import level as levels
 from lth_jax.lottery.experiment import Experiment, build
-from lth_jax.lottery.observer import Observer
+from lth_jax.lottery.observer import Observer, Observers
 from lth_jax.lottery.runner import Runner
 from lth_jax.models import MODELS
 from lth_jax.store import RunDirectory, checkpoints
@@ -111,9 +111,10 @@ def train(
 ) -> RunDirectory:
     """Runs `spec` in `path` to its end, or to the interruption that it raises."""
     store = RunDirectory.open(path, spec, "tiny", ["run.py"])
+    watching = [one for one in (observer, stop_signal) if isinstance(one, Observer)]
     try:
         runner = Runner(
-            experiment(spec), store, observer or Observer(), source, stop_signal=stop_signal
+            experiment(spec), store, Observers(*watching), source, stop_signal=stop_signal
         )
         runner.run()
     finally:
@@ -121,18 +122,38 @@ def train(
     return store
 
 
-class StopAt:
-    """A stop signal that comes at the `poll`-th question (from 1), and stays.
+class StopAt(Observer):
+    """A signal that comes once so many updates of a level are done, over all of its runs.
 
-    There are two after each chunk: whether to land, and whether to stop.
+    It watches the experiment as an observer, and says at each pause whether it has come; it stays.
     """
 
-    def __init__(self, poll: int, signum: int = signal.SIGINT):
-        self.poll, self.signum, self.polls = poll, signum, 0
+    def __init__(self, level: int, updates: int = 0, signum: int = signal.SIGINT):
+        self.point, self.signum = (level, updates), signum
+        self.reached = (-1, 0)
+
+    def level_started(self, level, density, runs, steps, done):
+        self.reached = (level, done)
+
+    def advanced(self, level, steps, loss, val_accuracy):
+        self.reached = (level, self.reached[1] + steps)
 
     def __call__(self) -> int:
-        self.polls += 1
-        return self.signum if self.polls >= self.poll else 0
+        return self.signum if self.reached >= self.point else 0
+
+
+class StopAtPause:
+    """A signal that comes at the n-th pause between two chunks (from 1), for those who watch none.
+
+    It is asked for twice a chunk: before what was trained is taken in, and at the pause then.
+    """
+
+    def __init__(self, pause: int, signum: int = signal.SIGINT):
+        self.pause, self.signum, self.asked = pause, signum, 0
+
+    def __call__(self) -> int:
+        self.asked += 1
+        return self.signum if self.asked >= 2 * self.pause else 0
 
 
 class TrainedRuns(levels.LevelTrainer):

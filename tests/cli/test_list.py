@@ -11,7 +11,7 @@ from lth_jax.errors import Interrupted
 from lth_jax.store import RunDirectory
 from lth_jax.store.lock import Lock
 
-from ..tiny import StopAt, data_file, flip_byte, tiny_spec, train
+from ..tiny import StopAtPause, data_file, flip_byte, tiny_spec, train
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def folder(tmp_path_factory):
         train(
             root / "done" / "source",
             tiny_spec(levels=3, replicates=1, branches=()),
-            stop_signal=StopAt(12),
+            stop_signal=StopAtPause(6),
         )
     RunDirectory.open(root / "deeper" / "begun", tiny_spec(levels=2), "begun", ["run.py"]).close()
     (root / "notes").mkdir()

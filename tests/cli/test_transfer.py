@@ -12,7 +12,7 @@ from lth_jax.lottery import level as levels
 from lth_jax.store import RunDirectory, checkpoints
 from lth_jax.store.tables import TRUNK, RunId
 
-from ..tiny import StopAt, TrainedRuns, arguments, assert_same_run, host, results
+from ..tiny import StopAtPause, TrainedRuns, arguments, assert_same_run, host, results
 from .transfers import CLASSES, HALVES, SMALL, SOURCE, assert_same_ticket, trunk_rows
 
 # --- The whole of it ------------------------------------------------------------------------
@@ -86,10 +86,10 @@ def test_interrupted_in_the_source_and_in_the_target_it_ends_with_the_same_bits(
     monkeypatch.setattr(levels, "CHUNK_SECONDS", 0.0)
     assert main(*HALVES, *SOURCE, "--workdir=whole")[0] == 0
 
-    def stopped_at(poll):
+    def stopped_at(pause):
         class Signals:
             def __enter__(self):
-                return StopAt(poll)
+                return StopAtPause(pause)
 
             def __exit__(self, *_):
                 pass
@@ -101,10 +101,10 @@ def test_interrupted_in_the_source_and_in_the_target_it_ends_with_the_same_bits(
         return next(line for line in err.splitlines() if "to go on" in line)
 
     source, target = tmp_path / "cut" / "source", tmp_path / "cut"
-    assert "level 1" in stopped_at(40)
+    assert "level 1" in stopped_at(20)
     assert (len(results(source)), target.joinpath("results.csv").exists()) == (1, False)
-    # The source's other legs, then the target: a signal is asked for again in each.
-    assert "level 1" in stopped_at(70) if len(results(source)) == 2 else stopped_at(40)
+    # The source's other pauses, then the target: a signal is asked for again in each.
+    assert "level 1" in stopped_at(35) if len(results(source)) == 2 else stopped_at(20)
     assert main(*HALVES, *SOURCE, "--workdir=cut")[0] == 0
     assert_same_run(target, tmp_path / "whole")
     assert_same_run(source, tmp_path / "whole" / "source")

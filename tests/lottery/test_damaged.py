@@ -89,7 +89,7 @@ def test_a_rewind_point_lost_while_its_dense_run_is_under_way_comes_again(
     tmp_path, late, single_steps
 ):
     with pytest.raises(Interrupted, match="level 0, step 10 of 12"):
-        train(tmp_path, LATE, StopAt(44))
+        train(tmp_path, LATE, StopAt(level=0, updates=20))
     flip_byte(data_file(tmp_path / "checkpoints" / "replicate_0" / "rewind"))
     train(tmp_path, LATE)
     assert_same_run(tmp_path, late)

@@ -123,7 +123,7 @@ def test_a_stop_says_where_it_stands_and_where_it_goes_on(tmp_path, monkeypatch)
     monkeypatch.setattr(levels, "CHUNK_SECONDS", 0.0)
     spec = tiny_spec(levels=0, replicates=1, branches=())
     with pytest.raises(Interrupted) as stopped:
-        train(tmp_path, spec, StopAt(16, signum=15))
+        train(tmp_path, spec, StopAt(level=0, updates=7, signum=15))
     assert (stopped.value.signum, stopped.value.where) == (15, "level 0, step 7 of 12")
 
 

@@ -88,7 +88,7 @@ def test_groups_with_idle_runs_resume_too(tmp_path, single_steps):
     spec = tiny_spec(levels=1, replicates=1, execution__group_size=2)  # of 3 runs at level 1
     train(tmp_path / "whole", spec)
     with pytest.raises(Interrupted, match="level 1"):
-        train(tmp_path / "cut", spec, StopAt(40))
+        train(tmp_path / "cut", spec, StopAt(level=1, updates=8))
     train(tmp_path / "cut", spec)
     one, other = results(tmp_path / "whole"), results(tmp_path / "cut")
     assert [r["branch"] for r in one] == [r["branch"] for r in other]

@@ -69,7 +69,7 @@ def whole(net, built, tmp_path_factory):
 
 
 def test_every_convolution_is_packed(net, whole):
-    kernels = experiment(spec(net)).kernels
+    kernels = experiment(spec(net)).native
     convolutions = [name for name, layer in kernels.layers.items() if layer.kind == "conv"]
     assert len(convolutions) == {"plain_convs": 3, "residual_convs": 4}[net]
     levels = {(row["level"] == "0", row["kernel"]) for row in results(whole)}
@@ -91,7 +91,7 @@ def test_both_kernels_find_the_same_masks_and_nearly_the_same_numbers(net, whole
 
 def test_bits_depend_neither_on_a_kill_nor_on_other_runs(net, whole, tmp_path):
     with pytest.raises(Interrupted):
-        train(tmp_path / "run", spec(net), StopAt(12))
+        train(tmp_path / "run", spec(net), StopAt(level=1))
     train(tmp_path / "run", spec(net))
     assert_same_run(tmp_path / "run", whole)
     train(tmp_path / "more", spec(net, replicates=2, branches=()))

@@ -3,7 +3,6 @@
 import itertools
 import json
 import re
-import signal
 
 import pytest
 
@@ -32,7 +31,8 @@ def watched(path, spec, told, *, stop_signal=lambda: 0, **options):
     """Trains `spec` with a live report beside it; gives the page after each level."""
     store = RunDirectory.open(path, spec, "tiny", ["run.py"])
     pages = Pages(path)
-    observer = Observers(LiveReport(store, told.append, **options), pages)
+    watching = [stop_signal] if isinstance(stop_signal, Observer) else []
+    observer = Observers(LiveReport(store, told.append, **options), pages, *watching)
     try:
         Runner(experiment(spec), store, observer, stop_signal=stop_signal).run()
     finally:
@@ -73,7 +73,7 @@ def test_figures_that_would_cost_too_much_wait_and_the_page_says_so(tmp_path):
 
 def test_an_interrupted_experiment_leaves_no_page_that_says_it_runs(tmp_path):
     with pytest.raises(Interrupted):
-        watched(tmp_path, tiny_spec(), [], stop_signal=StopAt(40, signal.SIGINT))
+        watched(tmp_path, tiny_spec(), [], stop_signal=StopAt(level=1))
     text = (tmp_path / "report.html").read_text("utf-8")
     assert re.search(r"stopped, \d+ of 14 runs", text)
     assert 'http-equiv="refresh"' not in text
@@ -107,7 +107,7 @@ def test_a_resumed_run_has_every_point_once(tmp_path, without_figures):
     spec = tiny_spec(levels=1, checkpoint__every_seconds=0)
     ticking = itertools.count(0, 1000).__next__  # so that files are written at every evaluation
     with pytest.raises(Interrupted, match="level 0"):
-        watched(tmp_path, spec, [], stop_signal=StopAt(16), clock=ticking)
+        watched(tmp_path, spec, [], stop_signal=StopAt(level=0, updates=7), clock=ticking)
     begun = list((tmp_path / "tensorboard").glob("*/level_*/*/" + FILE))
     assert 0 < min(map(count_records, begun)) < 4, "no file was begun only"
     told = []
