@@ -7,12 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from rich.table import Table
+
+from lth_jax import data
 from lth_jax.cli.command import Parser, exit_status
 from lth_jax.errors import DataError, SpecError
+from lth_jax.report.terminal import make_console
+from lth_jax.store import RunDirectory
 
+# The functions import what imports JAX: `--help` and a wrong argument need not wait for it.
 if TYPE_CHECKING:
     from lth_jax.config import Spec
-    from lth_jax.export.views import View
     from lth_jax.export.whole import Origin
     from lth_jax.lottery.branches import StartPoint
     from lth_jax.pruning.trees import PyTree
@@ -22,7 +27,7 @@ all of it (mask, rewound and trained weights), for lth_jax.load_ticket; torch is
 safetensors, with masks as torch.nn.utils.prune has them; compact is a smaller network with the same
 logits, for lth_jax.load_compact."""
 FORMATS = ("safetensors", "npz", "torch", "compact")
-SETS = ("ticket", "trained")
+WEIGHTS = {"ticket": "ticket's rewound weights", "trained": "trained weights"}
 
 
 class Source(NamedTuple):
@@ -42,7 +47,7 @@ class Source(NamedTuple):
     what: str
 
     def weights(self) -> tuple[PyTree, PyTree]:
-        """Parameters and batch statistics of one network, on the host."""
+        """Returns parameters and batch statistics of one network, on the host."""
         import jax
 
         params, model_state = self.trained
@@ -50,9 +55,14 @@ class Source(NamedTuple):
             params, model_state = self.ticket.state.params, self.ticket.state.model_state
         return jax.device_get((params, model_state.get("batch_stats", {})))
 
+    def heading(self, path: Path, size: int) -> str:
+        """Says which ticket is in a file of that many bytes."""
+        level, replicate = self.origin.level, self.origin.replicate
+        return f"{path}: {size:,} bytes, level {level} of replicate {replicate}"
+
 
 def main(arguments: Sequence[str]) -> int:
-    """Writes the file and says what is in it; gives the exit status."""
+    """Writes the file and says what is in it; returns the exit status."""
     return exit_status(lambda: _export(_parser().parse(arguments)))
 
 
@@ -66,7 +76,7 @@ def _parser() -> Parser:
     add("--out", type=Path, required=True, metavar="FILE", help="the file, named just so")
     add(
         "--what",
-        choices=SETS,
+        choices=tuple(WEIGHTS),
         default="ticket",
         help="of torch and compact: the ticket's rewound weights (default) or the trained ones; "
         "safetensors and npz hold both",
@@ -75,12 +85,11 @@ def _parser() -> Parser:
 
 
 def _export(options: argparse.Namespace) -> None:
-    from lth_jax.config.custom import recall
-    from lth_jax.export import tickets
-    from lth_jax.store import RunDirectory
-
     if options.out.is_dir():
         raise SpecError(f"--out={options.out}: a folder is there; accepted: the name of a file")
+    from lth_jax.config.custom import recall
+    from lth_jax.export import tickets
+
     store = RunDirectory.read(options.run)
     recall(store.record_of_spec())
     level, replicate = options.level, options.replicate
@@ -91,8 +100,12 @@ def _export(options: argparse.Namespace) -> None:
         trained=tickets.load_trained(options.run, level, replicate),
         what=options.what,
     )
-    writers = {"torch": _write_torch, "compact": _write_compact}
-    writers.get(options.format, _write_whole)(source, options.format, options.out)
+    if options.format == "torch":
+        _write_torch(source, options.out)
+    elif options.format == "compact":
+        _write_compact(source, options.out)
+    else:
+        _write_whole(source, options.format, options.out)
 
 
 def _write_whole(source: Source, file_format: str, path: Path) -> None:
@@ -102,74 +115,85 @@ def _write_whole(source: Source, file_format: str, path: Path) -> None:
     size = whole.save(
         path, file_format, source.origin, mask=mask, state=state, step=step, trained=source.trained
     )
+    print(source.heading(path, size))
     start = f"state of step {step} with the optimizer's" if step else "initial weights"
-    _say(source, path, size, f"mask, {start}, trained weights")
+    print(_kept(source.origin, f"mask, {start}, trained weights"))
     print(f"to load it: lth_jax.load_ticket({str(path)!r})")
 
 
-def _write_torch(source: Source, _format: str, path: Path) -> None:
+def _write_torch(source: Source, path: Path) -> None:
     from lth_jax.export import pytorch
+    from lth_jax.export.inference import inference_of
 
     params, statistics = source.weights()
-    name = source.spec.model.name
+    spec = source.spec
+    name, facts = spec.model.name, data.facts(spec.data.name)
+
+    def channels() -> int:
+        return spec.data.channels or (facts.shape if facts else inference_of(spec).shape)[-1]
+
     try:
         if pytorch.is_custom(name):
-            seen = view(source.spec)
+            found = inference_of(spec)
             variables = {"params": params, "batch_stats": statistics}
-            pytorch.check_layouts(seen.model, variables, seen.shape)
+            pytorch.check_layouts(found.model, variables, found.shape)
         arrays = pytorch.tensors(
             params,
             statistics,
             source.ticket.mask,
             prunable=source.origin.layers,
-            flattened=pytorch.flattened_of(name, params, _channels(source.spec)),
+            flattened=pytorch.flattened_of(name, params, channels),
         )
+    except (SpecError, DataError):
+        raise
     except ValueError as error:
-        if isinstance(error, SpecError | DataError):
-            raise
         raise SpecError(f"--format=torch: {name} cannot go over: {error}") from None
-    size = pytorch.save(path, source.origin, source.what, arrays)
-    _say(source, path, size, f"a state_dict of {name} with the {SET_NAMES[source.what]}")
+    print(source.heading(path, pytorch.save(path, source.origin, source.what, arrays)))
+    print(_kept(source.origin, f"a state_dict of {name} with the {WEIGHTS[source.what]}"))
     print(
         f'to load it: prune.identity(layer, "weight") on the {len(source.origin.layers)} prunable '
         "layers, then module.load_state_dict(safetensors.torch.load_file(…))"
     )
 
 
-def _write_compact(source: Source, _format: str, path: Path) -> None:
-    from lth_jax.cli.compacting import compact
+def _write_compact(source: Source, path: Path) -> None:
+    """Writes the compact form, provided that its logits are the original's."""
+    import jax
 
-    compact(source, path)
+    from lth_jax.export import compact, compaction, shrinking
+
+    original = compaction.original_of(source.spec, *source.weights())
+    mask = jax.device_get(source.ticket.mask)
+    shrunk = shrinking.shrink(
+        original.layers, original.params, mask, original.statistics, original.shape
+    )
+    packed = compact.pack(shrunk, original.pixels, original.shape)
+    network = compact.unpack(*packed)  # as it will be read
+    difference = compaction.difference(original, network)
+    size = compact.save(path, source.origin, source.what, packed)
+
+    table = Table(box=None, pad_edge=False)
+    for name in ("", "dense", "compact", "share"):
+        table.add_column(name, justify="right" if name else "left")
+    for name, (dense, small) in compaction.counts(original, mask, network, size).items():
+        table.add_row(name, f"{dense:,}", f"{small:,}", f"{small / dense:.1%}")
+    for name, (dense, small) in compaction.milliseconds(original, network).items():
+        table.add_row(name, f"{dense:.3f}", f"{small:.3f}", f"{small / dense:.1%}")
+    units = [f"{name} {left.sum():,} of {len(left):,}" for name, left in shrunk.units.items()]
+    console = make_console()
+    console.print(f"{source.heading(path, size)}, the {WEIGHTS[source.what]}", soft_wrap=True)
+    console.print(table)
+    console.print(
+        f"units left: {', '.join(units)}\n"
+        f"logits: the same to {difference:.1e}, on {original.origin}\n"
+        "FLOPs: of linear layers and convolutions, zeros counted; bytes: arrays as they are, and "
+        f"the whole file; milliseconds: medians on {jax.devices()[0].device_kind}. Units that went "
+        "save time; pruned weights among those that stay do not, they are computed as zeros.\n"
+        f"to load it: lth_jax.load_compact({str(path)!r})",
+        soft_wrap=True,
+    )
 
 
-SET_NAMES = {"ticket": "ticket's rewound weights", "trained": "trained weights"}
-
-
-def _say(source: Source, path: Path, size: int, what: str) -> None:
-    origin = source.origin
+def _kept(origin: Origin, what: str) -> str:
     kept, total = (sum(pair[i] for pair in origin.layers.values()) for i in (0, 1))
-    print(f"{path}: {size:,} bytes, level {origin.level} of replicate {origin.replicate}")
-    print(f"  {kept:,} of {total:,} weights kept ({kept / total:.2%}): {what}")
-
-
-def view(spec: Spec) -> View:
-    """What the run's networks look at.
-
-    Raises:
-      DataError: the data cannot be had.
-    """
-    from lth_jax.export.views import view
-
-    return view(spec)
-
-
-def _channels(spec: Spec) -> int:
-    """The channels of the images that an MLP flattens; 1 where nothing depends on it."""
-    from lth_jax import data
-
-    if spec.model.name != "mlp":
-        return 1
-    facts = data.facts(spec.data.name)
-    if spec.data.channels:
-        return spec.data.channels
-    return facts.shape[-1] if facts else view(spec).shape[-1]
+    return f"  {kept:,} of {total:,} weights kept ({kept / total:.2%}): {what}"

@@ -5,19 +5,22 @@ from __future__ import annotations
 import argparse
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
+from lth_jax.analysis.summary import percent
 from lth_jax.cli.command import Parser, exit_status
+from lth_jax.data import image_files
+from lth_jax.disk.files import write_bytes
 from lth_jax.errors import DataError, SpecError, StoreError
+from lth_jax.store import RunDirectory
+from lth_jax.store.tables import TRUNK, RunId
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from lth_jax.data.image_files import Look
-    from lth_jax.export.views import View
-    from lth_jax.pruning.trees import PyTree
+    from lth_jax.export.inference import Inference
     from lth_jax.report.prediction import Prediction
 
 DESCRIPTION = """Asks the trained network of a level (after its last step) for the class of images:
@@ -25,8 +28,24 @@ files of any size, or examples of the run's test set. Shows what the network saw
 probabilities, here and in a PNG."""
 
 
+class Example(NamedTuple):
+    """An image to be predicted.
+
+    Attributes:
+      title: whose image it is.
+      stored: the image as the dataset stores it, uint8 [height, width, channels].
+      label: the true class, if it is known.
+      notes: what was done to it before, a phrase each.
+    """
+
+    title: str
+    stored: np.ndarray
+    label: int | None = None
+    notes: Sequence[str] = ()
+
+
 def main(arguments: Sequence[str]) -> int:
-    """Prints and draws the predictions; gives the exit status."""
+    """Prints and draws the predictions; returns the exit status."""
     return exit_status(lambda: _predict(_parser().parse(arguments)))
 
 
@@ -49,7 +68,7 @@ def _parser() -> Parser:
         "--out",
         type=Path,
         metavar="FILE.png",
-        help="the picture (RUN/figures/prediction_level_NN_replicate_R.png)",
+        help="the figure (RUN/figures/prediction_level_NN_replicate_R.png)",
     )
     return parser
 
@@ -59,18 +78,25 @@ def _predict(options: argparse.Namespace) -> None:
         raise SpecError("nothing to predict; accepted: image files, or --index=I")
     if options.out and options.out.is_dir():
         raise SpecError(f"--out={options.out}: a folder is there; accepted: the name of a file")
+    # These import JAX and matplotlib, which takes seconds.
     from lth_jax.config.custom import recall
+    from lth_jax.export.inference import inference_of
     from lth_jax.export.tickets import load_trained
-    from lth_jax.export.views import view
-    from lth_jax.report.prediction import print_prediction
+    from lth_jax.report.prediction import Prediction, print_prediction
     from lth_jax.report.terminal import make_console
-    from lth_jax.store import RunDirectory
 
     store = RunDirectory.read(options.run)
     recall(store.record_of_spec())
-    trained = load_trained(options.run, options.level, options.replicate)
-    seen = view(store.spec())
-    predictions = _predictions(options, seen, trained)
+    params, model_state = load_trained(options.run, options.level, options.replicate)
+    inference = inference_of(store.spec())
+    examples = [*_from_files(options.images, inference), *_from_tests(options.index, inference)]
+    images = np.stack([example.stored for example in examples])
+    found = inference.probabilities({"params": params, **model_state}, images)
+    scale = np.float32(inference.pixels.scale)
+    predictions = [
+        Prediction(one.title, one.stored * scale, shares, inference.names, one.label, one.notes)
+        for one, shares in zip(examples, found, strict=True)
+    ]
     title = _title(store, options)
     written = _draw(options, predictions, title)  # first: whoever reads the text may stop reading
     console = make_console()
@@ -79,84 +105,37 @@ def _predict(options: argparse.Namespace) -> None:
     for prediction in predictions:
         print_prediction(console, prediction)
     if written:
-        console.print(f"picture {written}", soft_wrap=True)
+        console.print(f"figure {written}", soft_wrap=True)
 
 
-def _predictions(
-    options: argparse.Namespace, seen: View, trained: tuple[PyTree, PyTree]
-) -> list[Prediction]:
-    """What the network says of the files and the test examples, in this order."""
-    import jax
-    import numpy as np
-
-    from lth_jax.report.prediction import Prediction
-
-    found = [*_files(options.images, seen), *_examples(options.index, seen)]
-    params, model_state = trained
-
-    @jax.jit
-    def probabilities(stored: jax.Array) -> jax.Array:
-        variables = {"params": params, **model_state}
-        logits, _ = seen.model.apply(variables, seen.pixels.prepared(stored), False, {})
-        return jax.nn.softmax(logits)
-
-    values = np.asarray(probabilities(np.stack([stored for _, stored, _, _ in found])))
-    return [
-        Prediction(title, stored * np.float32(seen.pixels.scale), shares, seen.names, label, notes)
-        for (title, stored, label, notes), shares in zip(found, values, strict=True)
-    ]
-
-
-Found = tuple[str, "np.ndarray", int | None, Sequence[str]]  # title, stored pixels, label, notes
-
-
-def _files(paths: Sequence[Path], seen: View) -> list[Found]:
-    """Image files as the dataset would have stored them."""
+def _from_files(paths: Sequence[Path], inference: Inference) -> Iterator[Example]:
+    """Yields image files as the dataset would have stored them."""
     if not paths:
-        return []
-    import numpy as np
-
-    from lth_jax.data.image_files import read
-
-    look, (top, left) = _look_and_edges(seen)
-    found = []
+        return
+    look, scale = look_of(inference), inference.pixels.scale
     for path in paths:
-        picture = read(path, look)
-        stored = np.zeros(seen.shape, seen.images.dtype)
-        pixels = np.round(picture.image / seen.pixels.scale).astype(stored.dtype)
-        stored[top : top + seen.drawn[0], left : left + seen.drawn[1]] = pixels
-        found.append((path.name, stored, None, picture.notes))
-    return found
+        found = image_files.read(path, look)
+        stored = np.zeros(inference.shape, inference.images.dtype)
+        stored[inference.unpadded] = np.round(found.image / scale).astype(stored.dtype)
+        yield Example(path.name, stored, notes=found.notes)
 
 
-def _look_and_edges(seen: View) -> tuple[Look, tuple[int, int]]:
-    """How the dataset's images look, and the black rows above and columns left of them."""
-    import numpy as np
-
-    from lth_jax.data.image_files import look_of
-
-    top, left = (
-        (have - drawn) // 2 for have, drawn in zip(seen.shape[:2], seen.drawn, strict=False)
-    )
-    inner = seen.images[:1000, top : top + seen.drawn[0], left : left + seen.drawn[1]]
-    return look_of(inner.astype(np.float32) * np.float32(seen.pixels.scale)), (top, left)
+def look_of(inference: Inference) -> image_files.Look:
+    """Returns how the dataset's images look, as far as a thousand of them tell."""
+    images = inference.images[(slice(1000), *inference.unpadded)]
+    return image_files.look_of(images.astype(np.float32) * np.float32(inference.pixels.scale))
 
 
-def _examples(indices: Sequence[int], seen: View) -> list[Found]:
-    last = len(seen.labels) - 1
+def _from_tests(indices: Sequence[int], inference: Inference) -> Iterator[Example]:
+    last = len(inference.labels) - 1
     for index in indices:
         if not 0 <= index <= last:
             raise DataError(f"--index={index}: accepted: 0 to {last:,}, the run's test examples")
-    return [
-        (f"test example {index}", seen.images[index], int(seen.labels[index]), ())
-        for index in indices
-    ]
+        label = int(inference.labels[index])
+        yield Example(f"test example {index}", inference.images[index], label)
 
 
-def _title(store, options: argparse.Namespace) -> str:
-    from lth_jax.analysis.summary import percent
-    from lth_jax.store.tables import TRUNK, RunId
-
+def _title(store: RunDirectory, options: argparse.Namespace) -> str:
     spec = store.spec()
     row = store.rows.get(RunId(TRUNK, options.level, options.replicate, 0))
     title = f"{spec.model.name} trained on {spec.data.name}, level {options.level}"
@@ -171,8 +150,7 @@ def _title(store, options: argparse.Namespace) -> str:
 def _draw(
     options: argparse.Namespace, predictions: Sequence[Prediction], title: str
 ) -> Path | None:
-    """Writes the picture; gives its path, or None where nobody asked for one and it cannot be."""
-    from lth_jax.disk.files import write_bytes
+    """Writes the figure and returns its path; None where nobody asked for one and it cannot be."""
     from lth_jax.report.prediction import prediction_figure
 
     name = f"prediction_level_{options.level:02d}_replicate_{options.replicate}.png"
@@ -184,6 +162,6 @@ def _draw(
     except StoreError as error:
         if options.out:
             raise
-        print(f"warning: no picture: {error}; --out=FILE.png puts it elsewhere", file=sys.stderr)
+        print(f"warning: no figure: {error}; --out=FILE.png puts it elsewhere", file=sys.stderr)
         return None
     return path

@@ -66,13 +66,13 @@ def tensors(
     return out
 
 
-def flattened_of(model: str, params: PyTree, channels: int) -> dict[str, int]:
+def flattened_of(model: str, params: PyTree, channels: Callable[[], int]) -> dict[str, int]:
     """Returns the linear layer of a network of the zoo that follows a flattening.
 
     Args:
       model: its name in `MODELS`.
       params: its parameters, or their shapes.
-      channels: those of an image.
+      channels: gives those of an image; called where images themselves are flattened.
 
     Returns:
       The layer's name and the channels of what is flattened; empty if nothing is.
@@ -84,10 +84,9 @@ def flattened_of(model: str, params: PyTree, channels: int) -> dict[str, int]:
     if sequential.FLATTEN not in layers:
         return {}
     flatten = layers.index(sequential.FLATTEN)
-    for layer in layers[:flatten]:
-        if layer.kind == "conv":
-            channels = params[layer.name]["kernel"].shape[-1]
-    return {layers[flatten + 1].name: channels}
+    convolutions = [layer.name for layer in layers[:flatten] if layer.kind == "conv"]
+    count = params[convolutions[-1]]["kernel"].shape[-1] if convolutions else channels()
+    return {layers[flatten + 1].name: count}
 
 
 def check_layouts(model: Model, variables: Mapping[str, PyTree], shape: tuple[int, ...]) -> None:

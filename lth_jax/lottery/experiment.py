@@ -248,15 +248,7 @@ def build(spec: Spec, network: Network | None = None) -> Experiment:
     whole = data.reshaped(whole, side=spec.data.side, channels=spec.data.channels)
     scaled, shape = whole.train_images.shape[1:], network.shape
     pixels = pixels_of(spec, whole)
-    splits = data.split(
-        data.padded(whole, shape[:2]),
-        validation_size=spec.data.validation_size,
-        train_size=spec.data.train_size,
-        test_size=spec.data.test_size,
-        classes=spec.data.classes,
-        remap=spec.data.labels == "remapped",
-        part=spec.data.part,
-    )
+    splits = split(spec, whole, shape)
     examples = len(splits.train.labels)
     _check_durations(spec, examples)
     steps_per_epoch = examples // spec.train.batch_size
@@ -294,6 +286,23 @@ def load(spec: Spec) -> data.Dataset:
         data_dir=spec.data.data_dir,
         manual_dir=spec.data.manual_dir,
         cache_dir=spec.data.cache_dir,
+    )
+
+
+def split(spec: Spec, whole: data.Dataset, shape: tuple[int, int, int]) -> data.Splits:
+    """Returns the spec's part of a dataset, split, its images padded to `shape`.
+
+    Raises:
+      DataError: the sizes do not fit it.
+    """
+    return data.split(
+        data.padded(whole, shape[:2]),
+        validation_size=spec.data.validation_size,
+        train_size=spec.data.train_size,
+        test_size=spec.data.test_size,
+        classes=spec.data.classes,
+        remap=spec.data.labels == "remapped",
+        part=spec.data.part,
     )
 
 

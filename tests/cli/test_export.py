@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 import lth_jax
-from lth_jax.cli import compacting, export, main
+from lth_jax.cli import export, main
 from lth_jax.config import from_config
 from lth_jax.config.files import load_config
 from lth_jax.errors import DataError
-from lth_jax.export import compact, containers
+from lth_jax.export import compact, compaction, containers, sequential, shrinking
+from lth_jax.export.inference import inference_of
 from lth_jax.export.shrinking import shrink
 from lth_jax.export.tickets import load_trained
-from lth_jax.export.views import view
 from lth_jax.export.whole import Origin
 from lth_jax.lottery import experiment as experiments
 from lth_jax.store.record import new_record
@@ -35,7 +35,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(compacting, "SECONDS", 0.0)
+    monkeypatch.setattr(compaction, "SECONDS", 0.0)
 
 
 def exported(run, file, file_format, *more):
@@ -45,7 +45,7 @@ def exported(run, file, file_format, *more):
 def original_logits(run, what):
     from lth_jax.store import RunDirectory
 
-    seen = view(RunDirectory.read(run).spec())
+    seen = inference_of(RunDirectory.read(run).spec())
     params, _ = load_trained(run, 4)
     if what == "ticket":
         params = lth_jax.load_ticket(run, 4).state.params
@@ -92,7 +92,7 @@ def test_a_compact_network_of_other_logits_is_not_written(run, tmp_path, capsys,
         small.params["output"]["bias"][0] += 0.01
         return small
 
-    monkeypatch.setattr(compacting, "shrink", wrong)
+    monkeypatch.setattr(shrinking, "shrink", wrong)
     assert exported(run, tmp_path / "x", "compact") == 1
     assert "its logits differ from the original's by 1.0e-02" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
@@ -114,7 +114,7 @@ def test_a_lenet_ticket_of_3_6_percent_takes_less_than_60_000_bytes(tmp_path):
         }
         mask[name] = {"kernel": chosen.reshape(shape), "bias": np.ones(shape[1], bool)}
         layers[f"{name}/kernel"] = kept[name], size
-    sequence = compacting.sequential.layers_of("mlp", list(params))
+    sequence = sequential.layers_of("mlp", list(params))
     small = shrink(sequence, params, mask, {}, (28, 28, 1))
     record = new_record(spec, "lenet_mnist", {}, ["run.py"])
     origin = Origin(record, 15, 0, None, layers)

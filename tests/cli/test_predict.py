@@ -8,9 +8,8 @@ from PIL import Image
 
 from lth_jax.cli import main
 from lth_jax.cli import predict as command
-from lth_jax.disk import files
 from lth_jax.errors import StoreError
-from lth_jax.export.views import view
+from lth_jax.export.inference import inference_of
 from lth_jax.report import prediction
 from lth_jax.store import RunDirectory
 
@@ -49,12 +48,12 @@ def test_the_whole_test_set_is_predicted_as_the_row_says(run, predict, tmp_path,
 
 
 def test_a_file_of_a_test_example_is_predicted_like_it(run, predict, tmp_path):
-    seen = view(RunDirectory.read(run).spec())
+    seen = inference_of(RunDirectory.read(run).spec())
     for name, pixels in {"own.png": seen.images[7], "inverted.png": 16 - seen.images[7]}.items():
         Image.fromarray(np.round(pixels[..., 0] * (255.0 / 16)).astype(np.uint8)).save(
             tmp_path / name
         )
-    out = tmp_path / "drawn.picture"
+    out = tmp_path / "drawn.figure"
     arguments = [tmp_path / "own.png", "--index=7", tmp_path / "inverted.png", f"--out={out}"]
     status, printed, _, made = predict(*arguments)
     assert status == 0
@@ -63,13 +62,13 @@ def test_a_file_of_a_test_example_is_predicted_like_it(run, predict, tmp_path):
     np.testing.assert_allclose(inverted.image, example.image, atol=1e-6)
     assert inverted.notes == ["dark on light, the training images are light on dark: inverted"]
     assert (own.title, own.label, example.label) == ("own.png", None, seen.labels[7])
-    assert f"picture {out}" in printed
+    assert f"figure {out}" in printed
     with Image.open(out) as drawn:
         assert drawn.format == "PNG"
         assert drawn.size[0] == 960
 
 
-def test_the_picture_lies_with_the_runs_figures_unless_it_cannot(run, predict, monkeypatch):
+def test_the_figure_lies_with_the_runs_figures_unless_it_cannot(run, predict, monkeypatch):
     status, out, _, _ = predict("--index=0")
     file = run / "figures" / "prediction_level_01_replicate_0.png"
     assert status == 0
@@ -79,10 +78,10 @@ def test_the_picture_lies_with_the_runs_figures_unless_it_cannot(run, predict, m
     def refuse(path, _):
         raise StoreError(f"cannot write {path}: read-only")
 
-    monkeypatch.setattr(files, "write_bytes", refuse)
+    monkeypatch.setattr(command, "write_bytes", refuse)
     status, _, err, _ = predict("--index=0")
     assert status == 0
-    assert "warning: no picture: cannot write" in err
+    assert "warning: no figure: cannot write" in err
     status, _, err, _ = predict("--index=0", "--out=asked.png")
     assert status == 2
     assert "error: cannot write asked.png: read-only" in err
@@ -119,10 +118,10 @@ def test_padded_images_and_class_subsets_are_seen_as_in_training():
         data__classes=(3, 5),
         data__channels=3,
     )
-    seen = view(spec)
-    assert (seen.drawn, seen.shape) == ((28, 28, 3), (32, 32, 3))
+    seen = inference_of(spec)
+    assert (seen.image_shape, seen.shape) == ((28, 28, 3), (32, 32, 3))
     assert seen.names == ("3", "5")
     assert set(seen.labels.tolist()) == {0, 1}
-    look, stored = command._look_and_edges(seen)
+    look = command.look_of(seen)
     assert (look.shape, look.grey, look.backdrop) == ((28, 28, 3), True, 0.0)
-    assert stored == (2, 2)
+    assert seen.unpadded == (slice(2, 30), slice(2, 30))

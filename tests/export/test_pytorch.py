@@ -78,7 +78,7 @@ def test_pytorch_gives_the_same_logits(name, torch_networks):
         state.get("batch_stats", {}),
         mask,
         prunable=prunable(params),
-        flattened=pytorch.flattened_of(name, params, 3),
+        flattened=pytorch.flattened_of(name, params, lambda: 3),
     )
     tensors = {name: torch.tensor(array) for name, array in arrays.items()}
     blocks = options.get("blocks") or ((2, 2, 2) if name == "resnet20" else ())
@@ -108,7 +108,7 @@ def test_pytorch_gives_the_same_logits(name, torch_networks):
 def test_the_layer_after_a_flattening_follows_from_the_row(name, side, flattened):
     images = jax.ShapeDtypeStruct((1, side, side, 3), np.float32)
     variables = jax.eval_shape(MODELS[name].make(10).init, jax.random.key(0), images)
-    assert pytorch.flattened_of(name, variables["params"], 3) == flattened
+    assert pytorch.flattened_of(name, variables["params"], lambda: 3) == flattened
 
 
 class Own(nn.Module):
