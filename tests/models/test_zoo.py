@@ -234,7 +234,7 @@ def test_bfloat16_computes_in_half_and_keeps_float32(name):
     x = examples.images.astype(jnp.float32) / 255
     variables = {"params": state.params, **state.model_state}
     half, exact = (
-        jax.jit(lambda v, x, p=p: p.model.apply(v, x, False, {})[0])(variables, x)
+        jax.jit(lambda v, x, p=p: p.apply((), v, x, False, {})[0])(variables, x)
         for p in (program, full)
     )
     assert half.dtype == exact.dtype == jnp.float32
