@@ -19,7 +19,7 @@ from lth_jax.data import directories
 from lth_jax.errors import SpecError, UserError
 from lth_jax.lottery import experiment as experiments
 from lth_jax.lottery.network import Network
-from lth_jax.lottery.observer import Observer, Observers
+from lth_jax.lottery.observer import ExperimentHeader, Observer, Observers
 from lth_jax.lottery.plan import pending_runs, planned_runs
 from lth_jax.lottery.runner import Runner, run_steps
 from lth_jax.report.live import LiveReport
@@ -146,7 +146,7 @@ def _runner(
     experiment = experiments.build(spec, network)
     pending = set(pending_runs(spec, store, experiment.rewind_step))
     device = jax.devices()[0]
-    observer.experiment_started(
+    header = ExperimentHeader(
         name=name,
         identity=specs.identity(spec),
         workdir=str(store.path),
@@ -158,6 +158,7 @@ def _runner(
             run_steps(experiment, run_id) for run_id in planned if run_id not in pending
         ),
     )
+    observer.experiment_started(header)
     return Runner(experiment, store, observer, source)
 
 

@@ -57,7 +57,7 @@ class CompactNetwork(NamedTuple):
 def pack(
     shrunk: Shrunk, pixels: Pixels, shape: tuple[int, ...]
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """The arrays of a compact file and what its metadata say of them."""
+    """Returns the arrays of a compact file and what its metadata say of them."""
     arrays, shapes = {}, {}
     masks = named_leaves(shrunk.mask)
     for name, leaf in named_leaves(shrunk.params).items():
@@ -98,7 +98,7 @@ def save(
 
 
 def load_compact(path: str | Path) -> CompactNetwork:
-    """The network of a file that `python -m lth_jax export --format=compact` wrote.
+    """Loads the network of a file that `python -m lth_jax export --format=compact` wrote.
 
     Raises:
       StoreError: the file is missing, damaged, of another kind or of another version.
@@ -110,7 +110,7 @@ def load_compact(path: str | Path) -> CompactNetwork:
 
 
 def unpack(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> CompactNetwork:
-    """The network that `pack` was given."""
+    """Returns the network that `pack` was given."""
     facts = objects(metadata)
     params: dict[str, dict[str, jax.Array]] = {}
     masks: dict[str, dict[str, jax.Array]] = {}

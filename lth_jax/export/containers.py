@@ -56,7 +56,7 @@ def write(
 
 
 def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """The arrays and the metadata of a file that `write` wrote, whichever its format.
+    """Returns the arrays and the metadata of a file that `write` wrote, in either format.
 
     Raises:
       StoreError: there is no such file, it is damaged, none of ours, or of a newer version.
@@ -84,7 +84,7 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
 
 
 def _plain(array: np.ndarray) -> tuple[np.ndarray, str]:
-    """A contiguous array of a dtype of NumPy's own, and the name of the dtype if it was another."""
+    """Returns a contiguous array of a dtype that NumPy has, and the name of its own if another."""
     array = np.ascontiguousarray(array).reshape(array.shape)
     if array.dtype.kind in "biuf" and array.dtype.isbuiltin == 1:
         return array, ""

@@ -37,7 +37,7 @@ def tensors(
     prunable: Collection[str],
     flattened: Mapping[str, int],
 ) -> dict[str, np.ndarray]:
-    """The entries of a `state_dict`, float32 (num_batches_tracked int64).
+    """Returns the entries of a `state_dict`, float32 (num_batches_tracked int64).
 
     Args:
       params: nested dicts of layers; statistics: of batch norms, the same.

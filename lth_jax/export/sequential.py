@@ -42,7 +42,7 @@ RELU, POOL, FLATTEN, MEAN = (Layer(k) for k in ("relu", "max_pool", "flatten", "
 
 
 def layers_of(model: str, names: Sequence[str]) -> tuple[Layer, ...]:
-    """The layers of a network of the zoo.
+    """Returns the layers of a network of the zoo.
 
     Args:
       model: its name in `MODELS`.
@@ -64,7 +64,7 @@ def layers_of(model: str, names: Sequence[str]) -> tuple[Layer, ...]:
 
 
 def _classifier(names: Sequence[str]) -> Iterator[Layer]:
-    """Hidden linear layers `fc1`, … and `output`."""
+    """Returns hidden linear layers `fc1`, … and `output`."""
     for index in range(1, 1 + sum(name.startswith("fc") for name in names)):
         yield from (Layer("dense", f"fc{index}"), RELU)
     yield Layer("dense", "output")
@@ -141,7 +141,7 @@ def apply(layers: Sequence[Layer], params: PyTree, statistics: PyTree, x: jax.Ar
 def sizes(
     layers: Sequence[Layer], params: PyTree, statistics: PyTree, shape: tuple[int, ...]
 ) -> list[tuple[int, ...]]:
-    """The shape of one example before the first layer and after each.
+    """Returns the shape of one example before the first layer and after each.
 
     Raises:
       TypeError or ValueError: they do not fit one another.

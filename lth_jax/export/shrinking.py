@@ -45,7 +45,7 @@ def shrink(
     statistics: PyTree,
     shape: tuple[int, int, int],
 ) -> Shrunk:
-    """The smallest network that gives the same logits by taking units out.
+    """Returns the smallest network that gives the same logits by taking units out.
 
     Args:
       layers: the sequence, as `sequential.layers_of` gives it.
@@ -68,7 +68,7 @@ def shrink(
 def _constants(
     layers: Sequence[Layer], params: Mapping[str, Any], statistics: PyTree, counts: Sequence[int]
 ) -> list[np.ndarray]:
-    """What each unit before a layer always is, float64 [units]; NaN where that depends on x."""
+    """Returns what each unit before a layer always is, float64 [units]; NaN where x decides."""
     constant = np.full(counts[0], np.nan)
     before = []
     for layer, count in zip(layers, counts[1:], strict=True):
@@ -96,7 +96,7 @@ def _needed(
     before: Sequence[np.ndarray],
     counts: Sequence[int],
 ) -> list[np.ndarray]:
-    """Which units before a layer, and after the last, must stay: bool [units] each."""
+    """Returns which units before a layer, and after the last, must stay: bool [units] each."""
     first = _first(layers)
     needed: list[np.ndarray] = [np.ones(counts[-1], bool)]
     for index in range(len(layers) - 1, -1, -1):
@@ -117,7 +117,7 @@ def _needed(
 
 
 def _first(layers: Sequence[Layer]) -> int:
-    """The index of the first layer with weights."""
+    """Returns the index of the first layer with weights."""
     return next(index for index, layer in enumerate(layers) if layer.kind in WEIGHTED)
 
 
@@ -163,7 +163,7 @@ def _weighted(
     inside: np.ndarray,
     outside: np.ndarray,
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """A layer's leaves and masks, of the units that stay."""
+    """Returns a layer's leaves and masks, of the units that stay."""
     own = params[layer.name]
     live = ~_folds(layer, params, constant)[:, None]  # an idle unit stays, its value has moved on
     leaves = {"kernel": np.where(live, own["kernel"], 0)[..., inside, :][..., outside]}
@@ -175,19 +175,19 @@ def _weighted(
 
 
 def _connected(own: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Whether a unit of the layer before has any weight to a unit of this one, bool [in, out]."""
+    """Returns whether a unit of the layer before has a weight to one of this, bool [in, out]."""
     kernel = own["kernel"]
     return (kernel != 0).reshape(-1, *kernel.shape[-2:]).any(0)
 
 
 def _folds(layer: Layer, params: Mapping[str, Any], constant: np.ndarray) -> np.ndarray:
-    """Which units before a layer can move to its biases, bool [in]."""
+    """Returns which units before a layer can move to its biases, bool [in]."""
     anywhere = layer.padding == 0 and "bias" in params[layer.name]
     return ~np.isnan(constant) if anywhere else constant == 0
 
 
 def _folded_bias(layer: Layer, params: Mapping[str, Any], constant: np.ndarray) -> np.ndarray:
-    """A layer's biases (zeros if it has none) with what constant units always add, float64."""
+    """Returns a layer's biases, or zeros, with what constant units always add, float64."""
     own = params[layer.name]
     kernel = own["kernel"].reshape(-1, *own["kernel"].shape[-2:]).sum(0)
     value = np.where(_folds(layer, params, constant), np.nan_to_num(constant), 0)

@@ -10,7 +10,7 @@ GAP_DTYPES = (np.uint8, np.uint16)
 
 
 def encode(array: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
-    """The smallest form of an array whose pruned elements are zero, as arrays by suffix.
+    """Returns the smallest form of an array whose pruned elements are zero, as arrays by suffix.
 
     `dense`: the array itself, nothing pruned. `masked`: the array, its zeros being what is pruned.
     `values` and `bits`: the kept values, and the mask, eight bits in a byte, the highest first.
@@ -35,7 +35,7 @@ def encode(array: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
 def decode(
     parts: Mapping[str, np.ndarray], shape: tuple[int, ...]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The array and its mask that `encode` took.
+    """Returns the array and the mask that `encode` took.
 
     Raises:
       ValueError: the parts do not fit together, or not the shape.
@@ -57,7 +57,7 @@ def decode(
 
 
 def gaps(kept: np.ndarray, dtype: type[np.unsignedinteger]) -> np.ndarray:
-    """The gaps before the True elements of `kept`, bool [n], as `encode` says."""
+    """Returns the gaps before the True elements of `kept`, bool [n], as `encode` says."""
     most = np.iinfo(dtype).max
     places = np.flatnonzero(kept)
     steps = np.diff(places, prepend=-1) - 1
@@ -68,6 +68,6 @@ def gaps(kept: np.ndarray, dtype: type[np.unsignedinteger]) -> np.ndarray:
 
 
 def _places(gaps: np.ndarray) -> np.ndarray:
-    """Where the values lie, int64, rising."""
+    """Returns where the values lie, int64, rising."""
     ends = gaps != np.iinfo(gaps.dtype).max
     return np.cumsum(gaps.astype(np.int64))[ends] + np.arange(ends.sum())

@@ -43,7 +43,7 @@ class Origin(NamedTuple):
     layers: Mapping[str, tuple[int, int]]
 
     def metadata(self, kind: str) -> dict[str, str]:
-        """It as strings of JSON, and the kind of file as it is."""
+        """Returns it as strings of JSON, and the kind of file as it is."""
         record = {n: v for n, v in self.record.items() if n not in ("format", "branches")}
         values = record | {
             "level": self.level,
@@ -91,7 +91,7 @@ def save(
 
 
 def load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The arrays by name, masks as bools of their leaves' shapes, and the metadata as objects.
+    """Returns arrays by name, masks as bools of their leaves' shapes, and metadata as objects.
 
     Raises:
       StoreError: the file is missing, damaged, of another kind or of another version.
@@ -108,12 +108,12 @@ def load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 
 def objects(metadata: Mapping[str, str]) -> dict[str, Any]:
-    """Metadata as they were before they were strings."""
+    """Returns metadata as they were before they were strings."""
     return {n: v if n in containers.TEXTS else json.loads(v) for n, v in metadata.items()}
 
 
 def spec_of(path: Path, metadata: Mapping[str, Any]) -> specs.Spec:
-    """The spec of the run that a ticket comes from.
+    """Returns the spec of the run that a ticket comes from.
 
     Raises:
       StoreError: this version does not know one of its fields.

@@ -32,6 +32,30 @@ class ParameterRow:
     rate: float
 
 
+@dataclasses.dataclass(frozen=True)
+class ExperimentHeader:
+    """What is said of an experiment before it trains.
+
+    Attributes:
+      name, identity: of the experiment.
+      workdir: where its results go.
+      device: what it trains on, one phrase.
+      data: what it trains with, one phrase.
+      parameters: a row for each leaf.
+      total_steps: the updates of all its runs together.
+      done_steps: those of finished runs.
+    """
+
+    name: str
+    identity: str
+    workdir: str
+    device: str
+    data: str
+    parameters: Sequence[ParameterRow]
+    total_steps: int
+    done_steps: int
+
+
 class Observer:
     """The events of one experiment, in the order in which they come. Override those of interest.
 
@@ -41,19 +65,8 @@ class Observer:
     one run is one.
     """
 
-    def experiment_started(
-        self,
-        *,
-        name: str,
-        identity: str,
-        workdir: str,
-        device: str,
-        data: str,
-        parameters: Sequence[ParameterRow],
-        total_steps: int,
-        done_steps: int,
-    ) -> None:
-        """The experiment is built; finished runs make `done_steps` of its `total_steps`."""
+    def experiment_started(self, header: ExperimentHeader) -> None:
+        """The experiment is built, and training is about to begin."""
 
     def level_started(self, level: int, density: float, runs: int, steps: int, done: int) -> None:
         """`runs` runs of `level` begin or go on: `done` of their `steps` in all are done."""

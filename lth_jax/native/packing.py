@@ -32,9 +32,10 @@ SMALL = 16
 
 
 def layout_of(kept: Mapping[str, int], sizes: Mapping[str, int], largest: int) -> Layout:
-    """How long the vectors of the packed leaves are: the same share of each that is not small.
+    """Returns how long the vectors of the packed leaves are.
 
-    One share for all, so that it changes seldom from level to level.
+    All that are not small have one share of their leaf, so that a level seldom changes it: each
+    change is another program to compile.
 
     Args:
       kept: surviving weights by the name of the leaf to be packed.

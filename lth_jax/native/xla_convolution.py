@@ -56,7 +56,7 @@ xla_conv.defvjp(_forward, _backward)
 
 
 def _input_gradient(shape, kernel, gradient, strides, padding):
-    """A convolution of the output's gradient, spread by the strides, with the mirrored kernel."""
+    """Convolves the output's gradient, spread by the strides, with the mirrored kernel."""
     pads = []
     for side, width, out, stride, (low, _) in zip(
         shape[1:3], kernel.shape, gradient.shape[1:3], strides, padding, strict=False
@@ -70,7 +70,7 @@ def _input_gradient(shape, kernel, gradient, strides, padding):
 
 
 def _kernel_gradient(x, shape, gradient, strides, padding):
-    """A convolution of the images with the output's gradient, examples in place of channels."""
+    """Convolves the images with the output's gradient, examples in place of channels."""
     pads = [
         (low, (out - 1) * stride + width - side - low)
         for side, width, out, stride, (low, _) in zip(

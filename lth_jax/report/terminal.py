@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lth_jax.analysis.summary import percent, summarize
-from lth_jax.lottery.observer import Observer, ParameterRow
+from lth_jax.lottery.observer import ExperimentHeader, Observer, ParameterRow
 from lth_jax.report.metric import ACCURACY
 from lth_jax.report.table import new_table, print_results_tables
 from lth_jax.report.verdict import verdict
@@ -92,26 +92,16 @@ class Terminal(Observer):
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def experiment_started(
-        self,
-        *,
-        name: str,
-        identity: str,
-        workdir: str,
-        device: str,
-        data: str,
-        parameters: Sequence[ParameterRow],
-        total_steps: int,
-        done_steps: int,
-    ) -> None:
+    def experiment_started(self, header: ExperimentHeader) -> None:
         """Prints the header: what is trained, on what, where, and its parameters."""
-        self._progress.reset(self._whole.id, total=total_steps, completed=done_steps)
-        self._print(Text.assemble((name, "bold"), f"  identity {identity}"))
-        for key, value in {"device": device, "data": data, "workdir": workdir}.items():
-            self._print(Text.assemble((f"  {key:<8}", "dim"), value))
-        self._console.print(Padding(parameter_table(parameters), (0, 0, 0, 2)))
-        if done_steps and done_steps < total_steps:
-            self.note(f"{percent(done_steps / total_steps)} of the steps are done already")
+        self._progress.reset(self._whole.id, total=header.total_steps, completed=header.done_steps)
+        self._print(Text.assemble((header.name, "bold"), f"  identity {header.identity}"))
+        for key in ("device", "data", "workdir"):
+            self._print(Text.assemble((f"  {key:<8}", "dim"), getattr(header, key)))
+        self._console.print(Padding(parameter_table(header.parameters), (0, 0, 0, 2)))
+        if 0 < header.done_steps < header.total_steps:
+            done = percent(header.done_steps / header.total_steps)
+            self.note(f"{done} of the steps are done already")
 
     def level_started(self, level: int, density: float, runs: int, steps: int, done: int) -> None:
         """Begins a bar, or prints a line."""

@@ -1,28 +1,29 @@
+import dataclasses
 import io
 import re
 
 import pytest
 from rich.console import Console
 
-from lth_jax.lottery.observer import Observer, ParameterRow
+from lth_jax.lottery.observer import ExperimentHeader, Observer, ParameterRow
 from lth_jax.report.terminal import Terminal, duration, make_console, print_results, time_left
 from lth_jax.store.tables import TRUNK
 
 from .example_rows import example_rows
 
-HEADER = {
-    "name": "lenet_digits",
-    "identity": "1a2b3c4d",
-    "workdir": "runs/[odd] name",
-    "device": "cpu",
-    "data": "digits",
-    "parameters": [
+HEADER = ExperimentHeader(
+    name="lenet_digits",
+    identity="1a2b3c4d",
+    workdir="runs/[odd] name",
+    device="cpu",
+    data="digits",
+    parameters=[
         ParameterRow("fc1/kernel", (784, 300), 235_200, True, 0.2),
         ParameterRow("fc1/bias", (300,), 300, False, 0.0),
     ],
-    "total_steps": 3000,
-    "done_steps": 0,
-}
+    total_steps=3000,
+    done_steps=0,
+)
 SHOW_CURSOR, HIDE_CURSOR = "\x1b[?25h", "\x1b[?25l"
 
 
@@ -49,7 +50,7 @@ def text(console: Console) -> str:
 
 def watch(observer: Observer, clock: Clock, levels: int = 3, seconds: float = 1.0) -> None:
     """An experiment of ten advances a level, each taking `seconds`."""
-    observer.experiment_started(**HEADER)
+    observer.experiment_started(HEADER)
     for level in range(levels):
         observer.level_started(level, 0.8**level, 9, 1000, 0)
         for index in range(10):
@@ -63,7 +64,7 @@ def watch(observer: Observer, clock: Clock, levels: int = 3, seconds: float = 1.
 
 def test_the_header_names_everything_that_identifies_the_experiment():
     console = plain_console()
-    Terminal(console).experiment_started(**HEADER)
+    Terminal(console).experiment_started(HEADER)
     for part in ("lenet_digits", "1a2b3c4d", "runs/[odd] name", "cpu", "digits", "235,500"):
         assert part in text(console)
     assert re.search(r"fc1/kernel +784×300 +235,200 +20.0%", text(console))
@@ -91,7 +92,7 @@ def test_plain_lines_tell_the_time_left_of_the_whole_experiment():
 def test_live_shows_loss_accuracy_density_and_time_left_in_one_line():
     console, clock = live_console(), Clock()
     terminal = Terminal(console, clock)
-    terminal.experiment_started(**HEADER)
+    terminal.experiment_started(HEADER)
     terminal.level_started(2, 0.64, 9, 1000, 0)
     for _ in range(2):
         clock.now += 1
@@ -116,7 +117,7 @@ def test_an_interruption_gives_the_cursor_back():
 
     def interrupted() -> None:
         with terminal:
-            terminal.experiment_started(**HEADER)
+            terminal.experiment_started(HEADER)
             terminal.level_started(0, 1.0, 3, 1000, 0)
             raise KeyboardInterrupt
 
@@ -147,7 +148,7 @@ def timed(done=0, total=1000):
     """A terminal with a level under way, its clock, and a function that says the time left."""
     clock = Clock()
     terminal = Terminal(plain_console(), clock)
-    terminal.experiment_started(**HEADER | {"total_steps": total, "done_steps": done})
+    terminal.experiment_started(dataclasses.replace(HEADER, total_steps=total, done_steps=done))
     terminal.level_started(0, 1.0, 9, total - done, 0)
     return terminal, clock, lambda: time_left(terminal._whole)
 
@@ -176,7 +177,7 @@ def test_time_left_counts_earlier_sessions_as_done_but_not_as_fast():
 def test_a_level_that_goes_on_starts_where_it_stood():
     console, clock = plain_console(), Clock()
     terminal = Terminal(console, clock)
-    terminal.experiment_started(**HEADER)
+    terminal.experiment_started(HEADER)
     terminal.level_started(0, 1.0, 9, 1000, 600)
     for _ in range(3):
         clock.now += 10
