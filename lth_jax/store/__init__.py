@@ -1,4 +1,4 @@
-"""The run directory: atomic writes, checked checkpoints, one writer at a time."""
+"""The store keeps a run directory: atomic writes, checked checkpoints, one writer at a time."""
 
 from lth_jax.store.rundir import RunDirectory, level_name
 from lth_jax.store.tables import CurvePoint

@@ -1,4 +1,4 @@
-"""Checkpoints: a folder of Orbax's arrays and a manifest that says what they must be.
+"""Checkpoints: each is a folder with Orbax's arrays and a manifest that says what they must be.
 
 Orbax loads a flipped byte as a wrong value without a word, so the manifest keeps a SHA-256 of every
 file, and of itself. It also lists the arrays, so that a checkpoint can be looked at without Orbax
@@ -27,11 +27,12 @@ from lth_jax.pruning.trees import PyTree, map_named, named_leaves
 FORMAT = 1
 MANIFEST = "manifest.json"
 ARRAYS = "arrays"
+OLD = ".old.tmp"  # how the name of a checkpoint ends while a new one takes its place
 
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """What a checkpoint holds, read without its arrays.
+    """Says what a checkpoint holds; it is read without the arrays.
 
     Attributes:
       arrays: name -> (shape, dtype's name).
@@ -45,7 +46,7 @@ class Manifest:
 
 
 class Damaged(StoreError):
-    """A checkpoint whose bytes are not those that were written."""
+    """Is raised where the bytes of a checkpoint are not those that were written."""
 
 
 def save(path: Path, tree: PyTree, meta: Mapping[str, Any] | None = None) -> None:
@@ -76,7 +77,7 @@ def save(path: Path, tree: PyTree, meta: Mapping[str, Any] | None = None) -> Non
 
 
 def load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The arrays of a checkpoint by name, on the host, and its `meta`.
+    """Returns the arrays of a checkpoint by name, on the host, and its `meta`.
 
     Raises:
       Damaged: a byte of it changed, a file is missing, or it is no checkpoint.
@@ -98,9 +99,9 @@ def load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 
 def read_arrays(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
-    """Some arrays of a checkpoint, checked as `load` does, on the host.
+    """Returns some arrays of a checkpoint, on the host; checks all its files, as `load` does.
 
-    Read by TensorStore, in which Orbax keeps them: importing Orbax itself takes seconds, and JAX.
+    TensorStore, in which Orbax keeps them, reads them: the import of Orbax and JAX takes seconds.
 
     Raises:
       Damaged: as `load`; StoreError: it has no array of a name.
@@ -127,7 +128,7 @@ def read_arrays(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
 
 
 def verify(path: Path) -> Manifest:
-    """The manifest of a checkpoint all of whose files are as they were written.
+    """Returns the manifest of a checkpoint after it has checked all its files.
 
     Raises:
       Damaged: as `load`; the message names the file.
@@ -145,7 +146,7 @@ def verify(path: Path) -> Manifest:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """The manifest alone, checked against its own seal, but not against the files.
+    """Returns the manifest; checks it against its own SHA-256, but not against the files.
 
     Raises:
       Damaged: it is missing or changed; StoreError: it is of another format.
@@ -166,12 +167,12 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def array_bytes(shape: tuple[int, ...], dtype: str) -> int:
-    """The bytes of an array that a manifest lists."""
+    """Returns how many bytes an array has that a manifest lists."""
     return math.prod(shape) * np.dtype(dtype).itemsize
 
 
 def fill(template: PyTree, arrays: Mapping[str, np.ndarray], prefix: str = "") -> PyTree:
-    """`template`'s structure with the arrays of the same names under `prefix`.
+    """Returns the structure of `template` with the arrays of the same names under `prefix`.
 
     Raises:
       StoreError: an array is missing, or its shape or dtype is another one.
@@ -191,13 +192,13 @@ def fill(template: PyTree, arrays: Mapping[str, np.ndarray], prefix: str = "") -
 
 
 def subtree(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, Any]:
-    """The arrays under `prefix/` as nested dicts, as Flax names its parameters."""
+    """Returns the arrays under `prefix/` as nested dicts, as Flax names its parameters."""
     start = prefix + "/"
     return _nest({n[len(start) :]: a for n, a in arrays.items() if n.startswith(start)})
 
 
 def _nest(arrays: Mapping[str, Any]) -> dict[str, Any]:
-    """`{"a/b": x}` as `{"a": {"b": x}}`."""
+    """Returns `{"a/b": x}` as `{"a": {"b": x}}`."""
     nested: dict[str, Any] = {}
     for name, array in arrays.items():
         *parents, last = name.split("/")
@@ -221,12 +222,30 @@ def _seal(body: Mapping[str, Any]) -> str:
 
 
 def _replace(temporary: Path, path: Path) -> None:
-    """Puts `temporary` at `path`. A folder cannot be replaced by one rename: the old goes first."""
+    """Puts `temporary` at `path`. A folder cannot be replaced by one rename: the old goes first.
+
+    If the process ends between the two renames, `remove_leftovers` puts the old one back.
+    """
     if path.exists():
-        old = path.with_name(f".{path.name}.{os.getpid()}.old.tmp")
+        old = path.with_name(f".{path.name}.{os.getpid()}{OLD}")
         shutil.rmtree(old, ignore_errors=True)
         os.rename(path, old)
         os.rename(temporary, path)
         shutil.rmtree(old)
     else:
         os.rename(temporary, path)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes what killed saves left in `folder`; the old checkpoint of a half replacement returns.
+
+    Raises:
+      StoreError: the operating system refuses to rename the old checkpoint.
+    """
+    for old in folder.glob(f".*{OLD}"):
+        path = old.with_name(old.name.removesuffix(OLD)[1:].rpartition(".")[0])
+        if not path.exists():
+            with writing(path):
+                os.rename(old, path)
+    for leftover in folder.glob(".*.tmp"):
+        shutil.rmtree(leftover, ignore_errors=True)

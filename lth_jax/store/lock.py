@@ -1,4 +1,4 @@
-"""One process at a time in a run directory."""
+"""The lock lets one process at a time write in a run directory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lth_jax.errors import StoreError
 
 
 class Lock:
-    """An exclusive lock on a file that names its holder.
+    """Holds an exclusive lock on a file that names its holder.
 
     The operating system holds it, so that it ends with the process, however that ends: a dead
     process's lock is simply free.
@@ -45,7 +45,7 @@ class Lock:
             os.pwrite(self._file, text.encode(), 0)
 
     def release(self) -> None:
-        """Gives the lock back; the file stays: removing it would race with the next holder."""
+        """Gives the lock back. The file stays: another process may have opened it already."""
         if self._file >= 0:
             os.truncate(self._file, 0)
             os.close(self._file)

@@ -13,6 +13,7 @@ from lth_jax._version import __version__
 from lth_jax.errors import SpecError, StoreError
 
 FORMAT = 1
+SPEC_FILE = "spec.json"
 RECORD = {
     "name": str, "identity": str, "spec": dict, "branches": dict, "versions": dict, "command": list,
 }  # fmt: skip
@@ -20,21 +21,21 @@ VERSIONED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint")
 
 
 class OtherFormat(StoreError):
-    """A run directory of a newer or older format than this version reads."""
+    """Is raised where a run directory has a newer or older format than this version reads."""
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """The content of `path`'s `spec.json`.
+    """Returns the content of the `spec.json` in `path`.
 
     Raises:
       StoreError: it is missing, damaged, or (`OtherFormat`) of another format.
     """
-    file = path / "spec.json"
+    file = path / SPEC_FILE
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
         found = record["format"]
     except FileNotFoundError:
-        raise StoreError(f"{path} holds no run: it has no spec.json") from None
+        raise StoreError(f"{path} holds no run: it has no {SPEC_FILE}") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{file} is damaged: {error}") from error
     if found != FORMAT:
@@ -53,7 +54,7 @@ def read_record(path: Path) -> dict[str, Any]:
 def new_record(
     spec: specs.Spec, name: str, branches: Mapping[str, Any], command: Sequence[str]
 ) -> dict[str, Any]:
-    """What `spec.json` says of an experiment; `branches` are all that the directory knows."""
+    """Returns what `spec.json` says of a run; `branches` are all that the directory knows."""
     return {
         "format": FORMAT,
         "name": name,
@@ -66,12 +67,12 @@ def new_record(
 
 
 def versions() -> dict[str, str]:
-    """Of this package and of those that the numbers depend on."""
+    """Returns the versions of this package and of those that the numbers depend on."""
     return {"lth_jax": __version__} | {name: importlib.metadata.version(name) for name in VERSIONED}
 
 
 def branch_records(spec: specs.Spec) -> dict[str, Any]:
-    """The identity and the science of each branch that the spec names."""
+    """Returns the identity and the science of each branch that the spec names."""
     source = _source_identity(spec)
     records = {}
     for name in spec.branches:
@@ -84,7 +85,7 @@ def branch_records(spec: specs.Spec) -> dict[str, Any]:
 
 
 def _source_identity(spec: specs.Spec) -> str:
-    """The identity of the experiment that transfers start from, or an empty string."""
+    """Returns the identity of the experiment that transfers start from, or an empty string."""
     if not spec.source:
         return ""
     finished = spec.source.get("run")
@@ -94,7 +95,7 @@ def _source_identity(spec: specs.Spec) -> str:
 
 
 def spec_of(path: Path, record: Mapping[str, Any]) -> specs.Spec:
-    """The spec that a record holds.
+    """Returns the spec that a record holds.
 
     Raises:
       StoreError: this version does not know one of its fields.
@@ -102,11 +103,11 @@ def spec_of(path: Path, record: Mapping[str, Any]) -> specs.Spec:
     try:
         return specs.from_config(record["spec"])
     except (SpecError, KeyError, TypeError) as error:
-        raise StoreError(f"{path / 'spec.json'} is not of this version: {error}") from error
+        raise StoreError(f"{path / SPEC_FILE} is not of this version: {error}") from error
 
 
 def check_same(path: Path, record: Mapping[str, Any], spec: specs.Spec) -> dict[str, Any]:
-    """The branches that the directory knows, provided that it is `spec`'s.
+    """Returns the branches that the directory knows, if it belongs to the experiment of `spec`.
 
     Raises:
       StoreError: the trunk's science or a branch's kind and options differ; names them.

@@ -18,7 +18,7 @@ TRUNK = "ticket"  # what the column `branch` says of the trunk's networks
 
 
 class RunId(NamedTuple):
-    """Which run of an experiment: those of the trunk are of branch `ticket`, draw 0."""
+    """Names a run of an experiment; those of the trunk have the branch `ticket` and draw 0."""
 
     branch: str
     level: int
@@ -33,10 +33,11 @@ class RunId(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class ResultRow:
-    """One trained network. Accuracies and density are fractions in [0, 1]; losses are nats.
+    """Describes one trained network.
 
-    `kernel` says what computed it: `xla`, `native` (dense layers by native code), or `sparse`
-    (at least one layer's mask saved time).
+    Accuracies and density are fractions in [0, 1]; losses are nats. `kernel` says what computed
+    it: `xla`, `native` (dense layers by native code), or `sparse` (at least one layer's mask saved
+    time).
     """
 
     branch: str
@@ -59,12 +60,12 @@ class ResultRow:
 
     @property
     def run_id(self) -> RunId:
-        """The (branch, level, replicate, draw) that the row is about."""
+        """Returns the (branch, level, replicate, draw) that the row is about."""
         return RunId(self.branch, self.level, self.replicate, self.draw)
 
 
 class CurvePoint(NamedTuple):
-    """One evaluation on the validation split.
+    """Describes one evaluation on the validation split.
 
     Attributes:
       replicate, draw: whose run.
@@ -86,7 +87,7 @@ Row = TypeVar("Row")
 
 
 class Table(Generic[Row]):
-    """A kind of table: a header of column names, then a line for each row; floats by `repr`.
+    """Writes and reads one kind of table: a header, then a line for each row; floats by `repr`.
 
     Args:
       name: of the table, for error messages.
@@ -100,7 +101,7 @@ class Table(Generic[Row]):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns, in the order in which they are written."""
+        """Returns the names of the columns, in the order in which they are written."""
         return tuple(self.types)
 
     def to_csv(self, rows: Iterable[Row]) -> str:

@@ -1,6 +1,7 @@
 """The level that runs: its newest state, and what a killed save leaves."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -106,10 +107,48 @@ def test_a_killed_save_is_never_valid_and_is_cleaned_up_at_the_next_opening(path
     run = open_run(path)
     assert list(path.rglob(".*")) == []
     assert run.load_progress() is None
-    assert run.intact(0, "level_00") == (moment != "between")
+    assert run.load(0, "level_00")["params/w"].tolist() == list(range(300))
     assert list(run.rows) == [RunId("ticket", 0, 0, 0)]
     assert (path / "results.csv").read_text() == table
     assert run.problems == []
+    run.close()
+
+
+def test_a_checkpoint_stays_when_the_process_ends_between_the_renames_that_replace_it(
+    path, monkeypatch
+):
+    rename = os.rename
+    run = open_run(path)
+
+    def rename_and_stop(source, target):
+        rename(source, target)
+        if source == run.checkpoint(0, "level_00"):  # Orbax renames too
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "rename", rename_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        run.save(0, "level_00", {"a": np.arange(5)})
+    monkeypatch.undo()
+    assert not run.checkpoint(0, "level_00").exists()
+    assert len(list(path.rglob(".*.tmp"))) == 2  # the old one and the new one
+    run.close()
+
+    run = open_run(path)
+    assert run.load(0, "level_00")["params/w"].tolist() == list(range(300))
+    assert list(path.rglob(".*")) == []
+    run.close()
+
+
+def test_a_replaced_checkpoint_that_was_not_removed_does_not_come_back(path):
+    run = open_run(path)
+    current = run.checkpoint(0, "level_00")
+    shutil.copytree(current, current.with_name(".level_00.123.old.tmp"))
+    run.save(0, "level_00", {"a": np.arange(5)})
+    run.close()
+
+    run = open_run(path)
+    assert list(run.load(0, "level_00")) == ["a"]
+    assert list(path.rglob(".*")) == []
     run.close()
 
 
