@@ -23,11 +23,10 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import jax
-import numpy as np
 from options import OVERRIDES, add_data, add_steps, names_of, parser_of, start
 from ours import Ours, SideBySide, kernels_named
 from problem import Problem, make_problem
-from steps import compete, load, spread, versions
+from timing import compete, load, ratios, spread, versions
 
 NETS = ("conv2", "conv4", "conv6", "resnet20")
 KERNELS = ("xla", "auto")
@@ -56,7 +55,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def make_contenders(
     problem: Problem, names: Sequence[str], groups: Sequence[int]
 ) -> dict[str, Any]:
-    """Everyone who can run here, by name."""
+    """Returns all contenders that can run here, by name."""
     contenders: dict[str, Any] = {}
     for name in names:
         kernels = kernels_named(name, problem)
@@ -71,7 +70,7 @@ def make_contenders(
 
 
 def pytorch_of(problem: Problem) -> dict[str, Any]:
-    """PyTorch's dense loops, by name; none where it is not installed."""
+    """Returns PyTorch's dense loops, by name; none where it is not installed."""
     if not importlib.util.find_spec("torch"):
         print("PyTorch is not installed: its rows are left out.\n")
         return {}
@@ -81,14 +80,13 @@ def pytorch_of(problem: Problem) -> dict[str, Any]:
 
 
 def to_pytorch(rounds: Sequence[dict[str, float]], name: str) -> list[float]:
-    """The time of `name` as a multiple of PyTorch's better one, in each round; none without it."""
-    theirs = [min((v for k, v in r.items() if "PyTorch" in k), default=np.nan) for r in rounds]
-    ratios = [r[name] / other for r, other in zip(rounds, theirs, strict=True)]
-    return ratios if "PyTorch" not in name and np.all(np.isfinite(ratios)) else []
+    """Returns our time as a multiple of PyTorch's better one, in each round; empty without it."""
+    theirs = [other for other in rounds[0] if "PyTorch" in other]
+    return [] if name in theirs else ratios(rounds, [name], theirs)
 
 
 def problems_of(options: argparse.Namespace) -> Iterator[tuple[str, Problem]]:
-    """Each network, and what all work on; says first where the images come from."""
+    """Yields each network and its problem; prints first where the images come from."""
     for index, net in enumerate(options.nets):
         config = f"configs/{net}_cifar10.py"
         problem = make_problem(options.data, options.data_dir, config, OVERRIDES)
@@ -98,12 +96,12 @@ def problems_of(options: argparse.Namespace) -> Iterator[tuple[str, Problem]]:
 
 
 def report(net: str, rounds: Sequence[dict[str, float]]) -> list[str]:
-    """A line for each contender; ours with the ratio to the better of PyTorch's."""
+    """Returns a line for each contender; ours with the ratio to the better of PyTorch's."""
     lines = []
     for name in rounds[0]:
         line = f"{net:<10}{name:<38}{spread([r[name] for r in rounds], '{:.1f}')}"
-        if ratios := to_pytorch(rounds, name):
-            line += f"{spread(ratios, '{:.2f}')}× PyTorch"
+        if multiples := to_pytorch(rounds, name):
+            line += f"{spread(multiples, '{:.2f}')}× PyTorch"
             if "auto" in name:
                 line += f"  ≤ {TARGET}×"
         lines.append(line)

@@ -21,7 +21,7 @@ Repeat = Callable[[int], None]
 
 
 class Reading(NamedTuple):
-    """One measurement of the floor, per step: milliseconds and who was fastest at what."""
+    """Holds one measurement of the floor, per step: milliseconds and who was fastest at what."""
 
     products_ms: float
     products_by: str
@@ -30,12 +30,12 @@ class Reading(NamedTuple):
 
     @property
     def milliseconds(self) -> float:
-        """The whole floor."""
+        """Returns the whole floor."""
         return self.products_ms + self.traffic_ms
 
 
 class Floor:
-    """Products at the shapes of a step, and streaming through Adam's arrays.
+    """Times products at the shapes of a step, and passes through Adam's arrays.
 
     Args:
       widths: layer widths from input to logits.
@@ -55,9 +55,9 @@ class Floor:
             self.traffic["PyTorch"] = torch_traffic(parameters)
 
     def measure(self, repetitions: int, settle: float = 0.0) -> Reading:
-        """The floor now, from that many repetitions of either part by each library.
+        """Returns the floor now, from that many repetitions of either part by each library.
 
-        Between any two of them it waits `settle` seconds; see `steps.py`.
+        Between any two of them it waits `settle` seconds; see `SETTLE_SECONDS` in `timing.py`.
         """
         products, traffic = (
             {name: milliseconds(repeat, repetitions, settle) for name, repeat in part.items()}
@@ -68,7 +68,7 @@ class Floor:
 
 
 def milliseconds(repeat: Repeat, repetitions: int, settle: float) -> float:
-    """Per repetition, after a pause of `settle` seconds and a few repetitions to warm up."""
+    """Returns the time per repetition, after a pause of `settle` seconds and a warm-up."""
     time.sleep(settle)
     repeat(20)
     start = time.perf_counter()
@@ -77,7 +77,7 @@ def milliseconds(repeat: Repeat, repetitions: int, settle: float) -> float:
 
 
 def make_operands(widths: tuple[int, ...], batch_size: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The pairs that a step multiplies: forward, weight gradients, and input gradients.
+    """Returns the pairs that a step multiplies: forward, weight gradients, and input gradients.
 
     The first layer needs no gradient of its input. Transposes are views, as in backpropagation.
     """
@@ -121,7 +121,7 @@ def torch_products(operands: list[tuple[np.ndarray, np.ndarray]]) -> Repeat:
 
 
 def jax_products(operands: list[tuple[np.ndarray, np.ndarray]]) -> Repeat:
-    """In a compiled loop. An entry of each left operand changes, so that nothing is hoisted."""
+    """Multiplies in a compiled loop. An entry of each left operand changes: nothing is hoisted."""
     # Transposed operands as XLA has them in backpropagation: row-major, contracted over rows.
     rows = [not a.flags.c_contiguous for a, _ in operands]
     columns = [not b.flags.c_contiguous for _, b in operands]

@@ -28,7 +28,7 @@ from conv import FIRST_STEPS, NETS, problems_of, pytorch_of, to_pytorch
 from options import add_data, add_steps, densities_of, names_of, parser_of, start
 from ours import Ours, kernels_named
 from problem import Problem
-from steps import compete, load, spread, versions
+from timing import compete, load, spread, versions
 
 from lth_jax.pruning.trees import PyTree
 
@@ -60,7 +60,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def random_mask(problem: Problem, density: float) -> PyTree:
-    """Kernels of convolutions at that density, of dense layers at a fifth of it, all else whole."""
+    """Returns a mask: convolutions have that density, dense layers a fifth of it, others 1."""
     random = np.random.default_rng(0)
 
     def leaf(value: Any) -> Any:
@@ -72,7 +72,7 @@ def random_mask(problem: Problem, density: float) -> PyTree:
 
 
 def make_contenders(problem: Problem, mask: PyTree, kernels: Sequence[str]) -> dict[str, Any]:
-    """Everyone who can run here, by name.
+    """Returns all contenders that can run here, by name.
 
     Raises:
       SpecError: there is no compiler for `sparse`.
@@ -85,7 +85,7 @@ def make_contenders(problem: Problem, mask: PyTree, kernels: Sequence[str]) -> d
 
 
 def report(net: str, density: float, rounds: Sequence[dict[str, float]]) -> list[str]:
-    """A line for each contender; of ours with PyTorch's better time as a multiple of it."""
+    """Returns a line for each contender; of ours with PyTorch's better time as a multiple."""
     lines = []
     for name in rounds[0]:
         line = f"{net:<10}{density:<8.3g}{name:<30}{spread([r[name] for r in rounds], '{:.1f}')}"
@@ -98,7 +98,7 @@ def report(net: str, density: float, rounds: Sequence[dict[str, float]]) -> list
 
 
 def measure(options: argparse.Namespace, net: str, problem: Problem, density: float) -> list[Any]:
-    """All rounds of one net and density, printed."""
+    """Times one network at one density, prints the lines and returns all rounds."""
     contenders = make_contenders(problem, random_mask(problem, density), options.kernels)
     rounds, closing = compete(
         contenders,

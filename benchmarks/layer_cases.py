@@ -27,7 +27,7 @@ CONFIGS = {
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A layer in a step of training.
+    """Describes a layer in a step of training.
 
     Attributes:
       layer: its kind, and its kernel's shape and strides.
@@ -51,18 +51,18 @@ class Case:
 
     @property
     def window(self) -> Window:
-        """How a convolution's kernel moves."""
+        """Returns how a convolution's kernel moves."""
         return Window(self.layer.shape[:2], self.layer.strides, ((self.padding,) * 2,) * 2)
 
     def product(self, values: jax.Array, tables: Tables, x: jax.Array) -> jax.Array:
-        """Our packed kernel."""
+        """Returns what our packed kernel computes."""
         if self.layer.kind == "dense":
             return sparse_product(values, tables, x)
         return sparse_conv(values, tables, x, self.window)
 
 
 class Operands:
-    """What is computed with, the same for everyone: NumPy, float32.
+    """Holds the arrays that every contender computes with: NumPy, float32.
 
     Attributes:
       case: the layer.
@@ -91,7 +91,7 @@ class Operands:
 
 
 def layers_of(net: str) -> list[Case]:
-    """The layers of a network as training meets them, found out by tracing it."""
+    """Returns the layers of a network as training meets them; traces the network to find them."""
     spec = from_config(load_config(f"configs/{CONFIGS[net]}.py", (), ()))
     facts = data.facts(spec.data.name)
     assert facts is not None, f"nothing is known of {spec.data.name}"

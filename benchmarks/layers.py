@@ -32,7 +32,7 @@ import jax.numpy as jnp
 import numpy as np
 from layer_cases import CONFIGS, Case, Operands, layers_of
 from options import densities_of, names_of, parser_of
-from steps import load, spread, take_turns, versions
+from timing import load, ratios, spread, take_turns, versions
 
 from lth_jax.data.directories import resolve
 from lth_jax.native import build
@@ -44,7 +44,7 @@ AGREEMENT = 1e-4  # of the largest entry of a result
 
 
 class Ours:
-    """Our packed layer, in a compiled loop."""
+    """Computes our packed layer in a compiled loop."""
 
     def __init__(self, operands: Operands):
         case, mask = operands.case, operands.mask
@@ -78,19 +78,19 @@ class Ours:
         self.once, self.loop = jax.jit(once), loop
 
     def results(self) -> list[np.ndarray]:
-        """(output, gradient of the kernel, gradient of the input), as ours are laid out."""
+        """Returns (output, gradient of the kernel, gradient of the input), in the layout of JAX."""
         y, gradient, dx = self.once(*self.arguments)
         return [np.asarray(y), self.packed.unpack(gradient), np.asarray(dx)]
 
     def train(self, steps: int) -> tuple[float]:
-        """Seconds of that many repetitions."""
+        """Returns the seconds of that many repetitions."""
         start = time.perf_counter()
         jax.block_until_ready(self.loop(steps, *self.arguments))
         return (time.perf_counter() - start,)
 
 
 def make_contenders(operands: Operands, repacking: bool) -> dict[str, Any]:
-    """Everyone who can compute the layer here; those whose results are wrong are left out."""
+    """Returns all contenders that can compute the layer here, except those with wrong results."""
     contenders: dict[str, Any] = {"ours": Ours(operands)}
     if not missing():
         from sparseprop_layers import contenders_of
@@ -106,18 +106,18 @@ def make_contenders(operands: Operands, repacking: bool) -> dict[str, Any]:
 
 
 def missing() -> str:
-    """What lacks for SparseProp; empty if nothing."""
+    """Returns the names of the packages that SparseProp lacks here; empty if none."""
     names = [name for name in ("torch", "sparseprop") if not importlib.util.find_spec(name)]
     return " and ".join(names)
 
 
 def agree(ours: np.ndarray, theirs: np.ndarray) -> bool:
-    """Whether two results are the same but for rounding."""
+    """Returns whether two results are the same but for rounding."""
     return bool(np.max(np.abs(ours - theirs)) <= AGREEMENT * max(1.0, np.max(np.abs(ours))))
 
 
 def repetitions(contenders: dict[str, Any], seconds: float) -> int:
-    """How many repetitions of the slowest take about so long.
+    """Returns how many repetitions of the slowest contender take about so many seconds.
 
     Some in any case: the first ones of a call mostly touch memory for the first time.
     """
@@ -128,25 +128,25 @@ def repetitions(contenders: dict[str, Any], seconds: float) -> int:
 
 
 def ratios_to_ours(rounds: Sequence[dict[str, float]]) -> list[float]:
-    """SparseProp's better time as a multiple of ours, in each round."""
-    theirs = [min(time for name, time in one.items() if name != "ours") for one in rounds]
-    return [other / one["ours"] for other, one in zip(theirs, rounds, strict=True)]
+    """Returns SparseProp's better time as a multiple of ours, in each round."""
+    theirs = [name for name in rounds[0] if name != "ours"]
+    return ratios(rounds, theirs, ["ours"])
 
 
 def is_below(rounds: Sequence[dict[str, float]]) -> bool:
-    """Whether SparseProp is not as much slower as it should be."""
+    """Returns whether the ratio of SparseProp to ours is below the target."""
     return len(rounds[0]) > 1 and bool(np.median(ratios_to_ours(rounds)) < TARGET)
 
 
 def report(case: Case, density: float, rounds: Sequence[dict[str, float]]) -> str:
-    """A line with our time, and SparseProp's better one as a multiple of it."""
+    """Returns a line with our time, and SparseProp's better one as a multiple of it."""
     line = f"{case!s:<36}{density:>5.3g}  {spread([one['ours'] for one in rounds])}"
     if len(rounds[0]) == 1:
         return line
-    ratios = ratios_to_ours(rounds)
-    theirs = [ratio * one["ours"] for ratio, one in zip(ratios, rounds, strict=True)]
+    multiples = ratios_to_ours(rounds)
+    theirs = [ratio * one["ours"] for ratio, one in zip(multiples, rounds, strict=True)]
     below = "  BELOW" if is_below(rounds) else ""
-    return f"{line}{spread(theirs)}{spread(ratios, '{:.2f}')}≥ {TARGET}×{below}"
+    return f"{line}{spread(theirs)}{spread(multiples, '{:.2f}')}≥ {TARGET}×{below}"
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

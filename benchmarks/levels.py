@@ -5,7 +5,7 @@
     python benchmarks/levels.py --nets=conv2,conv4 --levels=0,2-6,20 --rounds=3
 
 All runs of a level train as the experiment trains them: each replicate's ticket and its controls, a
-run for each core in the air at once, in chunks of `eval.every`. Their masks are random, and keep in
+run on each core at a time, in chunks of `eval.every`. Their masks are random, and keep in
 each layer what the preset's pruning leaves there (where it ranks all layers together, the share of
 all in each). Ratios to our own `xla` step are taken within rounds. A level at which `auto` takes
 more than 1.05 times the time of `xla` is marked. Nothing here fails for being slow.
@@ -30,7 +30,7 @@ import numpy as np
 from options import OVERRIDES, add_data, names_of, parser_of, start
 from ours import SideBySide, kernels_named
 from problem import Problem, make_problem
-from steps import compete, load, spread, versions
+from timing import compete, load, ratios, spread, versions
 
 from lth_jax.config import Spec
 from lth_jax.lottery.network import targets_of
@@ -41,7 +41,7 @@ KERNELS = ("xla", "auto", "sparse")
 
 
 class Net(NamedTuple):
-    """What is measured of a network if nothing else is asked for.
+    """Says what is measured of a network if nothing else is asked for.
 
     Attributes:
       config: its preset.
@@ -94,7 +94,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def levels_of(text: str, net: Net) -> list[int]:
-    """The levels that `text` names.
+    """Returns the levels that `text` names.
 
     Raises:
       ValueError: it names none.
@@ -111,20 +111,20 @@ def levels_of(text: str, net: Net) -> list[int]:
 
 
 def runs_of(spec: Spec) -> list[int]:
-    """The replicate of each run of a level: the ticket's, and those of every branch's draws."""
+    """Returns the replicate of each run of a level: of the ticket, and of each draw of a branch."""
     beside = 1 + sum(spec.branch_spec(name).draws for name in spec.branches)
     return [replicate for replicate in range(spec.replicates) for _ in range(beside)]
 
 
 def kept_at(problem: Problem, level: int) -> dict[tuple[str, ...], int]:
-    """What the preset's pruning leaves at a level, of each group of leaves that it ranks."""
+    """Returns how many weights the preset's pruning keeps of each group that it ranks."""
     spec = dataclasses.replace(problem.spec, levels=level)
     rates = prunable(problem.params, spec.pruning.layer_rates)
     return targets_of(spec, problem.params, rates)[level]
 
 
 def random_mask(problem: Problem, kept: Mapping[tuple[str, ...], int], seed: int) -> PyTree:
-    """A mask with that many weights in each layer; in groups of several the same share of each."""
+    """Returns a mask that keeps so many weights of each group: the same share of its layers."""
     random, sizes = np.random.default_rng(seed), {}
     for name, leaf in named_leaves(problem.params).items():
         sizes[name] = math.prod(np.shape(leaf))
@@ -143,7 +143,7 @@ def random_mask(problem: Problem, kept: Mapping[tuple[str, ...], int], seed: int
 
 
 class Bench:
-    """One network under each kernel; programs and data are shared by all levels.
+    """Measures one network under each kernel; all levels share programs and data.
 
     Args:
       problem: the data and the starting point.
@@ -164,7 +164,7 @@ class Bench:
         self.twins: dict[str, SideBySide] = {}
 
     def contenders(self, level: int) -> dict[str, SideBySide]:
-        """Everyone at a level, by the kernel's name."""
+        """Returns the contenders at a level, by the kernel's name."""
         kept = kept_at(self.problem, level)
         seeds = range(len(self.replicates)) if level else ()
         masks = [random_mask(self.problem, kept, seed) for seed in seeds]
@@ -184,37 +184,32 @@ class Bench:
         return made
 
 
-def ratios_to_xla(rounds: Sequence[dict[str, float]], name: str) -> list[float]:
-    """The time under a kernel as a multiple of that under `xla`, in each round."""
-    return [one[name] / one["xla"] for one in rounds]
-
-
 def is_above(rounds: Sequence[dict[str, float]]) -> bool:
-    """Whether `auto` takes more of the time of `xla` than it should."""
+    """Returns whether `auto` takes more of the time of `xla` than it should."""
     return {"auto", "xla"} <= set(rounds[0]) and bool(
-        np.median(ratios_to_xla(rounds, "auto")) > MOST_OF_XLA
+        np.median(ratios(rounds, ["auto"], ["xla"])) > MOST_OF_XLA
     )
 
 
 def report(net: str, level: int, density: float, rounds: Sequence[dict[str, float]]) -> list[str]:
-    """A line for each kernel, with its ratio to `xla`."""
+    """Returns a line for each kernel, with its ratio to `xla`."""
     lines = []
     for name in rounds[0]:
         line = f"{net:<10}{level:>5}{density:>9.1%}  {name:<8}"
         line += spread([r[name] for r in rounds], "{:.3f}")
         if name != "xla" and "xla" in rounds[0]:
-            ratios = ratios_to_xla(rounds, name)
-            line += f"{spread([1 / ratio for ratio in ratios], '{:.2f}')}× as fast as xla"
+            multiples = ratios(rounds, [name], ["xla"])
+            line += f"{spread([1 / ratio for ratio in multiples], '{:.2f}')}× as fast as xla"
             if (net, level) in TARGETS:
                 line += f"  ≥ {TARGETS[net, level]}×"
             if name == "auto" and is_above(rounds):
-                line += f"  TIME {np.median(ratios):.2f}× XLA'S, ABOVE {MOST_OF_XLA}×"
+                line += f"  TIME {np.median(multiples):.2f}× XLA'S, ABOVE {MOST_OF_XLA}×"
         lines.append(line)
     return lines
 
 
 def density_of(problem: Problem, level: int) -> float:
-    """The share of prunable weights that a level keeps."""
+    """Returns the share of prunable weights that a level keeps."""
     kept, whole = kept_at(problem, level), kept_at(problem, 0)
     return sum(kept.values()) / sum(whole.values())
 
@@ -222,7 +217,7 @@ def density_of(problem: Problem, level: int) -> float:
 def measure(
     options: argparse.Namespace, net: str, bench: Bench, level: int
 ) -> list[dict[str, float]]:
-    """All rounds of one level, printed."""
+    """Times one level, prints the lines and returns all rounds."""
     steps, warmup = options.steps or NETS[net].steps, NETS[net].warmup
     rounds, closing = compete(
         bench.contenders(level), rounds=options.rounds, steps=steps, warmup=warmup, first=warmup

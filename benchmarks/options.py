@@ -13,7 +13,7 @@ OVERRIDES = ("data.crop=0", "data.flip=False", "data.validation_size=100", "eval
 
 
 def parser_of(doc: str | None, rounds: int = 5) -> argparse.ArgumentParser:
-    """A parser of `--rounds` that says what the first paragraph of a module says."""
+    """Returns a parser with `--rounds`, described by the first paragraph of a module."""
     parser = argparse.ArgumentParser(
         description=(doc or "").split("\n\n")[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -23,13 +23,13 @@ def parser_of(doc: str | None, rounds: int = 5) -> argparse.ArgumentParser:
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:
-    """Where the images come from."""
+    """Adds the options that say where the images come from."""
     parser.add_argument("--data", choices=("auto", "real", "synthetic"), default="auto")
     parser.add_argument("--data-dir", default="", help="prepared datasets; else $TFDS_DATA_DIR")
 
 
 def add_steps(parser: argparse.ArgumentParser) -> None:
-    """How long a turn is.
+    """Adds the options that say how long a turn is.
 
     A call of few steps is mostly first touches of memory; real training calls for hundreds.
     """
@@ -40,7 +40,7 @@ def add_steps(parser: argparse.ArgumentParser) -> None:
 def names_of(
     parser: argparse.ArgumentParser, field: str, text: str, known: Sequence[str]
 ) -> list[str]:
-    """The names that `text` gives by commas; others than `known` end the program with a line."""
+    """Returns the names that `text` gives by commas; an unknown one ends the program."""
     names = [name for name in text.split(",") if name]
     if unknown := set(names) - set(known):
         parser.error(f"--{field}: {', '.join(sorted(unknown))}; accepted: {', '.join(known)}")
@@ -48,7 +48,7 @@ def names_of(
 
 
 def densities_of(parser: argparse.ArgumentParser, text: str) -> list[float]:
-    """The densities that `text` gives by commas; others than 0 to 1 end the program with a line."""
+    """Returns the densities that `text` gives by commas; wrong ones end the program with a line."""
     try:
         densities = [float(density) for density in text.split(",")]
     except ValueError as error:

@@ -31,7 +31,7 @@ from lth_jax.training.states import (
 
 
 def kernels_named(name: str, problem: Problem) -> NativeCode:
-    """What computes the problem's network under a `train.kernel`; says so where it is not as asked.
+    """Returns what computes the network under a `train.kernel`; prints a note if it is another one.
 
     Raises:
       SpecError: there is no compiler for `sparse`.
@@ -45,7 +45,7 @@ def kernels_named(name: str, problem: Problem) -> NativeCode:
 
 
 class Ours:
-    """`lth_jax.training.loop.Program` as `levels.py` drives it: masks, chunks of `eval.every`.
+    """Runs `lth_jax.training.loop.Program` as an experiment does: masks, chunks of `eval.every`.
 
     Times are per run.
 
@@ -100,7 +100,7 @@ class Ours:
         )
 
     def _run(self, level: int, mask: PyTree, replicate: int) -> tuple[LoopState, Inputs]:
-        """One run at its start, packed as the kernels have it."""
+        """Returns one run at its start, packed as the kernels need it."""
         problem = self.problem
         params, model_state = jax.tree.map(jnp.asarray, (problem.params, problem.model_state))
         params = apply_mask(params, mask)
@@ -111,19 +111,19 @@ class Ours:
         return from_dense(run, form, problem.optimizer), inputs
 
     def compile(self) -> None:
-        """Compiles what is not compiled yet, by no steps at all."""
+        """Compiles what is not compiled yet: it calls the program for no steps at all."""
         self.run = self.program.train(self.run, self.inputs, self.examples, self.step, self.step)
         self.evaluate()
 
     def train(self, steps: int) -> tuple[float, float]:
-        """(seconds, mean loss of the last chunk) of that many steps; evaluations untimed."""
+        """Returns (seconds, mean loss of the last chunk) of training; evaluations are untimed."""
         seconds, stop = 0.0, self.step + steps
         while self.step < stop:
-            seconds += self.leg(stop)
+            seconds += self.advance(stop)
         return seconds / self.runs, self.loss
 
-    def leg(self, stop: int) -> float:
-        """Seconds of training to the next evaluation, at most to `stop`, of all runs together.
+    def advance(self, stop: int) -> float:
+        """Trains all runs to the next evaluation, at most to `stop`; returns the seconds.
 
         The evaluation that follows is untimed.
         """
@@ -138,7 +138,7 @@ class Ours:
         return seconds
 
     def evaluate(self) -> tuple[float, float]:
-        """(seconds of an evaluation, mean training loss since the one before)."""
+        """Returns (seconds of an evaluation, mean training loss since the one before)."""
         updates, start = self.step - self.evaluated, time.perf_counter()
         self.run, result, loss = jax.block_until_ready(
             self.program.evaluate(self.run, self.validation, self.step, updates)
@@ -149,14 +149,14 @@ class Ours:
 
 
 class SideBySide:
-    """Several runs, one for each core in the air at once, as `levels.py` trains those of a level.
+    """Trains several runs, one on each core at a time, as `levels.py` trains those of a level.
 
     Times are per run: those of all together, divided by their number.
 
     Args:
       problem: the data and the starting point.
       runs: their number.
-      workers: groups in the air at once; 0 for as many as runs.
+      workers: groups that train at a time; 0 for as many as runs.
       group: runs that are `vmap`ped in one program; the last group is filled up with idle ones.
       kernels: what computes the network.
       masks, replicates: of each run, as in `Ours`.
@@ -189,31 +189,34 @@ class SideBySide:
             ours.compile()
 
     def train(self, steps: int) -> tuple[float, float]:
-        """(seconds per run, mean loss of the first run's last chunk); evaluations untimed."""
+        """Returns (seconds per run, loss of the first run's last chunk); evaluations untimed."""
         waiting = deque((ours, ours.step + steps) for ours in self.groups)
-        seconds = sum(self.pool.map(_legs, [waiting] * self.workers))
+        seconds = sum(self.pool.map(_advance_all, [waiting] * self.workers))
         return seconds / self.workers / self.runs, self.groups[0].loss
 
     def evaluate(self) -> tuple[float, float]:
-        """(seconds of an evaluation per run, mean training loss since the one before)."""
+        """Returns (seconds of an evaluation per run, mean training loss since the one before)."""
         start = time.perf_counter()
         done = list(self.pool.map(Ours.evaluate, self.groups))
         return (time.perf_counter() - start) / self.runs, done[0][1]
 
 
 def _filled(members: Sequence[Any], size: int) -> list[Any]:
-    """`members`, the last one repeated up to `size`; none stay none."""
+    """Returns `members` with the last one repeated up to `size`; none stay none."""
     return [*members, *[members[-1]] * (size - len(members))] if len(members) else []
 
 
-def _legs(waiting: deque[tuple[Ours, int]]) -> float:
-    """A worker's seconds of training: leg by leg, of whoever has waited longest."""
+def _advance_all(waiting: deque[tuple[Ours, int]]) -> float:
+    """Trains, up to the next evaluation each time, the group that has waited longest.
+
+    Returns the seconds that one worker has trained.
+    """
     seconds = 0.0
     while True:
         try:
             ours, stop = waiting.popleft()
         except IndexError:
             return seconds
-        seconds += ours.leg(stop)
+        seconds += ours.advance(stop)
         if ours.step < stop:
             waiting.append((ours, stop))

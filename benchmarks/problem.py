@@ -25,7 +25,7 @@ from lth_jax.training.pixels import Pixels
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """The data, the network and its starting point, the same for every contender.
+    """Holds the data, the network and its starting point, the same for every contender.
 
     Attributes:
       spec: batch size, learning rate, evaluation and so on.
@@ -51,16 +51,16 @@ class Problem:
 
     @property
     def key(self) -> jax.Array:
-        """The key of batch orders that the real loop gives replicate 0."""
+        """Returns the key of batch orders that the real loop gives replicate 0."""
         return self.run_key(0)
 
     def run_key(self, replicate: int) -> jax.Array:
-        """The key of batch orders that the real loop gives a replicate."""
+        """Returns the key of batch orders that the real loop gives a replicate."""
         return derive(self.spec.seed, "data", replicate)
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Layer widths from the input to the logits."""
+        """Returns the layer widths from the input to the logits."""
         pixels = int(np.prod(self.splits.train.images.shape[1:]))
         return (pixels, *self.spec.model.hidden, self.params["output"]["bias"].size)
 
@@ -68,7 +68,7 @@ class Problem:
 def make_problem(
     kind: str, data_dir: str, config: str = "configs/lenet_mnist.py", overrides: Sequence[str] = ()
 ) -> Problem:
-    """The problem of a config on `kind` of data.
+    """Returns the problem of a config on `kind` of data.
 
     Args:
       kind: `real`, `synthetic`, or `auto`: the config's dataset where it can be had.
@@ -100,7 +100,7 @@ def make_problem(
 
 
 def load(name: str, data_dir: str, may_fail: bool) -> data.Dataset:
-    """The dataset, as a run would load it; in its place, if it `may_fail`, random images."""
+    """Loads the dataset as a run does; returns random images if it fails and `may_fail`."""
     try:
         return data.load(name, data_dir=data_dir)
     except DataError as error:
@@ -111,7 +111,7 @@ def load(name: str, data_dir: str, may_fail: bool) -> data.Dataset:
 
 
 def synthetic(name: str) -> data.Dataset:
-    """Random images of a dataset's shape; the labels too are random, so nothing can be learned."""
+    """Returns random images of a dataset's shape, with random labels: nothing can be learned."""
     random = np.random.default_rng(0)
     facts = data.facts(name)
     assert facts is not None, f"nothing is known of {name}"

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, TensorDataset
 
 
 def network(problem: Problem) -> nn.Sequential:
-    """LeNet-300-100 with the problem's initial parameters."""
+    """Returns LeNet-300-100 with the problem's initial parameters."""
     layers: list[nn.Module] = [nn.Flatten()]
     for layer in problem.params.values():
         linear = nn.Linear(*layer["kernel"].shape)
@@ -26,13 +26,13 @@ def network(problem: Problem) -> nn.Sequential:
 
 
 def orders(problem: Problem) -> Iterator[torch.Tensor]:
-    """A permutation for each epoch; the first is our own loop's."""
+    """Yields a permutation for each epoch; the first is our own loop's."""
     first = torch.tensor(problem.first_order, dtype=torch.int64)
     return itertools.chain([first], iter(lambda: torch.randperm(len(first)), None))
 
 
 class Loop:
-    """A plain training loop; subclasses say where batches come from.
+    """Trains in a plain loop; subclasses say where batches come from.
 
     Args:
       problem: the data and the starting point.
@@ -60,7 +60,7 @@ class Loop:
         """Zeroes the gradients of pruned weights; here there are no masks."""
 
     def train(self, steps: int) -> tuple[float, float]:
-        """(seconds, mean loss) of that many steps."""
+        """Returns (seconds, mean loss) of that many steps."""
         total, start = torch.zeros(()), time.perf_counter()
         for images, labels in itertools.islice(self.batches, steps):
             self.optimizer.zero_grad()
@@ -74,7 +74,7 @@ class Loop:
 
 
 class InMemory(Loop):
-    """Float images in one tensor, batches by indexing with slices of a permutation. No masks."""
+    """Keeps float images in one tensor and indexes it by slices of a permutation; has no masks."""
 
     def _endless_batches(self, problem: Problem) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         images = torch.tensor(problem.splits.train.images).float().flatten(1) * problem.pixels.scale
@@ -87,7 +87,7 @@ class InMemory(Loop):
 
 
 class WithDataLoader(Loop):
-    """The student's loop: a DataLoader, and masks on gradients through NumPy at every step.
+    """Is the student's loop: a DataLoader, and masks on gradients through NumPy at every step.
 
     His repository takes the pruned weights to be those within 1e-6 of zero, and zeroes their
     gradients so; that his comparison lacks an absolute value is mended here. A handful of weights
@@ -119,7 +119,7 @@ class WithDataLoader(Loop):
 
 
 class WithTensorDataset(WithDataLoader):
-    """The same with nothing to decode: a TensorDataset of floats. The best case of such a loop."""
+    """Has nothing to decode: a TensorDataset of floats. It is the best case of such a loop."""
 
     def _dataset(self, problem: Problem) -> Dataset:
         images = torch.tensor(problem.splits.train.images).float() * problem.pixels.scale
@@ -127,7 +127,7 @@ class WithTensorDataset(WithDataLoader):
 
 
 class Orders(Sampler):
-    """`shuffle=True` as PyTorch does it, except that the first epoch has our order."""
+    """Shuffles as PyTorch does under `shuffle=True`, except that the first epoch has our order."""
 
     def __init__(self, problem: Problem):
         self.orders = orders(problem)
@@ -137,9 +137,9 @@ class Orders(Sampler):
 
 
 class ImageFiles(Dataset):
-    """What `torchvision.datasets.MNIST` with `ToTensor` does for an item, written out.
+    """Does for an item what `torchvision.datasets.MNIST` with `ToTensor` does.
 
-    A PIL image of the uint8 tensor, copied, laid out as channels × height × width, and scaled.
+    It copies the uint8 tensor to a PIL image, lays it out as channels × height × width, and scales.
     """
 
     def __init__(self, problem: Problem):

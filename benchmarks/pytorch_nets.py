@@ -16,7 +16,7 @@ Layers = Mapping[str, Mapping[str, np.ndarray]]
 
 
 class ConvNet(nn.Module):
-    """Conv-2, -4 or -6: pairs of convolutions, each pair pooled, then dense layers."""
+    """Computes Conv-2, -4 or -6: pairs of convolutions, each pair pooled, then dense layers."""
 
     def __init__(self, params: Layers, side: int):
         super().__init__()
@@ -28,7 +28,7 @@ class ConvNet(nn.Module):
         self.layers.update({name: linear(params[name]) for name in ("fc2", "output")})
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Logits of images [batch, channels, height, width]."""
+        """Returns the logits of images [batch, channels, height, width]."""
         for pair in self.pairs:
             for name in pair:
                 x = functional.relu(self.layers[name](x))
@@ -38,7 +38,7 @@ class ConvNet(nn.Module):
 
 
 class ResNet20(nn.Module):
-    """Three stages of three blocks, 1×1 convolutions where the shape changes."""
+    """Computes three stages of three blocks, 1×1 convolutions where the shape changes."""
 
     def __init__(self, params: Layers):
         super().__init__()
@@ -54,7 +54,7 @@ class ResNet20(nn.Module):
                 self.layers[name] = convolution(layer, 2 if strided else 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Logits of images [batch, channels, height, width]."""
+        """Returns the logits of images [batch, channels, height, width]."""
         x = self._conv_norm(x, "conv", "norm").relu_()
         for block in (f"stage{i}_block{j}" for i in (1, 2, 3) for j in (1, 2, 3)):
             y = self._conv_norm(x, f"{block}_conv1", f"{block}_norm1").relu_()
@@ -69,7 +69,7 @@ class ResNet20(nn.Module):
 
 
 def convolution(layer: Mapping[str, np.ndarray], stride: int = 1) -> nn.Conv2d:
-    """A convolution with a border of half its width, of kernels [height, width, in, out]."""
+    """Returns a convolution with a border of half its width; kernels: [height, width, in, out]."""
     height, width, channels, features = layer["kernel"].shape
     border = (height // 2, width // 2)
     made = nn.Conv2d(channels, features, (height, width), stride, border, bias="bias" in layer)
@@ -80,7 +80,7 @@ def convolution(layer: Mapping[str, np.ndarray], stride: int = 1) -> nn.Conv2d:
 
 
 def linear(layer: Mapping[str, np.ndarray], pixels: int = 1) -> nn.Linear:
-    """A dense layer; after `pixels` pixels, whose channels PyTorch has first and we have last."""
+    """Returns a dense layer after `pixels` pixels; PyTorch has their channels first, we last."""
     inputs, outputs = layer["kernel"].shape
     kernel = layer["kernel"].reshape(pixels, inputs // pixels, outputs).transpose(2, 1, 0)
     made = nn.Linear(inputs, outputs)
@@ -90,7 +90,7 @@ def linear(layer: Mapping[str, np.ndarray], pixels: int = 1) -> nn.Linear:
 
 
 class ConvLoop(Loop):
-    """Eager training on float images in memory, masks on gradients, the fused optimizer.
+    """Trains eagerly on float images in memory, with masks on gradients and the fused optimizer.
 
     Args:
       problem: the data and the starting point.

@@ -18,7 +18,7 @@ IMAGES = 8
 
 
 class Theirs:
-    """One layer, eager; subclasses say how arrays become its tensors, and back."""
+    """Computes one layer eagerly; subclasses say how arrays become its tensors, and back."""
 
     module: torch.nn.Module
     x: torch.Tensor
@@ -26,14 +26,14 @@ class Theirs:
     share = 1.0  # of the examples it is given, those that count
 
     def _step(self) -> list[torch.Tensor]:
-        """(output, gradient of the values, gradient of the input), the last if it is wanted."""
+        """Returns (output, gradient of the values, gradient of the input, if wanted)."""
         y = self.module(self.x)
         wanted = [tensor for tensor in (self.module.W_val, self.x) if tensor.requires_grad]
         # Not `backward`: that would copy the input's gradient, which no layer keeps, into `grad`.
         return [y.detach(), *torch.autograd.grad(y, wanted, self.given)]
 
     def train(self, steps: int) -> tuple[float]:
-        """Seconds of that many repetitions."""
+        """Returns the seconds of that many repetitions."""
         start = time.perf_counter()
         for _ in range(steps):
             self._step()
@@ -41,7 +41,7 @@ class Theirs:
 
 
 class Linear(Theirs):
-    """`SparseLinear`, without a bias."""
+    """Calls `SparseLinear`, without a bias."""
 
     def __init__(self, operands: Operands):
         self.module = SparseLinear(torch.tensor(operands.kernel.T.copy()))
@@ -49,7 +49,7 @@ class Linear(Theirs):
         self.given = torch.tensor(operands.given)
 
     def results(self) -> list[np.ndarray]:
-        """What `_step` gives, as ours is laid out."""
+        """Returns what `_step` gives, in the layout of ours."""
         y, gradient, *dx = self._step()
         shape = self.module.N, self.module.M
         kernel = from_csr_2d(gradient, self.module.W_idx, shape).numpy().T
@@ -57,7 +57,7 @@ class Linear(Theirs):
 
 
 class Convolution(Theirs):
-    """`SparseConv2d`, without a bias.
+    """Calls `SparseConv2d`, without a bias.
 
     Args:
       operands: what is computed with.
@@ -92,7 +92,7 @@ class Convolution(Theirs):
         self.given = laid_out(operands.given)
 
     def results(self) -> list[np.ndarray]:
-        """What `_step` gives, as ours is laid out."""
+        """Returns what `_step` gives, in the layout of ours."""
         y, gradient, *dx = self._step()
         shape = self.module.OC, self.module.IC, self.module.K, self.module.K
         kernel = from_sparse_format_conv2d(gradient, self.module.W_idx, shape)
@@ -101,7 +101,7 @@ class Convolution(Theirs):
 
 
 def contenders_of(operands: Operands, repacking: bool) -> dict[str, Theirs]:
-    """Every way in which SparseProp computes a layer, by name."""
+    """Returns every way in which SparseProp computes a layer, by name."""
     if operands.case.layer.kind == "dense":
         return {"SparseProp": Linear(operands)}
     return {

@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -27,12 +27,9 @@ from floor import Floor, Reading
 from options import add_data, names_of, parser_of, start
 from ours import Ours, SideBySide
 from problem import Problem, make_problem
+from timing import SETTLE_SECONDS, in_company, load, ratios, spread, versions
 
-T = TypeVar("T")
 WARMUP_STEPS = 20
-# Between two turns: the worker threads of one library stop waiting for work, which they do busily,
-# before the next library needs the cores. OpenBLAS's take 30 ms.
-SETTLE_SECONDS = 0.1
 # What trains a network, in the order of their turns; the floor comes last.
 CONTENDERS = {
     "ours": "lth_jax, a run for each core at once",
@@ -49,7 +46,7 @@ FLOOR_TARGET = 1.2
 
 
 class Round(NamedTuple):
-    """One round: milliseconds per step of each contender, of an evaluation, and the floor."""
+    """Holds one round: milliseconds per step of each contender, of an evaluation, and the floor."""
 
     milliseconds: dict[str, float]
     evaluation: float | None
@@ -72,7 +69,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def make_contenders(names: Sequence[str], problem: Problem) -> dict[str, Any]:
-    """Those of `names` that can run here."""
+    """Returns those of `names` that can run here."""
     makers: dict[str, Callable[[], Any]] = {
         "ours": lambda: SideBySide(problem, len(os.sched_getaffinity(0))),
         "alone": lambda: Ours(problem),
@@ -92,7 +89,7 @@ def make_contenders(names: Sequence[str], problem: Problem) -> dict[str, Any]:
 
 
 def check_losses(contenders: dict[str, Any], steps: int) -> dict[str, float]:
-    """Mean losses at the end of `steps` steps from one start on the same batches.
+    """Returns mean losses at the end of `steps` steps from one start on the same batches.
 
     They agree to about three digits if all do the same work (on random labels, where nothing but
     noise is learned, to fewer). Compiles and warms up along the way.
@@ -107,7 +104,7 @@ def check_losses(contenders: dict[str, Any], steps: int) -> dict[str, float]:
 
 
 def play_round(contenders: dict[str, Any], floor: Floor | None, steps: int) -> Round:
-    """Everyone's turn, one after another."""
+    """Gives each contender its turn, one after another."""
     times, evaluation = {}, None
     for name, contender in contenders.items():
         time.sleep(SETTLE_SECONDS)
@@ -118,35 +115,29 @@ def play_round(contenders: dict[str, Any], floor: Floor | None, steps: int) -> R
     return Round(times, evaluation, floor.measure(steps, SETTLE_SECONDS) if floor else None)
 
 
-def spread(values: Sequence[float], pattern: str = "{:.3f}") -> str:
-    """Median, and the range of the rest."""
-    median, least, most = (pattern.format(f(values)) for f in (np.median, np.min, np.max))
-    return f"{median:>8}  {least + '–' + most:<14}"
-
-
 def time_rows(rounds: Sequence[Round]) -> list[str]:
-    """A line for each contender, with its ratio to ours."""
+    """Returns a line for each contender, with its ratio to ours."""
     lines = []
     for name in rounds[0].milliseconds:
         times = [r.milliseconds[name] for r in rounds]
         line = f"{CONTENDERS[name]:<38}{spread(times)}"
         if name != "ours" and "ours" in rounds[0].milliseconds:
-            ratios = [r.milliseconds[name] / r.milliseconds["ours"] for r in rounds]
+            multiples = ratios([r.milliseconds for r in rounds], [name], ["ours"])
             target = f"  ≥ {TARGETS[name]}×" if name in TARGETS else ""
-            line += f"{spread(ratios, '{:.2f}')}× ours{target}"
+            line += f"{spread(multiples, '{:.2f}')}× ours{target}"
         lines.append(line)
     return lines
 
 
 def floor_rows(rounds: Sequence[Round], floor: Floor) -> list[str]:
-    """The floor, what it is made of, and our ratio to it."""
+    """Returns lines with the floor, its two parts, and our ratio to it."""
     readings = [r.floor for r in rounds if r.floor]
     products, traffic = [r.products_ms for r in readings], [r.traffic_ms for r in readings]
     whole = [r.milliseconds for r in readings]
     line = f"{'floor':<38}{spread(whole)}"
     if "ours" in rounds[0].milliseconds:
-        ratios = [r.milliseconds["ours"] / f for r, f in zip(rounds, whole, strict=True)]
-        line += f"{spread(ratios, '{:.2f}')}: ours ÷ floor  ≤ {FLOOR_TARGET}×"
+        multiples = [r.milliseconds["ours"] / f for r, f in zip(rounds, whole, strict=True)]
+        line += f"{spread(multiples, '{:.2f}')}: ours ÷ floor  ≤ {FLOOR_TARGET}×"
     speed = floor.flops / np.median(products) / 1e6
     bandwidth = floor.bytes / np.median(traffic) / 1e6
     by = "/".join(sorted({r.products_by for r in readings}))
@@ -169,81 +160,6 @@ def report(rounds: Sequence[Round], floor: Floor | None) -> list[str]:
     if evaluations:
         lines += ["", f"{'not in ours: an evaluation, ms each':<38}{spread(evaluations, '{:.1f}')}"]
     return lines
-
-
-def versions() -> str:
-    from importlib import metadata
-
-    names = [name for name in ("jax", "numpy", "torch") if importlib.util.find_spec(name)]
-    return ", ".join(f"{name} {metadata.version(name)}" for name in names)
-
-
-def load() -> str:
-    averages = os.getloadavg() if hasattr(os, "getloadavg") else ()
-    return " ".join(f"{value:.2f}" for value in averages) or "unknown"
-
-
-def cpu_seconds() -> tuple[float, float]:
-    """CPU seconds of (this process, all processes) since some time; NaN where nobody tells."""
-    mine = sum(os.times()[:2])
-    try:
-        fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
-    except OSError:
-        return mine, float("nan")
-    busy = sum(int(fields[i]) for i in (0, 1, 2, 5, 6, 7))
-    return mine, busy / os.sysconf("SC_CLK_TCK")
-
-
-def in_company(work: Callable[[], T]) -> tuple[T, float, str]:
-    """What `work` gives, its seconds, and a phrase about the cores that others used meanwhile."""
-    before, start = cpu_seconds(), time.perf_counter()
-    result = work()
-    seconds, after = time.perf_counter() - start, cpu_seconds()
-    others = (after[1] - before[1] - (after[0] - before[0])) / seconds
-    return result, seconds, f"other processes kept {others:.1f} cores busy"
-
-
-def take_turns(
-    contenders: dict[str, Any], *, rounds: int, steps: int, warmup: int
-) -> tuple[list[dict[str, float]], str]:
-    """Rounds in which everyone has a turn, one after another.
-
-    Args:
-      contenders: by name; each has `train(steps)`, whose result begins with its seconds.
-      rounds: how many.
-      steps: timed steps of a turn; warmup: untimed ones before them.
-
-    Returns:
-      Milliseconds per step by name, for each round; a phrase about the cores that others used.
-    """
-
-    def turn(contender: Any) -> float:
-        time.sleep(SETTLE_SECONDS)
-        if warmup:
-            contender.train(warmup)
-        return contender.train(steps)[0] / steps * 1e3
-
-    def play() -> list[dict[str, float]]:
-        return [{name: turn(c) for name, c in contenders.items()} for _ in range(rounds)]
-
-    found, _, company = in_company(play)
-    return found, company
-
-
-def compete(
-    contenders: dict[str, Any], *, rounds: int, steps: int, warmup: int, first: int
-) -> tuple[list[dict[str, float]], str]:
-    """`take_turns` after `first` untimed steps on equal batches, which compile and give losses.
-
-    Returns:
-      Milliseconds per step and run by name, for each round; a closing line with the losses.
-    """
-    losses = {name: contender.train(first)[1] for name, contender in contenders.items()}
-    found, company = take_turns(contenders, rounds=rounds, steps=steps, warmup=warmup)
-    return found, (
-        f"mean training loss of the first {first} steps, on equal batches: "
-        f"{', '.join(f'{loss:.4f}' for loss in losses.values())}; {company}"
-    )
 
 
 def main(arguments: Sequence[str] | None = None) -> list[Round]:

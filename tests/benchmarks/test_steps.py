@@ -41,27 +41,3 @@ def test_names_what_can_be_measured(steps, capsys):
 
     assert exit_.value.code == 2
     assert "flour; accepted: ours, alone, eager" in capsys.readouterr().err
-
-
-class Counting:
-    """A contender whose steps take no time to speak of."""
-
-    def __init__(self, seconds):
-        self.seconds, self.calls = seconds, []
-
-    def train(self, steps):
-        self.calls.append(steps)
-        return self.seconds * steps, 0.5
-
-
-def test_everyone_has_a_turn_in_each_round(steps):
-    slow, fast = Counting(0.02), Counting(0.001)
-
-    rounds, closing = steps.compete(
-        {"slow": slow, "fast": fast}, rounds=2, steps=10, warmup=3, first=4
-    )
-
-    assert rounds == [{"slow": pytest.approx(20), "fast": pytest.approx(1)}] * 2
-    assert slow.calls == fast.calls == [4, 3, 10, 3, 10]
-    assert "first 4 steps, on equal batches: 0.5000, 0.5000" in closing
-    assert "other processes kept" in closing
