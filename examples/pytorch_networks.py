@@ -6,11 +6,13 @@
 A file of `--format=torch` is a `state_dict` in safetensors. Modules are named as Flax's layers are,
 so that any module of your own with those names loads it as well. Batch norms have PyTorch's own
 eps, 1e-5; layer norms have Flax's, 1e-6. Images come as channels, height, width.
+
+Each class below is a family of `lth_jax.models`. It takes the shapes of its weights by layer (a
+file has them), and the network of Flax, for what shapes do not tell.
 """
 
 import json
 import sys
-from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -18,53 +20,83 @@ from safetensors import safe_open
 from torch import nn
 from torch.nn.utils import prune
 
+from lth_jax.models import MODELS
+
+
+def numbered(shapes, name):
+    """The layers `name1`, `name2`, …"""
+    return [f"{name}{i}" for i in range(1, 1 + len(shapes)) if f"{name}{i}" in shapes]
+
+
+def convolution(shape, stride=1, padding=None, bias=False):
+    """A convolution of square kernels; by default its output is as large as its input."""
+    outputs, inputs, width, _ = shape
+    padding = width // 2 if padding is None else padding
+    return nn.Conv2d(inputs, outputs, width, stride, padding=padding, bias=bias)
+
 
 class MLP(nn.Module):
     """`fc1`, `fc2`, …, `output`."""
 
-    def __init__(self, inputs, hidden, classes):
+    def __init__(self, shapes, _flax):
         super().__init__()
-        self.widths = [inputs, *hidden]
-        for index, sizes in enumerate(pairwise(self.widths), start=1):
-            setattr(self, f"fc{index}", nn.Linear(*sizes))
-        self.output = nn.Linear(self.widths[-1], classes)
+        self.hidden = numbered(shapes, "fc")
+        for name in (*self.hidden, "output"):
+            outputs, inputs = shapes[name]
+            setattr(self, name, nn.Linear(inputs, outputs))
 
     def forward(self, x):
         x = x.flatten(1)
-        for index in range(1, len(self.widths)):
-            x = F.relu(getattr(self, f"fc{index}")(x))
+        for name in self.hidden:
+            x = F.relu(getattr(self, name)(x))
         return self.output(x)
 
 
-class Convolutions(MLP):
-    """LeNet-5, Conv-2, -4 and -6, and AlexNet: convolutions, poolings after some, then an MLP."""
+class Conv(MLP):
+    """Conv-2, -4 and -6: convolutions, each second one pooled, then an MLP."""
 
-    def __init__(self, channels, pooled, inputs, hidden, classes, width=3, padding=1, stride=1):
-        super().__init__(inputs, hidden, classes)
-        self.pooled = pooled
-        for index, sizes in enumerate(pairwise(channels), start=1):
-            step = stride if index == 1 else 1
-            conv = nn.Conv2d(*sizes, width, padding=padding, stride=step)
-            setattr(self, f"conv{index}", conv)
-        self.count = len(channels) - 1
+    pooled = ("conv2", "conv4", "conv6")
+    first_stride = 1
+    padding = None
+
+    def __init__(self, shapes, flax):
+        super().__init__(shapes, flax)
+        self.convolutions = numbered(shapes, "conv")
+        for name in self.convolutions:
+            stride = self.first_stride if name == "conv1" else 1
+            setattr(self, name, convolution(shapes[name], stride, self.padding, bias=True))
 
     def forward(self, x):
-        for index in range(1, self.count + 1):
-            x = F.relu(getattr(self, f"conv{index}")(x))
-            x = F.max_pool2d(x, 2) if index in self.pooled else x
+        for name in self.convolutions:
+            x = F.relu(getattr(self, name)(x))
+            x = F.max_pool2d(x, 2) if name in self.pooled else x
         return super().forward(x)
+
+
+class LeNet5(Conv):
+    """Both convolutions are pooled, and not padded."""
+
+    pooled = ("conv1", "conv2")
+    padding = 0
+
+
+class AlexNet(Conv):
+    """Three of five convolutions are pooled, and the first one has a stride."""
+
+    pooled = ("conv1", "conv2", "conv5")
+    first_stride = 2
 
 
 class VGG(nn.Module):
     """Blocks of convolutions with batch norm, a mean over the pixels, `output`."""
 
-    def __init__(self, channels, blocks, classes):
+    def __init__(self, shapes, flax):
         super().__init__()
-        for index, sizes in enumerate(pairwise(channels), start=1):
-            setattr(self, f"conv{index}", nn.Conv2d(*sizes, 3, padding=1, bias=False))
-            setattr(self, f"norm{index}", nn.BatchNorm2d(sizes[1]))
-        self.blocks = blocks
-        self.output = nn.Linear(channels[-1], classes)
+        for index, name in enumerate(numbered(shapes, "conv"), start=1):
+            setattr(self, name, convolution(shapes[name]))
+            setattr(self, f"norm{index}", nn.BatchNorm2d(shapes[name][0]))
+        self.blocks = flax.blocks
+        self.output = nn.Linear(*reversed(shapes["output"]))
 
     def forward(self, x):
         index = 0
@@ -78,34 +110,31 @@ class VGG(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Both families: blocks of two or three convolutions beside a shortcut."""
+    """Blocks of two or three convolutions beside a shortcut."""
 
-    def __init__(self, shapes, blocks, classes, large=False):
+    def __init__(self, shapes, _flax):
         super().__init__()
-        self.blocks, self.large = blocks, large
-        for name, shape in shapes.items():  # of the kernels, OIHW
-            name = name.removesuffix(".weight")
+        self.large = shapes["conv"][2] == 7  # ImageNet's stem
+        self.blocks = list(dict.fromkeys(name.rpartition("_")[0] for name in shapes if "_" in name))
+        # By number: as text, block10 would come before block2.
+        self.blocks.sort(key=lambda name: [int(part[5:]) for part in name.split("_")])
+        for name, shape in shapes.items():
             if name != "output":
-                strided = name.startswith("stage") and not name.startswith("stage1_")
-                strided = strided and "_block1_" in name
-                bottleneck = f"{name.rsplit('_', 1)[0]}_conv3.weight" in shapes
-                which = "shortcut" if name.endswith("shortcut") else name[-1]
-                moves = which == "shortcut" or which == ("2" if bottleneck else "1")
-                stride = 2 if (strided and moves) or (name == "conv" and large) else 1
-                conv = nn.Conv2d(
-                    shape[1], shape[0], shape[2], stride, padding=shape[2] // 2, bias=False
-                )
-                norm = f"{name}_norm" if which == "shortcut" else name.replace("conv", "norm")
-                setattr(self, name, conv)
+                block, _, layer = name.rpartition("_")
+                strided = block.endswith("_block1") and not block.startswith("stage1_")
+                moves = "conv2" if f"{block}_conv3" in shapes else "conv1"
+                stride = 2 if strided and layer in ("shortcut", moves) else 1
+                stride = 2 if name == "conv" and self.large else stride
+                setattr(self, name, convolution(shape, stride))
+                norm = f"{name}_norm" if layer == "shortcut" else name.replace("conv", "norm")
                 setattr(self, norm, nn.BatchNorm2d(shape[0]))
-        self.output = nn.Linear(shapes["output.weight"][1], classes)
+        self.output = nn.Linear(*reversed(shapes["output"]))
 
     def forward(self, x):
         x = F.relu(self.norm(self.conv(x)))
         x = F.max_pool2d(x, 3, 2, padding=1) if self.large else x
-        for stage, count in enumerate(self.blocks, start=1):
-            for block in range(1, count + 1):
-                x = self._block(x, f"stage{stage}_block{block}")
+        for name in self.blocks:
+            x = self._block(x, name)
         return self.output(x.mean((2, 3)))
 
     def _block(self, x, name):
@@ -118,23 +147,25 @@ class ResNet(nn.Module):
         return F.relu(x + y)
 
 
+class CifarResNet(ResNet):
+    """The same, with three stages."""
+
+
 class DenseNet(nn.Module):
     """Blocks whose every layer sees all that came before it."""
 
-    def __init__(self, shapes, blocks, classes, large=False):
+    def __init__(self, shapes, flax):
         super().__init__()
-        self.blocks, self.large = blocks, large
+        self.large, self.blocks = shapes["conv"][2] == 7, flax.blocks
         for name, shape in shapes.items():
-            name = name.removesuffix(".weight")
             if name != "output":
-                width, stride = shape[2], 2 if name == "conv" and large else 1
-                conv = nn.Conv2d(shape[1], shape[0], width, stride, padding=width // 2, bias=False)
-                setattr(self, name, conv)
+                stride = 2 if name == "conv" and self.large else 1
+                setattr(self, name, convolution(shape, stride))
                 if name != "conv":
                     setattr(self, name.replace("conv", "norm"), nn.BatchNorm2d(shape[1]))
-        if large:
-            self.norm = nn.BatchNorm2d(shapes["conv.weight"][0])
-        features = shapes["output.weight"][1]
+        if self.large:
+            self.norm = nn.BatchNorm2d(shapes["conv"][0])
+        classes, features = shapes["output"]
         self.last_norm, self.output = nn.BatchNorm2d(features), nn.Linear(features, classes)
 
     def forward(self, x):
@@ -157,19 +188,22 @@ class DenseNet(nn.Module):
 class ViT(nn.Module):
     """A pre-norm transformer over patches."""
 
-    def __init__(self, shapes, tokens, depth, heads, classes):
+    def __init__(self, shapes, flax):
         super().__init__()
-        self.depth, self.heads = depth, heads
-        features, channels, patch, _ = shapes["patches.weight"]
+        self.heads, self.depth = flax.heads, flax.depth
+        features, channels, patch, _ = shapes["patches"]
         self.patches = nn.Conv2d(channels, features, patch, patch)
-        self.position_embedding = nn.Parameter(torch.zeros(1, tokens, features))
+        self.position_embedding = nn.Parameter(torch.zeros(shapes["position_embedding"]))
         for name, shape in shapes.items():
             if name.startswith("block"):
-                setattr(self, name.removesuffix(".weight"), nn.Linear(shape[1], shape[0]))
-        for block in range(1, depth + 1):
+                setattr(self, name, nn.Linear(*reversed(shape)))
+        for block in range(1, self.depth + 1):
             for index in (1, 2):
                 setattr(self, f"block{block}_norm{index}", nn.LayerNorm(features, eps=1e-6))
-        self.norm, self.output = nn.LayerNorm(features, eps=1e-6), nn.Linear(features, classes)
+        self.norm, self.output = (
+            nn.LayerNorm(features, eps=1e-6),
+            nn.Linear(features, shapes["output"][0]),
+        )
 
     def forward(self, x):
         x = self.patches(x).flatten(2).transpose(1, 2) + self.position_embedding
@@ -187,44 +221,25 @@ class ViT(nn.Module):
         return self.output(self.norm(x).mean(1))
 
 
-BLOCKS = {
-    "vgg11": (1, 1, 2, 2, 2), "vgg13": (2, 2, 2, 2, 2),
-    "vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4),
-    "resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3),
-    **{f"resnet{6 * n + 2}": (n, n, n) for n in (3, 5, 7, 9, 18)},
-    "densenet121": (6, 12, 24, 16),
-}  # fmt: skip
+FAMILIES = {
+    family.__name__: family
+    for family in (MLP, LeNet5, Conv, AlexNet, VGG, CifarResNet, ResNet, DenseNet, ViT)
+}
 
 
-def network(name, tensors, stem="small", depth=12, heads=3, blocks=()):
-    """The module that a `state_dict` fits, its masks in place, its values still to be loaded."""
+def network(name, tensors, **options):
+    """The module that a `state_dict` fits, its masks in place, its values still to be loaded.
+
+    `options` are those of the Flax network, where they are not those of its row in `MODELS`.
+    """
     shapes = {
-        key.replace("_orig", ""): tuple(tensor.shape)
+        key.removesuffix("_orig").removesuffix(".weight"): tuple(tensor.shape)
         for key, tensor in tensors.items()
-        if key.endswith(("weight", "weight_orig")) and tensor.ndim > 1
+        if tensor.ndim > 1 and not key.endswith("_mask")
     }
-    classes = shapes["output.weight"][0]
-    convs = [shapes[f"conv{i}.weight"] for i in range(1, 20) if f"conv{i}.weight" in shapes]
-    hidden = [shapes[f"fc{i}.weight"][0] for i in range(1, 20) if f"fc{i}.weight" in shapes]
-    channels = [convs[0][1], *(shape[0] for shape in convs)] if convs else []
-    inputs = shapes["fc1.weight" if hidden else "output.weight"][1]
-    blocks, large = blocks or BLOCKS.get(name), stem == "imagenet"
-    if name == "mlp":
-        module = MLP(inputs, hidden, classes)
-    elif name == "lenet5":
-        module = Convolutions(channels, (1, 2), inputs, hidden, classes, width=5, padding=0)
-    elif name == "alexnet":
-        module = Convolutions(channels, (1, 2, 5), inputs, hidden, classes, stride=2)
-    elif name.startswith("conv"):
-        module = Convolutions(channels, (2, 4, 6), inputs, hidden, classes)
-    elif name.startswith("vgg"):
-        module = VGG(channels, blocks, classes)
-    elif name.startswith("resnet"):
-        module = ResNet(shapes, blocks, classes, large)
-    elif name.startswith("densenet"):
-        module = DenseNet(shapes, blocks, classes, large)
-    else:
-        module = ViT(shapes, tensors["position_embedding"].shape[1], depth, heads, classes)
+    row = MODELS[name]
+    flax = row.module(shapes["output"][0], **{**row.sizes, **options})
+    module = FAMILIES[row.module.__name__](shapes, flax)
     for key in tensors:
         if key.endswith(".weight_mask"):
             prune.identity(module.get_submodule(key.removesuffix(".weight_mask")), "weight")
@@ -235,8 +250,8 @@ def load(path):
     """The network of a file that `export --format=torch` wrote, ready to be evaluated."""
     with safe_open(path, "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        model = json.loads(file.metadata()["spec"])["model"]
-    module = network(model["name"], tensors, model["stem"])
+        name = json.loads(file.metadata()["spec"])["model"]["name"]
+    module = network(name, tensors)
     module.load_state_dict(tensors)
     return module.eval()
 

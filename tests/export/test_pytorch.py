@@ -81,10 +81,7 @@ def test_pytorch_gives_the_same_logits(name, torch_networks):
         flattened=pytorch.flattened_of(name, params, lambda: 3),
     )
     tensors = {name: torch.tensor(array) for name, array in arrays.items()}
-    blocks = options.get("blocks") or ((2, 2, 2) if name == "resnet20" else ())
-    module = torch_networks.network(
-        name, tensors, options.get("stem", "small"), depth=2, blocks=blocks
-    )
+    module = torch_networks.network(name, tensors, **options)
     module.load_state_dict(tensors)  # strict: every name, every shape
     with torch.no_grad():
         found = module.eval()(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).numpy()
