@@ -24,7 +24,7 @@ from lth_jax.lottery.plan import planned_runs
 from lth_jax.store import level_name
 from lth_jax.store.checkpoints import Manifest, array_bytes, read_arrays, read_manifest, verify
 from lth_jax.store.lock import held_by
-from lth_jax.store.record import OtherFormat, read_record, spec_of
+from lth_jax.store.record import SPEC_FILE, OtherFormat, read_record, spec_of
 from lth_jax.store.tables import CURVES, RESULTS, TRUNK, ResultRow, RunId, sort_rows
 
 # How long a checkpoint that looks damaged may take to be replaced or removed by who is running.
@@ -216,7 +216,7 @@ def _read_record(path: Path, problems: list[str]) -> tuple[Mapping[str, Any], sp
     record: Mapping[str, Any] = {}
     try:
         record = read_record(path)
-        spec = spec_of(path, record)
+        spec = spec_of(path / SPEC_FILE, record)
     except OtherFormat:
         raise
     except StoreError as error:

@@ -11,15 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lth_jax.errors import StoreError
 from lth_jax.export import containers, sequential, sparse
 from lth_jax.export.sequential import Layer
 from lth_jax.export.shrinking import INPUTS, Shrunk
 from lth_jax.export.whole import Origin, objects
 from lth_jax.pruning.trees import PyTree, named_leaves
 from lth_jax.training.pixels import Pixels
-
-KIND = "lth_jax compact network"
 
 
 class CompactNetwork(NamedTuple):
@@ -46,11 +43,11 @@ class CompactNetwork(NamedTuple):
     about: Mapping[str, Any]
 
     def apply(self, params: PyTree, x: jax.Array) -> jax.Array:
-        """Logits float32 [batch, classes] of `x`, float [batch, *shape]: a pure function."""
+        """Returns logits, float32 [batch, classes], of `x`, float [batch, *shape]; it is pure."""
         return sequential.apply(self.layers, params, self.statistics, x)
 
     def logits(self, images: Any) -> jax.Array:
-        """Logits float32 [batch, classes] of images as stored, uint8 [batch, *shape]."""
+        """Returns logits, float32 [batch, classes], of images as stored, uint8 [batch, *shape]."""
         return self.apply(self.params, self.pixels.prepared(jnp.asarray(images)))
 
 
@@ -86,27 +83,28 @@ def save(
     what: str,
     packed: tuple[Mapping[str, np.ndarray], Mapping[str, str]],
 ) -> int:
-    """Writes what `pack` gave to exactly `path`; gives the file's bytes.
+    """Writes what `pack` gave to exactly `path`; returns the size of the file in bytes.
 
     Raises:
       StoreError: it cannot be written.
     """
-    about = {n: v for n, v in origin.metadata(KIND).items() if n not in ("command", "versions")}
+    about = {
+        n: v
+        for n, v in origin.metadata(containers.COMPACT).items()
+        if n not in ("command", "versions")
+    }
     spec = {n: v for n, v in origin.record["spec"].items() if n != "reference"}
     about |= {**packed[1], "spec": json.dumps(spec), "what": json.dumps(what)}
     return containers.write(path, packed[0], about)
 
 
 def load_compact(path: str | Path) -> CompactNetwork:
-    """Loads the network of a file that `python -m lth_jax export --format=compact` wrote.
+    """Returns the network of a file that `python -m lth_jax export --format=compact` wrote.
 
     Raises:
       StoreError: the file is missing, damaged, of another kind or of another version.
     """
-    arrays, metadata = containers.read(Path(path))
-    if metadata["kind"] != KIND:
-        raise StoreError(f"{path} is an {metadata['kind']}; accepted here: an {KIND}")
-    return unpack(arrays, metadata)
+    return unpack(*containers.read(Path(path), containers.COMPACT))
 
 
 def unpack(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> CompactNetwork:

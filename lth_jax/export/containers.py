@@ -20,6 +20,14 @@ from lth_jax.disk.files import write_bytes
 from lth_jax.errors import StoreError, first_line
 
 FORMATS = ("safetensors", "npz")
+# What a file may hold, and what reads it.
+TICKET, COMPACT = "lth_jax ticket", "lth_jax compact network"
+PYTORCH = "lth_jax network for PyTorch"
+READERS = {
+    TICKET: "lth_jax.load_ticket",
+    COMPACT: "lth_jax.load_compact",
+    PYTORCH: "load_state_dict of PyTorch",
+}
 VERSION = "1"
 TEXTS = ("kind", "version", "sha256")  # metadata that are no JSON, whoever writes the others
 _ZIP = b"PK"
@@ -32,7 +40,7 @@ def write(
     metadata: Mapping[str, str],
     file_format: str = "safetensors",
 ) -> int:
-    """Writes arrays and metadata to exactly `path`, whole or not at all; gives the file's bytes.
+    """Writes arrays and metadata to exactly `path`, whole or not at all; returns its size in bytes.
 
     Args:
       path: the file.
@@ -55,11 +63,16 @@ def write(
     return len(content)
 
 
-def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Returns the arrays and the metadata of a file that `write` wrote, in either format.
+def read(path: Path, wanted: str = "") -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Returns the arrays and the metadata of a file that `write` wrote, whichever its format.
+
+    Args:
+      path: the file.
+      wanted: the kind of file that is accepted; all are by default.
 
     Raises:
-      StoreError: there is no such file, it is damaged, none of ours, or of a newer version.
+      StoreError: there is no such file, it is damaged, none of ours, or of another version
+        or kind.
     """
     try:
         content = path.read_bytes()
@@ -78,13 +91,16 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         raise StoreError(f"{path} ({kind}) has version {version}; this version reads {VERSION}")
     if sha256 != _digest(arrays, {n: v for n, v in metadata.items() if n != "sha256"}):
         raise StoreError(f"{path} is damaged: its checksum is another one")
+    if wanted not in ("", kind):
+        reader = READERS.get(kind, "another program")
+        raise StoreError(f"{path} is an {kind}; accepted here: an {wanted}; see {reader}")
     for name, dtype in dtypes.items():
         arrays[name] = arrays[name].view(jnp.dtype(dtype))
     return arrays, metadata
 
 
 def _plain(array: np.ndarray) -> tuple[np.ndarray, str]:
-    """Returns a contiguous array of a dtype that NumPy has, and the name of its own if another."""
+    """Returns a contiguous array of NumPy's dtypes, and the name of its dtype if that is none."""
     array = np.ascontiguousarray(array).reshape(array.shape)
     if array.dtype.kind in "biuf" and array.dtype.isbuiltin == 1:
         return array, ""

@@ -23,7 +23,6 @@ from lth_jax.export.whole import Origin
 from lth_jax.models import MODELS, Model
 from lth_jax.pruning.trees import PyTree, named_leaves
 
-KIND = "lth_jax network for PyTorch"
 # Layers of Flax whose layouts are known, and what PyTorch calls their leaves.
 LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
 LAYERS = (nn.Dense, nn.Conv, nn.BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.Embed)
@@ -136,12 +135,14 @@ def is_custom(model: str) -> bool:
 
 
 def save(path: Path, origin: Origin, what: str, arrays: Mapping[str, np.ndarray]) -> int:
-    """Writes a `state_dict` as safetensors to exactly `path`; gives the file's bytes.
+    """Writes a `state_dict` as safetensors to exactly `path`; returns its size in bytes.
 
     Raises:
       StoreError: it cannot be written.
     """
-    return containers.write(path, arrays, origin.metadata(KIND) | {"what": json.dumps(what)})
+    return containers.write(
+        path, arrays, origin.metadata(containers.PYTORCH) | {"what": json.dumps(what)}
+    )
 
 
 def _split(name: str) -> tuple[str, str]:

@@ -64,7 +64,7 @@ def layers_of(model: str, names: Sequence[str]) -> tuple[Layer, ...]:
 
 
 def _classifier(names: Sequence[str]) -> Iterator[Layer]:
-    """Returns hidden linear layers `fc1`, … and `output`."""
+    """Yields the hidden linear layers `fc1`, … and `output`."""
     for index in range(1, 1 + sum(name.startswith("fc") for name in names)):
         yield from (Layer("dense", f"fc{index}"), RELU)
     yield Layer("dense", "output")
@@ -124,7 +124,7 @@ SEQUENCES: dict[Callable[..., Any], Callable[[Sequence[str], Any], Iterator[Laye
 
 
 def apply(layers: Sequence[Layer], params: PyTree, statistics: PyTree, x: jax.Array) -> jax.Array:
-    """Logits float32 [batch, classes] of images [batch, height, width, channels].
+    """Returns the logits, float32 [batch, classes], of images [batch, height, width, channels].
 
     Args:
       layers: the sequence.
@@ -133,8 +133,8 @@ def apply(layers: Sequence[Layer], params: PyTree, statistics: PyTree, x: jax.Ar
       x: what the first layer takes.
     """
     for layer in layers:
-        own = {**params.get(layer.name, {}), **statistics.get(layer.name, {})}
-        x = KINDS[layer.kind](layer, own, x)
+        leaves = {**params.get(layer.name, {}), **statistics.get(layer.name, {})}
+        x = KINDS[layer.kind](layer, leaves, x)
     return x
 
 
@@ -158,7 +158,7 @@ def sizes(
 def flops(
     layers: Sequence[Layer], params: PyTree, statistics: PyTree, shape: tuple[int, ...]
 ) -> int:
-    """Multiplications and additions in convolutions and linear layers for one example."""
+    """Counts multiplications and additions in convolutions and linear layers for one example."""
     total = 0
     for layer, found in zip(layers, sizes(layers, params, statistics, shape)[1:], strict=True):
         if layer.kind in ("conv", "dense"):
@@ -167,35 +167,36 @@ def flops(
     return total
 
 
-def _apply_conv(layer: Layer, own: Mapping[str, jax.Array], x: jax.Array) -> jax.Array:
+def _apply_conv(layer: Layer, leaves: Mapping[str, jax.Array], x: jax.Array) -> jax.Array:
     x = lax.conv_general_dilated(
         x,
-        own["kernel"],
+        leaves["kernel"],
         (layer.stride, layer.stride),
         [(layer.padding, layer.padding)] * 2,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
-    return x + own["bias"].reshape(1, 1, 1, -1) if "bias" in own else x
+    return x + leaves["bias"].reshape(1, 1, 1, -1) if "bias" in leaves else x
 
 
-def _apply_dense(_: Layer, own: Mapping[str, jax.Array], x: jax.Array) -> jax.Array:
-    return x @ own["kernel"] + own["bias"].reshape(1, -1)
+def _apply_dense(_: Layer, leaves: Mapping[str, jax.Array], x: jax.Array) -> jax.Array:
+    return x @ leaves["kernel"] + leaves["bias"].reshape(1, -1)
 
 
-def _apply_norm(_: Layer, own: Mapping[str, jax.Array], x: jax.Array) -> jax.Array:
+def _apply_norm(_: Layer, leaves: Mapping[str, jax.Array], x: jax.Array) -> jax.Array:
     shape = (1,) * (x.ndim - 1) + (-1,)
-    factor = lax.rsqrt(own["var"] + EPSILON) * own["scale"]
-    return (x - own["mean"].reshape(shape)) * factor.reshape(shape) + own["bias"].reshape(shape)
+    factor = lax.rsqrt(leaves["var"] + EPSILON) * leaves["scale"]
+    mean, bias = leaves["mean"].reshape(shape), leaves["bias"].reshape(shape)
+    return (x - mean) * factor.reshape(shape) + bias
 
 
-def _apply_pool(_: Layer, own: Mapping[str, jax.Array], x: jax.Array) -> jax.Array:
-    del own
+def _apply_pool(_: Layer, leaves: Mapping[str, jax.Array], x: jax.Array) -> jax.Array:
+    del leaves
     window = (1, 2, 2, 1)
     return lax.reduce_window(x, -jnp.inf, lax.max, window, window, "VALID")
 
 
-def _apply_select(_: Layer, own: Mapping[str, jax.Array], x: jax.Array) -> jax.Array:
-    return jnp.take(x, own["indices"], axis=-1)
+def _apply_select(_: Layer, leaves: Mapping[str, jax.Array], x: jax.Array) -> jax.Array:
+    return jnp.take(x, leaves["indices"], axis=-1)
 
 
 KINDS: dict[str, Callable[[Layer, Mapping[str, jax.Array], jax.Array], jax.Array]] = {
@@ -204,7 +205,7 @@ KINDS: dict[str, Callable[[Layer, Mapping[str, jax.Array], jax.Array], jax.Array
     "norm": _apply_norm,
     "select": _apply_select,
     "max_pool": _apply_pool,
-    "relu": lambda _layer, _own, x: jax.nn.relu(x),
-    "flatten": lambda _layer, _own, x: x.reshape(x.shape[0], -1),
-    "global_mean": lambda _layer, _own, x: jnp.mean(x, (1, 2)),
+    "relu": lambda _layer, _leaves, x: jax.nn.relu(x),
+    "flatten": lambda _layer, _leaves, x: x.reshape(x.shape[0], -1),
+    "global_mean": lambda _layer, _leaves, x: jnp.mean(x, (1, 2)),
 }

@@ -56,8 +56,8 @@ def shrink(
     """
     masked = {
         name: {leaf: np.where(mask[name][leaf], value, 0).astype(np.float64)
-               for leaf, value in own.items()}
-        for name, own in params.items()
+               for leaf, value in leaves.items()}
+        for name, leaves in params.items()
     }  # fmt: skip
     counts = [found[-1] for found in sizes(layers, params, statistics, shape)]
     before = _constants(layers, masked, statistics, counts)
@@ -68,7 +68,7 @@ def shrink(
 def _constants(
     layers: Sequence[Layer], params: Mapping[str, Any], statistics: PyTree, counts: Sequence[int]
 ) -> list[np.ndarray]:
-    """Returns what each unit before a layer always is, float64 [units]; NaN where x decides."""
+    """Returns what each unit before a layer always is: float64 [units], NaN where x decides it."""
     constant = np.full(counts[0], np.nan)
     before = []
     for layer, count in zip(layers, counts[1:], strict=True):
@@ -78,10 +78,10 @@ def _constants(
             varies = (_connected(params[layer.name]) & varying[:, None]).any(0)
             constant = np.where(varies, np.nan, _folded_bias(layer, params, constant))
         elif layer.kind == "norm":
-            own = {**params[layer.name], **statistics[layer.name]}
-            factor = own["scale"] / np.sqrt(own["var"] + EPSILON)
+            leaves = {**params[layer.name], **statistics[layer.name]}
+            factor = leaves["scale"] / np.sqrt(leaves["var"] + EPSILON)
             constant = np.where(
-                factor == 0, own["bias"], (constant - own["mean"]) * factor + own["bias"]
+                factor == 0, leaves["bias"], (constant - leaves["mean"]) * factor + leaves["bias"]
             )
         elif layer.kind == "relu":
             constant = np.maximum(constant, 0)  # NaN stays
@@ -96,7 +96,7 @@ def _needed(
     before: Sequence[np.ndarray],
     counts: Sequence[int],
 ) -> list[np.ndarray]:
-    """Returns which units before a layer, and after the last, must stay: bool [units] each."""
+    """Tells which units before a layer, and after the last, must stay: bool [units] each."""
     first = _first(layers)
     needed: list[np.ndarray] = [np.ones(counts[-1], bool)]
     for index in range(len(layers) - 1, -1, -1):
@@ -139,8 +139,9 @@ def _rebuilt(
         inside, outside = needed[index], needed[index + 1]
         name = layer.name
         if layer.kind in WEIGHTED:
-            own = _weighted(layer, params, mask[name], before[index], inside, outside)
-            found.params[name], found.mask[name] = own
+            found.params[name], found.mask[name] = _weighted(
+                layer, params, mask[name], before[index], inside, outside
+            )
             found.units[name] = outside
         elif layer.kind == "norm":
             found.params[name] = {
@@ -164,31 +165,31 @@ def _weighted(
     outside: np.ndarray,
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Returns a layer's leaves and masks, of the units that stay."""
-    own = params[layer.name]
+    leaves = params[layer.name]
     live = ~_folds(layer, params, constant)[:, None]  # an idle unit stays, its value has moved on
-    leaves = {"kernel": np.where(live, own["kernel"], 0)[..., inside, :][..., outside]}
+    found = {"kernel": np.where(live, leaves["kernel"], 0)[..., inside, :][..., outside]}
     masks = {"kernel": (np.asarray(mask["kernel"]) & live)[..., inside, :][..., outside]}
-    if "bias" in own:
-        leaves["bias"] = _folded_bias(layer, params, constant)[outside]
+    if "bias" in leaves:
+        found["bias"] = _folded_bias(layer, params, constant)[outside]
         masks["bias"] = np.asarray(mask["bias"])[outside]
-    return {leaf: value.astype(np.float32) for leaf, value in leaves.items()}, masks
+    return {leaf: value.astype(np.float32) for leaf, value in found.items()}, masks
 
 
-def _connected(own: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Returns whether a unit of the layer before has a weight to one of this, bool [in, out]."""
-    kernel = own["kernel"]
+def _connected(leaves: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Tells whether a unit of the layer before has any weight to one of this: bool [in, out]."""
+    kernel = leaves["kernel"]
     return (kernel != 0).reshape(-1, *kernel.shape[-2:]).any(0)
 
 
 def _folds(layer: Layer, params: Mapping[str, Any], constant: np.ndarray) -> np.ndarray:
-    """Returns which units before a layer can move to its biases, bool [in]."""
+    """Tells which units before a layer can move to its biases: bool [in]."""
     anywhere = layer.padding == 0 and "bias" in params[layer.name]
     return ~np.isnan(constant) if anywhere else constant == 0
 
 
 def _folded_bias(layer: Layer, params: Mapping[str, Any], constant: np.ndarray) -> np.ndarray:
-    """Returns a layer's biases, or zeros, with what constant units always add, float64."""
-    own = params[layer.name]
-    kernel = own["kernel"].reshape(-1, *own["kernel"].shape[-2:]).sum(0)
+    """Returns a layer's biases (zeros if it has none) with what constant units add, float64."""
+    leaves = params[layer.name]
+    kernel = leaves["kernel"].reshape(-1, *leaves["kernel"].shape[-2:]).sum(0)
     value = np.where(_folds(layer, params, constant), np.nan_to_num(constant), 0)
-    return own.get("bias", np.zeros(kernel.shape[1])) + value @ kernel
+    return leaves.get("bias", np.zeros(kernel.shape[1])) + value @ kernel

@@ -35,7 +35,7 @@ def encode(array: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
 def decode(
     parts: Mapping[str, np.ndarray], shape: tuple[int, ...]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the array and the mask that `encode` took.
+    """Returns the array and its mask that `encode` took.
 
     Raises:
       ValueError: the parts do not fit together, or not the shape.

@@ -9,13 +9,14 @@ import numpy as np
 
 from lth_jax.errors import StoreError
 from lth_jax.export import whole
-from lth_jax.export.whole import Origin, spec_of
+from lth_jax.export.whole import Origin
 from lth_jax.lottery.branches import StartPoint
 from lth_jax.lottery.experiment import optimizer_of
 from lth_jax.lottery.rewinding import StoredTrunk, missing, there_is
 from lth_jax.pruning.trees import PyTree, to_device
 from lth_jax.store import RunDirectory, level_name
 from lth_jax.store.checkpoints import fill, read_manifest, subtree
+from lth_jax.store.record import spec_of
 from lth_jax.store.tables import TRUNK, RunId
 from lth_jax.training.states import TrainState
 

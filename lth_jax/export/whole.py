@@ -10,20 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lth_jax import config as specs
-from lth_jax.errors import SpecError, StoreError
 from lth_jax.export import containers
 from lth_jax.pruning.trees import PyTree, named_leaves
 from lth_jax.store.tables import ResultRow
 from lth_jax.training.states import TrainState
-
-KIND = "lth_jax ticket"
-# What reads the other kinds of files.
-READERS = {
-    KIND: "lth_jax.load_ticket",
-    "lth_jax compact network": "lth_jax.load_compact",
-    "lth_jax network for PyTorch": "load_state_dict of PyTorch",
-}
 
 
 class Origin(NamedTuple):
@@ -64,7 +54,7 @@ def save(
     step: int,
     trained: tuple[PyTree, PyTree],
 ) -> int:
-    """Writes a ticket to exactly `path`; gives the file's bytes.
+    """Writes a ticket to exactly `path`; returns the size of the file in bytes.
 
     Args:
       path: the file.
@@ -86,7 +76,7 @@ def save(
     }
     arrays |= named_leaves({"rewound": rewound})
     arrays |= named_leaves({"trained": {"params": trained[0], "model_state": trained[1]}})
-    metadata = origin.metadata(KIND) | {"step": str(step)}
+    metadata = origin.metadata(containers.TICKET) | {"step": str(step)}
     return containers.write(path, arrays, metadata, file_format)
 
 
@@ -96,10 +86,7 @@ def load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     Raises:
       StoreError: the file is missing, damaged, of another kind or of another version.
     """
-    arrays, metadata = containers.read(path)
-    if metadata["kind"] != KIND:
-        reader = READERS.get(metadata["kind"], "another program")
-        raise StoreError(f"{path} is an {metadata['kind']}; accepted here: an {KIND}; see {reader}")
+    arrays, metadata = containers.read(path, containers.TICKET)
     for name in [name for name in arrays if name.startswith("mask/")]:
         shape = arrays[name.replace("mask/", "rewound/params/", 1)].shape
         size = int(np.prod(shape))
@@ -110,15 +97,3 @@ def load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 def objects(metadata: Mapping[str, str]) -> dict[str, Any]:
     """Returns metadata as they were before they were strings."""
     return {n: v if n in containers.TEXTS else json.loads(v) for n, v in metadata.items()}
-
-
-def spec_of(path: Path, metadata: Mapping[str, Any]) -> specs.Spec:
-    """Returns the spec of the run that a ticket comes from.
-
-    Raises:
-      StoreError: this version does not know one of its fields.
-    """
-    try:
-        return specs.from_config(metadata["spec"])
-    except (SpecError, KeyError, TypeError) as error:
-        raise StoreError(f"{path} is not of this version: {error}") from error

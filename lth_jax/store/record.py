@@ -94,7 +94,7 @@ def _source_identity(spec: specs.Spec) -> str:
     return specs.identity(specs.source_spec(spec))
 
 
-def spec_of(path: Path, record: Mapping[str, Any]) -> specs.Spec:
+def spec_of(file: Path, record: Mapping[str, Any]) -> specs.Spec:
     """Returns the spec that a record holds.
 
     Raises:
@@ -103,7 +103,7 @@ def spec_of(path: Path, record: Mapping[str, Any]) -> specs.Spec:
     try:
         return specs.from_config(record["spec"])
     except (SpecError, KeyError, TypeError) as error:
-        raise StoreError(f"{path / SPEC_FILE} is not of this version: {error}") from error
+        raise StoreError(f"{file} is not of this version: {error}") from error
 
 
 def check_same(path: Path, record: Mapping[str, Any], spec: specs.Spec) -> dict[str, Any]:
@@ -112,7 +112,7 @@ def check_same(path: Path, record: Mapping[str, Any], spec: specs.Spec) -> dict[
     Raises:
       StoreError: the trunk's science or a branch's kind and options differ; names them.
     """
-    old = specs.science(spec_of(path, record))
+    old = specs.science(spec_of(path / SPEC_FILE, record))
     if specs.identity(spec) != record["identity"]:
         different = "; ".join(specs.differences(old, specs.science(spec)))
         raise StoreError(

@@ -85,7 +85,7 @@ class RunDirectory:
         """
         run = cls(path)
         record = run.record_of_spec()
-        named = dict.fromkeys(spec_of(path, record).branches)
+        named = dict.fromkeys(spec_of(path / SPEC_FILE, record).branches)
         run._order = tuple({**named, **record["branches"]})
         run._read_rows()
         return run
@@ -110,7 +110,7 @@ class RunDirectory:
         Raises:
           StoreError: this version does not know one of its fields.
         """
-        return spec_of(self.path, self.record_of_spec())
+        return spec_of(self.path / SPEC_FILE, self.record_of_spec())
 
     def holder(self) -> str:
         """Returns who is running it now (`process 12 on host`), or an empty string."""
