@@ -6,7 +6,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..tiny import arguments
+
 RUN = Path(__file__).resolve().parents[2] / "run.py"
+# An experiment that takes no time.
+QUICK = arguments(levels=1, replicates=1, branches="reinit,random_mask")
 
 
 @contextlib.contextmanager

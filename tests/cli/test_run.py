@@ -16,7 +16,7 @@ from lth_jax.store.tables import RESULTS
 
 from ..tiny import arguments, assert_same_run, data_file, flip_byte, results, tiny_spec, train
 from . import command_line
-from .quick_run import QUICK
+from .command_line import QUICK
 
 # Done
 

@@ -10,7 +10,7 @@ from lth_jax import data
 
 from ..tiny import arguments
 from . import command_line
-from .quick_run import QUICK
+from .command_line import QUICK
 
 
 @pytest.fixture

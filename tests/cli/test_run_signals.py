@@ -12,7 +12,7 @@ from lth_jax.cli import run
 
 from ..tiny import StopAtPause, arguments, assert_same_run, tiny_spec, train
 from . import command_line
-from .quick_run import QUICK
+from .command_line import QUICK
 
 # Enough steps that a signal finds it training: chunks of a second, many of them.
 LONG = arguments(
