@@ -41,7 +41,7 @@ TRANSFERS = ("transfer", "transfer_reinit")
 
 _DURATIONS = "steps or epochs, such as 5000 or 40ep"
 _SOME_DURATION = f"at least one step, in {_DURATIONS}"
-_NAMES = "a name that `python -m lth_jax list` shows"
+_NAMES = "a name of the package, or of a custom row"
 
 
 def _negative(value: float) -> bool:

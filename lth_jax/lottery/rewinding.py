@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import optax
 
-from lth_jax.config import Spec
+from lth_jax.config import Spec, duration_steps
 from lth_jax.errors import StoreError, spans
 from lth_jax.lottery.branches import StartPoint
 from lth_jax.lottery.plan import source_level
@@ -66,10 +66,12 @@ class StoredTrunk:
     @cached_property
     def _late_point(self) -> tuple[TrainState, int] | None:
         """The dense state at a rewind step after initialization, and that step; None for none."""
-        path = self.store.checkpoint(self.replicate, "rewind")
-        if not path.exists():
+        # The spec says whether there is one, not the disk: one that is lost is no initialization.
+        if not duration_steps(self.spec.rewind.step, steps_per_epoch=1):
             return None
-        return to_device(fill(self.initial, self._load("rewind"))), read_manifest(path).meta["step"]
+        state = to_device(fill(self.initial, self._load("rewind")))
+        path = self.store.checkpoint(self.replicate, "rewind")
+        return state, read_manifest(path).meta["step"]
 
     def rewind_point(self, level: int) -> tuple[TrainState, int]:
         """Returns the dense state that a level goes back to, and its step.

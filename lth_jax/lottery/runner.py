@@ -54,6 +54,7 @@ class Runner:
         self.source, self.stop_signal = source, stop_signal
         self.spec = experiment.spec
         self._trunks: dict[int, StoredTrunk] = {}
+        self._sources: dict[int, StoredTrunk] = {}
         self._told_heads = False
 
     def run(self) -> None:
@@ -163,11 +164,14 @@ class Runner:
 
     def _source_trunk(self, replicate: int) -> StoredTrunk:
         """Returns a replicate's trunk of the experiment that transfers start from."""
-        assert self.source is not None, "the command refuses transfers without a source"
-        store = RunDirectory.read(self.source)
-        # The structure of its state does not depend on when a schedule drops.
-        optimizer = optimizer_of(store.spec(), steps_per_epoch=1)
-        return StoredTrunk(store, store.spec(), replicate, optimizer)
+        if replicate not in self._sources:
+            assert self.source is not None, "the command refuses transfers without a source"
+            store = RunDirectory.read(self.source)
+            spec = store.spec()
+            # The structure of its state does not depend on when a schedule drops.
+            optimizer = optimizer_of(spec, steps_per_epoch=1)
+            self._sources[replicate] = StoredTrunk(store, spec, replicate, optimizer)
+        return self._sources[replicate]
 
     def _source_ticket(self, replicate: int, level: int) -> StartPoint:
         """Returns the ticket of the source experiment for a transfer."""

@@ -1,6 +1,7 @@
 """Tickets out of run directories and files: the trunk's own, bit for bit, to be trained again."""
 
 import dataclasses
+import shutil
 
 import jax
 import numpy as np
@@ -99,6 +100,13 @@ def test_what_a_run_does_not_have_is_named(runs, tmp_path):
         load_trained(path, 1, 5)
     with pytest.raises(StoreError, match="holds no run"):
         load_ticket(tmp_path / "nowhere", 1)
+
+
+def test_a_lost_rewind_point_is_never_taken_for_initialization(runs, tmp_path):
+    path = shutil.copytree(runs("late").path, tmp_path / "copy")
+    shutil.rmtree(path / "checkpoints/replicate_0/rewind")
+    with pytest.raises(StoreError, match="no rewind of replicate 0"):
+        load_ticket(path, 1)
 
 
 def test_a_damaged_checkpoint_is_never_exported(tmp_path, capsys):
