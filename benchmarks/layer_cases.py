@@ -16,6 +16,7 @@ from lth_jax import data
 from lth_jax.config import from_config
 from lth_jax.config.files import load_config
 from lth_jax.lottery.network import model_of
+from lth_jax.native.dense_conv import winograd_cost
 from lth_jax.native.layers import Layer, window_of
 from lth_jax.native.sparse import Tables, Window, sparse_conv, sparse_product
 
@@ -118,4 +119,7 @@ def _case(module: Any, x: jax.Array) -> Case:
     window = window_of(module, x)
     assert len({*window.padding[0], *window.padding[1]}) == 1, "SparseProp pads all sides alike"
     shape = (*window.sides, x.shape[-1], module.features)
-    return Case(Layer("conv", shape, window.strides), x.shape, window.padding[0][0])
+    images, height, width, _ = window.out(x.shape, module.features)
+    winograd = winograd_cost(images, (height, width), shape, window.strides)
+    layer = Layer("conv", shape, window.strides, images * height * width, winograd)
+    return Case(layer, x.shape, window.padding[0][0])

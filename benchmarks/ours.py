@@ -18,6 +18,7 @@ from lth_jax.native.choice import XLA, NativeCode
 from lth_jax.pruning.masks import apply_mask, ones_mask
 from lth_jax.pruning.trees import PyTree, map_named
 from lth_jax.training.loop import Program
+from lth_jax.training.operations import Operations
 from lth_jax.training.parameterization import from_dense
 from lth_jax.training.states import (
     Examples,
@@ -28,20 +29,35 @@ from lth_jax.training.states import (
     new_loop_state,
     stack_runs,
 )
+from lth_jax.training.tasks import TASKS, objective
 
 
 def kernels_named(name: str, problem: Problem) -> NativeCode:
     """Returns what computes the network under a `train.kernel`; prints a note if it is another one.
 
+    Two are no kernels of an experiment: `layers` is `auto`, but XLA computes all besides layers;
+    `dense` is `auto` that packs nothing.
+
     Raises:
       SpecError: there is no compiler for `sparse`.
     """
-    train = dataclasses.replace(problem.spec.train, kernel=name)
+    kernel = "auto" if name in ("layers", "dense") else name
+    train = dataclasses.replace(problem.spec.train, kernel=kernel)
     spec = dataclasses.replace(problem.spec, train=train)
     made = native_code(spec, problem.model, problem.splits.train.images.shape[1:])
     if made.note:
         print(made.note)
-    return made
+    if name == "layers":
+        return _LayersAlone(**vars(made) | {"chain": None})
+    return dataclasses.replace(made, layers={}) if name == "dense" else made
+
+
+class _LayersAlone(NativeCode):
+    """Native code that computes layers one by one, and nothing of the loop."""
+
+    @property
+    def operations(self) -> Operations:
+        return Operations()
 
 
 class Ours:
@@ -57,6 +73,7 @@ class Ours:
         what any other mask costs.
       replicates: of each run, which decide its batches; empty for replicate 0.
       twin: one of the same problem, number of runs and kernels, whose program and data it shares.
+      evaluated: whether the time of evaluations counts.
     """
 
     def __init__(
@@ -67,7 +84,9 @@ class Ours:
         masks: Sequence[PyTree] = (),
         replicates: Sequence[int] = (),
         twin: Ours | None = None,
+        evaluated: bool = False,
     ):
+        self.timed_evaluations = evaluated
         spec, splits = problem.spec, problem.splits
         self.problem, self.kernels, self.runs = problem, kernels, runs
         if twin:
@@ -89,14 +108,16 @@ class Ours:
         self.loss = float("nan")  # mean training loss between the last two evaluations
 
     def _program(self) -> Program:
-        problem, train = self.problem, self.problem.spec.train
+        problem, spec = self.problem, self.problem.spec
         return Program(
             self.kernels.apply(problem.model.apply),
             problem.optimizer,
-            batch_size=train.batch_size,
+            batch_size=spec.train.batch_size,
             pixels=problem.pixels,
-            label_smoothing=train.label_smoothing,
+            objective=objective(TASKS[spec.task], label_smoothing=spec.train.label_smoothing),
             group_size=self.runs,
+            operations=self.kernels.operations,
+            fused=None if spec.train.label_smoothing else self.kernels.chain,
         )
 
     def _run(self, level: int, mask: PyTree, replicate: int) -> tuple[LoopState, Inputs]:
@@ -116,7 +137,7 @@ class Ours:
         self.evaluate()
 
     def train(self, steps: int) -> tuple[float, float]:
-        """Returns (seconds, mean loss of the last chunk) of training; evaluations are untimed."""
+        """Returns (seconds, mean loss of the last chunk) of training."""
         seconds, stop = 0.0, self.step + steps
         while self.step < stop:
             seconds += self.advance(stop)
@@ -125,7 +146,7 @@ class Ours:
     def advance(self, stop: int) -> float:
         """Trains all runs to the next evaluation, at most to `stop`; returns the seconds.
 
-        The evaluation that follows is untimed.
+        The evaluation that follows is untimed unless it counts.
         """
         end = min((self.step // self.every + 1) * self.every, stop)
         start = time.perf_counter()
@@ -134,8 +155,8 @@ class Ours:
         )
         seconds = time.perf_counter() - start
         self.step = end
-        self.evaluate()
-        return seconds
+        evaluation, _ = self.evaluate()
+        return seconds + (evaluation if self.timed_evaluations else 0.0)
 
     def evaluate(self) -> tuple[float, float]:
         """Returns (seconds of an evaluation, mean training loss since the one before)."""
@@ -161,6 +182,7 @@ class SideBySide:
       kernels: what computes the network.
       masks, replicates: of each run, as in `Ours`.
       twin: one of the same problem, size of groups and kernels, whose program and data it shares.
+      evaluated: whether the time of evaluations counts.
     """
 
     def __init__(
@@ -174,6 +196,7 @@ class SideBySide:
         masks: Sequence[PyTree] = (),
         replicates: Sequence[int] = (),
         twin: SideBySide | None = None,
+        evaluated: bool = False,
     ):
         self.runs, self.groups = runs, []
         first = twin.groups[0] if twin else None
@@ -181,7 +204,7 @@ class SideBySide:
         for start in range(0, runs, group):
             members = slice(start, start + group)
             mine = _filled(masks[members], group), _filled(replicates[members], group)
-            self.groups.append(Ours(problem, group, kernels, *mine, first))
+            self.groups.append(Ours(problem, group, kernels, *mine, first, evaluated))
             first = first or self.groups[0]
         self.workers = min(workers or runs, len(self.groups))
         self.pool = ThreadPoolExecutor(self.workers)

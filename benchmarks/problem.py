@@ -15,8 +15,8 @@ from lth_jax import data
 from lth_jax.config import Spec, from_config
 from lth_jax.config.files import load_config
 from lth_jax.errors import DataError
-from lth_jax.lottery.experiment import optimizer_of
 from lth_jax.lottery.network import model_of, pixels_of
+from lth_jax.lottery.optimizing import optimizer_of
 from lth_jax.models.base import Model
 from lth_jax.training.keys import derive
 from lth_jax.training.loop import epoch_order

@@ -1,7 +1,8 @@
-"""Milliseconds per training step of LeNet-300-100: ours, PyTorch's, and the floor under both.
+"""Milliseconds per training step of LeNet-300-100: ours, PyTorch's, and a floor of dense products.
 
     python benchmarks/steps.py                       # everything, on MNIST where it can be had
     python benchmarks/steps.py --what=ours,floor     # some of it
+    python benchmarks/steps.py --kernel=xla          # our rows without native code
     python benchmarks/steps.py --data=synthetic      # random images of MNIST's shape
 
 All contenders take turns in every round, so that a busy machine slows them alike, and ratios are
@@ -25,7 +26,7 @@ import jax
 import numpy as np
 from floor import Floor, Reading
 from options import add_data, names_of, parser_of, start
-from ours import Ours, SideBySide
+from ours import Ours, SideBySide, kernels_named
 from problem import Problem, make_problem
 from timing import SETTLE_SECONDS, in_company, load, ratios, spread, versions
 
@@ -34,6 +35,7 @@ WARMUP_STEPS = 20
 CONTENDERS = {
     "ours": "lth_jax, a run for each core at once",
     "alone": "lth_jax, one run alone",
+    "xla": "lth_jax in plain XLA, a run for each core",
     "eager": "PyTorch, in memory, Adam",
     "fused": "PyTorch, in memory, Adam(fused=True)",
     "loader": "PyTorch, DataLoader + NumPy masks",
@@ -41,7 +43,7 @@ CONTENDERS = {
 }
 CHOICES = (*CONTENDERS, "floor")
 # How many times our time a contender should take at least; we, how many times the floor at most.
-TARGETS = {"eager": 2.7, "fused": 1.7, "loader": 10.0}
+TARGETS = {"eager": 4.0, "fused": 4.0, "loader": 10.0}
 FLOOR_TARGET = 1.2
 
 
@@ -60,6 +62,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--check-steps", type=int, default=300, help="steps on equal batches, to compare losses"
     )
+    parser.add_argument("--kernel", choices=("auto", "xla"), default="auto", help="of our rows")
     add_data(parser)
     options = parser.parse_args(arguments)
     options.what = names_of(parser, "what", options.what, CHOICES)
@@ -68,11 +71,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def make_contenders(names: Sequence[str], problem: Problem) -> dict[str, Any]:
-    """Returns those of `names` that can run here."""
+def make_contenders(names: Sequence[str], problem: Problem, kernel: str) -> dict[str, Any]:
+    """Returns those of `names` that can run here; ours under that `train.kernel`."""
+    cores, kernels = len(os.sched_getaffinity(0)), kernels_named(kernel, problem)
     makers: dict[str, Callable[[], Any]] = {
-        "ours": lambda: SideBySide(problem, len(os.sched_getaffinity(0))),
-        "alone": lambda: Ours(problem),
+        "ours": lambda: SideBySide(problem, cores, kernels=kernels),
+        "alone": lambda: Ours(problem, kernels=kernels),
+        "xla": lambda: SideBySide(problem, cores),
     }
     if importlib.util.find_spec("torch"):
         import pytorch_loops as loops
@@ -83,7 +88,7 @@ def make_contenders(names: Sequence[str], problem: Problem) -> dict[str, Any]:
             "loader": lambda: loops.WithDataLoader(problem),
             "lean_loader": lambda: loops.WithTensorDataset(problem),
         }
-    elif any(name not in ("ours", "alone", "floor") for name in names):
+    elif any(name not in ("ours", "alone", "xla", "floor") for name in names):
         print("PyTorch is not installed: its rows are left out.\n")
     return {name: makers[name]() for name in CONTENDERS if name in names and name in makers}
 
@@ -171,7 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Round]:
     print(
         f"{versions()}; {os.cpu_count()} cores ({jax.default_backend()}); load average {load()}\n"
     )
-    contenders = make_contenders(options.what, problem)
+    contenders = make_contenders(options.what, problem, options.kernel)
     floor = None
     if "floor" in options.what:
         floor = Floor(problem.widths, spec.train.batch_size)

@@ -1,0 +1,84 @@
+"""Sparse training in PyTorch as public repositories have it: dense products, masks beside them."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import torch
+from problem import Problem
+from pytorch_loops import InMemory, Loop
+from pytorch_nets import FORMATS, ConvLoop
+
+
+class Masks:
+    """The masks of a loop's network: they zero gradients, and move by RigL (Evci et al. 2020).
+
+    Args:
+      loop: whose weights are zero where they are pruned.
+      every: steps between two moves; 0 for none.
+      fraction: the share of a layer's weights that a move exchanges.
+    """
+
+    def __init__(self, loop: Loop, every: int, fraction: float):
+        self.loop, self.every, self.fraction = loop, every, fraction
+        self.masks = {p: (p.detach() != 0) for p in loop.model.parameters() if p.ndim > 1}
+        self.steps = itertools.count()
+
+    def freeze(self) -> None:
+        """Moves the masks where it is time, and zeroes the gradients of pruned weights."""
+        step = next(self.steps)
+        if self.every and step and step % self.every == 0:
+            with torch.no_grad():
+                for parameter, mask in self.masks.items():
+                    self._move(parameter, mask)
+        for parameter, mask in self.masks.items():
+            assert parameter.grad is not None
+            parameter.grad.mul_(mask)
+
+    def _move(self, parameter: torch.Tensor, mask: torch.Tensor) -> None:
+        """Drops the smallest weights of a layer, grows as many where the gradient is largest."""
+        assert parameter.grad is not None
+        kept = int(mask.sum())
+        count = int(self.fraction * kept)
+        largest = torch.where(mask, parameter.abs(), -1.0).flatten().topk(kept - count).indices
+        stayed = torch.zeros_like(mask).flatten()
+        stayed[largest] = True
+        free = torch.where(stayed, -1.0, parameter.grad.abs().flatten())
+        new = stayed.clone()
+        new[free.topk(count).indices] = True
+        both = new.view_as(mask) & mask
+        state: dict[str, Any] = self.loop.optimizer.state[parameter]
+        for tensor in (parameter, *state.values()):
+            if torch.is_tensor(tensor) and tensor.shape == mask.shape:
+                tensor.mul_(both)
+        mask.copy_(new.view_as(mask))
+
+
+class SparseMLP(InMemory):
+    """Trains an MLP of which a part of the weights is zero, with the fused optimizer."""
+
+    def __init__(self, problem: Problem, every: int, fraction: float):
+        super().__init__(problem, fused=True)
+        self.pruning = Masks(self, every, fraction)
+
+    def _freeze(self) -> None:
+        self.pruning.freeze()
+
+
+class SparseConvNet(ConvLoop):
+    """Trains a convolutional network of which a part of the weights is zero."""
+
+    def __init__(self, problem: Problem, memory_format: str, every: int, fraction: float):
+        super().__init__(problem, memory_format)
+        self.pruning = Masks(self, every, fraction)
+
+    def _freeze(self) -> None:
+        self.pruning.freeze()
+
+
+def loops(problem: Problem, every: int, fraction: float) -> dict[str, Loop]:
+    """Returns the loops of a problem by their memory format; an MLP has none."""
+    if problem.spec.model.name.startswith("conv"):
+        return {name: SparseConvNet(problem, name, every, fraction) for name in FORMATS}
+    return {"": SparseMLP(problem, every, fraction)}
