@@ -1,0 +1,125 @@
+"""Writes the pages of the site that the code says of itself."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lth_jax
+from lth_jax.config import Declaration
+from lth_jax.config.groups import EXPERIMENT, default_of, field_groups, type_of
+from lth_jax.data import DATASETS
+from lth_jax.lottery.branches import BRANCHES
+from lth_jax.models import MODELS
+from lth_jax.pruning.criteria import CRITERIA
+from lth_jax.pruning.moving import MASK_RULES
+from lth_jax.training.optimizers import OPTIMIZERS, SCHEDULES
+from lth_jax.training.tasks import TASKS
+
+
+def write(folder: Path) -> None:
+    """Writes every generated page into `folder`."""
+    folder.mkdir(exist_ok=True)
+    for name, text in (("config", config()), ("registries", registries()), ("api", api())):
+        path = folder / f"{name}.md"
+        if not path.exists() or path.read_text() != text:  # or Sphinx would read it anew each time
+            path.write_text(text)
+
+
+def config() -> str:
+    """Returns the reference of the config, a table for each group of fields."""
+    parts = ["# Config reference", _CONFIG]
+    for group in field_groups():
+        title = "The experiment" if group.name == EXPERIMENT else f"`{group.name}`"
+        parts += [f"## {title}", _plain(group.means), _fields(group.fields)]
+    return "\n\n".join(parts) + "\n"
+
+
+_CONFIG = """\
+Every field of a config, from the code. An override on the command line is
+`--config.pruning.fraction=0.3`; in a config file it is `config.pruning.fraction = 0.3`. A field is
+*part of the identity* if another value makes another experiment: such a field of a run that has
+begun cannot change, all others can. `lth-jax run --help=pruning` prints the same of one group."""
+
+
+def _fields(fields: Mapping[str, Declaration]) -> str:
+    lines = [
+        "| field | meaning | type | default | accepted | identity |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, d in fields.items():
+        default = default_of(d)
+        cells = (
+            f"`{name}`", _plain(d.means), type_of(d), f"`{default}`" if default else "",
+            _plain(d.accepted), "yes" if d.identity else "no",
+        )  # fmt: skip
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def registries() -> str:
+    """Returns a page of everything that has a name in a config."""
+    parts = ["# What has a name", _REGISTRIES]
+    rows: tuple[tuple[str, str, Mapping[str, Any]], ...] = (
+        ("Criteria", "pruning.criterion", {n: row.scores for n, row in CRITERIA.items()}),
+        ("Branches", "branches", BRANCHES),
+        (
+            "Rules that move masks",
+            "branch.NAME.rule",
+            {n: row.move for n, row in MASK_RULES.items()},
+        ),
+        ("Optimizers", "train.optimizer", {n: row.make for n, row in OPTIMIZERS.items()}),
+        ("Schedules", "train.schedule", SCHEDULES),
+        ("Networks", "model.name", {n: row.module for n, row in MODELS.items()}),
+    )
+    for title, field, registry in rows:
+        table = ["| name | what it is |", "| --- | --- |"]
+        table += [f"| `{name}` | {_first_sentence(row)} |" for name, row in registry.items()]
+        parts += [f"## {title}", f"Rows of `{field}`.", "\n".join(table)]
+    tasks = ["| name | targets | metrics, the first by itself |", "| --- | --- | --- |"]
+    tasks += [
+        f"| `{name}` | {_plain(task.accepts[0])} | "
+        f"{', '.join(f'`{metric.name}`' for metric in task.metrics)} |"
+        for name, task in TASKS.items()
+    ]
+    parts += ["## Tasks", "Rows of `task`; metrics are those of `metric`.", "\n".join(tasks)]
+    parts.append("## Datasets\n\n" + ", ".join(f"`{name}`" for name in DATASETS) + "; any prepared "
+                 "image classification dataset of TFDS goes by its name, too.")  # fmt: skip
+    return "\n\n".join(parts) + "\n"
+
+
+_REGISTRIES = """\
+Everything that a config names is a row of a dict in the code; [the how-tos](../how_to.md) say how
+to add one. These tables are made from the rows and their docstrings."""
+
+
+def api() -> str:
+    """Returns the reference of the public names, from their docstrings."""
+    parts = ["# API reference", "Everything that `import lth_jax` gives."]
+    for name in sorted(set(lth_jax.__all__) - {"__version__"}, key=str.lower):
+        thing = getattr(lth_jax, name)
+        parts.append(f"## `{name}`\n\n```{{eval-rst}}\n{_directive(name, thing)}\n```")
+    return "\n\n".join(parts) + "\n"
+
+
+def _directive(name: str, thing: Any) -> str:
+    if not inspect.isclass(thing):
+        return f".. autofunction:: lth_jax.{name}"
+    # The fields of a tuple stand in its docstring, and have one of their own that says nothing.
+    members = "" if issubclass(thing, tuple) else "\n   :members:"
+    return f".. autoclass:: lth_jax.{name}{members}"
+
+
+def _first_sentence(thing: Any) -> str:
+    text = " ".join((inspect.getdoc(thing) or "").split())
+    return _plain(re.split(r"(?<=\.)(?<!et al\.) (?=\W?[A-Z])", text)[0])
+
+
+def _plain(text: str) -> str:
+    """Returns text for a cell of a table: one line, and no mark of Markdown but code."""
+    parts = " ".join(text.split()).replace("|", "\\|").split("`")
+    parts[::2] = [part.replace("<", "&lt;").replace("*", "\\*") for part in parts[::2]]
+    return "`".join(parts)
