@@ -12,7 +12,7 @@ pass in compilation before the first step.
 Expected at paper scale: dense about 95% with `high`.
 """
 
-from configs.resnet18_cifar10 import get_config as resnet18
+from lth_jax.configs.resnet18_cifar10 import get_config as resnet18
 
 
 def get_config(variant: str = "low,laptop"):

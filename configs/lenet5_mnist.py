@@ -12,7 +12,7 @@ Cost: 14 minutes at laptop scale on 2 CPU cores, by the run's own estimate under
 Expected: dense about 99% at paper scale (LeCun et al. 1998: 99.05% without distortions).
 """
 
-from configs.lenet_mnist import get_config as lenet_mnist
+from lth_jax.configs.lenet_mnist import protocol as lenet_mnist
 
 
 def get_config(scale: str = "laptop"):

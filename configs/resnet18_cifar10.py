@@ -15,7 +15,7 @@ Cost: 17 minutes at laptop scale on 2 CPU cores, by the run's own estimate under
 Expected at paper scale: dense about 94–95% with `high`.
 """
 
-from configs.vgg19_cifar10 import get_config as vgg19
+from lth_jax.configs.vgg19_cifar10 import get_config as vgg19
 
 
 def get_config(variant: str = "low,laptop", name: str = "resnet18"):

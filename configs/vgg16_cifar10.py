@@ -12,7 +12,7 @@ Cost: 13 minutes at laptop scale on 2 CPU cores, by the run's own estimate under
 Expected at paper scale: dense about 93% with `high` and without tickets from initialization.
 """
 
-from configs.vgg19_cifar10 import get_config as vgg19
+from lth_jax.configs.vgg19_cifar10 import get_config as vgg19
 
 
 def get_config(variant: str = "low,laptop"):

@@ -20,7 +20,7 @@ Expected at paper scale (the paper's Figure 7): with `high` no ticket; with `low
 the dense network down to 3.5%; with `warmup` tickets down to 1.5%.
 """
 
-from configs.resnet20_cifar10 import RATES, protocol, rate_and_scale
+from lth_jax.configs.resnet20_cifar10 import RATES, protocol, rate_and_scale
 
 WARMUP_STEPS, REWIND_STEP = "10000", "100"
 

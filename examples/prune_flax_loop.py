@@ -1,5 +1,6 @@
 """Winning tickets in a Flax training loop of your own; the lines that prune end in `# ticket`.
 
+pip install .
 python examples/prune_flax_loop.py
 """
 
@@ -32,11 +33,10 @@ def loss_of(apply, params, images, labels):
 
 
 @jax.jit
-def train_step(state, mask, images, labels):
-    """One update. Instead of `state.apply_gradients`, a step that leaves pruned weights at zero."""
+def train_step(state, images, labels):
+    """One update, as without a mask: the optimizer's state holds it."""
     grads = jax.grad(lambda params: loss_of(state.apply_fn, params, images, labels))(state.params)
-    stepped = lth_jax.masked_step(state.tx, grads, state.opt_state, state.params, mask)  # ticket
-    return state.replace(step=state.step + 1, params=stepped[0], opt_state=stepped[1])  # ticket
+    return state.apply_gradients(grads=grads)
 
 
 def main(levels=10, steps=200, batch=50):
@@ -44,7 +44,8 @@ def main(levels=10, steps=200, batch=50):
     images, labels = load_digits(return_X_y=True)
     images = jnp.asarray(images.reshape(-1, 8, 8, 1) / 16, jnp.float32)
     labels = jnp.asarray(labels)
-    model, optimizer = Network(), optax.adam(2e-3)
+    model = Network()
+    optimizer = lth_jax.masked(optax.adam(2e-3))  # ticket
     initial = jax.jit(model.init)(jax.random.key(0), images[:1])["params"]
     accuracy = jax.jit(lambda p, x, y: (model.apply({"params": p}, x).argmax(-1) == y).mean())
     found = []
@@ -53,11 +54,13 @@ def main(levels=10, steps=200, batch=50):
     for _ in range(levels):  # ticket
         params = lth_jax.apply_mask(initial, mask)  # ticket: rewind
         state = TrainState.create(apply_fn=model.apply, params=params, tx=optimizer)
+        opt_state = lth_jax.set_mask(optimizer, state.opt_state, mask)  # ticket
+        state = state.replace(opt_state=opt_state)  # ticket
         for step in range(steps):
             chosen = jax.random.randint(
                 jax.random.fold_in(jax.random.key(1), step), (batch,), 0, 1500
             )
-            state = train_step(state, mask, images[chosen], labels[chosen])
+            state = train_step(state, images[chosen], labels[chosen])
         right = float(accuracy(state.params, images[1500:], labels[1500:]))
         found.append((lth_jax.density(mask, rates), right))
         print(f"{found[-1][0]:6.1%} of the weights: test accuracy {found[-1][1]:.1%}")

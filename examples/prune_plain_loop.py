@@ -2,6 +2,7 @@
 
 The lines that prune end in `# ticket`.
 
+    pip install .
     python examples/prune_plain_loop.py
 """
 

@@ -1,6 +1,7 @@
 """The networks of the zoo in PyTorch, and a ticket loaded into one.
 
-    python -m lth_jax export RUN --level=15 --what=trained --format=torch --out=ticket.pt
+    pip install . torch
+    lth-jax export RUN --level=15 --what=trained --format=torch --out=ticket.pt
     python examples/pytorch_networks.py ticket.pt
 
 A file of `--format=torch` is a `state_dict` in safetensors. Modules are named as Flax's layers are,

@@ -1,5 +1,6 @@
 """Every network of the student report on each of its datasets, trained, pruned and rewound once.
 
+    pip install .
     python examples/seed_grid.py --out=out/grid            # all 18 cells
     python examples/seed_grid.py --datasets=mnist --models=mlp,lenet5
 
@@ -20,8 +21,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from lth_jax.cli.run import main as run
 
 DATASETS = ("mnist", "fashion_mnist", "cifar10")
@@ -34,7 +33,7 @@ def cell(dataset: str, model: str, out: Path, others: Sequence[str]) -> str:
     start = time.perf_counter()
     status = run(
         [
-            "--config=configs/lenet_digits.py",
+            "--config=lenet_digits",
             f"--config.model.name={model}",
             f"--config.data.name={dataset}",
             "--config.data.test_size=500",

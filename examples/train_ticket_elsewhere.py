@@ -1,9 +1,10 @@
-"""A ticket of an MLP, found by `run.py`, trained on something else: is the digit even?
+"""A ticket of an MLP, found by `lth-jax run`, trained on something else: is the digit even?
 
-    python run.py --workdir=runs/digits
+    pip install .
+    lth-jax run --workdir=runs/digits
     python examples/train_ticket_elsewhere.py runs/digits --level=8
 
-RUN may as well be a file of `python -m lth_jax export --format=safetensors`. The ticket's hidden
+RUN may as well be a file of `lth-jax export --format=safetensors`. The ticket's hidden
 layers are taken, with its mask; the output layer is new. Beside it, the same mask with fresh
 weights.
 """

@@ -17,13 +17,18 @@ os.environ["XDG_CACHE_HOME"] = _CACHES
 os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # where results are bit for bit repeatable
 os.environ.setdefault("MPLBACKEND", "agg")
+# The processes below compile our modules once, and not every time.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 import jaxtyping  # noqa: E402
 
 from . import shapes  # noqa: E402, F401  the hook names it
 
 # Shapes and types in annotations are checked at run time, in the tests alone.
-jaxtyping.install_import_hook(["lth_jax.pruning", "lth_jax.training"], "tests.shapes.checked")
+jaxtyping.install_import_hook(
+    [f"lth_jax.{name}" for name in ("analysis", "native", "pruning", "training")],
+    "tests.shapes.checked",
+)
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
@@ -51,6 +56,15 @@ def pytest_configure(config):
         kernels.chmod(0o700)
         os.makedirs(os.path.join(_CACHES, "lth_jax"), exist_ok=True)
         os.symlink(kernels, os.path.join(_CACHES, "lth_jax", "kernels"))
+        # Compiling is two thirds of the tests' time, and most programs are those of other tests.
+        programs = str(config.cache.mkdir("programs"))
+        for name, value in {
+            "jax_compilation_cache_dir": programs,
+            "jax_persistent_cache_min_compile_time_secs": 0,
+            "jax_persistent_cache_min_entry_size_bytes": -1,
+        }.items():
+            jax.config.update(name, value)
+            os.environ[name.upper()] = str(value)  # for the processes that tests start
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """Networks, data and comparisons small enough for properties."""
 
+import inspect
 from functools import cache
 
 import flax.linen as nn
@@ -38,7 +39,10 @@ def norm_and_dropout() -> Model:
 
 
 def optimizer(name="adam", **changes):
-    return OPTIMIZERS[name](**{**HYPERPARAMETERS, **changes})
+    make = OPTIMIZERS[name].make
+    taken = inspect.signature(make).parameters
+    given = {**HYPERPARAMETERS, **changes}
+    return make(**{field: value for field, value in given.items() if field in taken})
 
 
 @cache

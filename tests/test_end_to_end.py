@@ -20,8 +20,8 @@ from .tiny import arguments, assert_same_run, tiny_spec, train
 ROOT = Path(__file__).resolve().parents[1]
 # Each kill comes after this is told: later levels of packed runs have programs to compile first.
 KILLS = {
-    "xla": (r"level \d,", r"level [12],"),
-    "sparse": (r"level [12],", r"level [12],"),
+    "xla": (r"level \d of", r"level [12] of"),
+    "sparse": (r"level [12] of", r"level [12] of"),
 }
 
 
@@ -59,6 +59,7 @@ def kernel(request):
 def test_killed_at_any_moment_it_ends_with_the_same_bits(tmp_path, kernel):
     """SIGKILL at random moments, most of them in or around a save."""
     fields = {
+        "replicates": 1,
         "train__steps": "2000",
         "eval__every": "250",
         "rewind__step": "700",
@@ -102,7 +103,7 @@ def test_the_default_experiment_shows_the_ticket_effect_in_small(tmp_path, capsy
     status = run.main(
         [
             "--config.levels=1",
-            "--config.pruning.fraction=0.96",
+            "--config.pruning.fraction=0.98",
             "--config.train.steps=250",
             "--config.eval.every=50",
             f"--workdir={tmp_path}",
@@ -116,11 +117,11 @@ def test_the_default_experiment_shows_the_ticket_effect_in_small(tmp_path, capsy
         values = [
             r.early_stop_test_accuracy for r in rows if (r.branch, r.level) == (branch, level)
         ]
-        assert len(values) == 3
-        return sum(values) / 3
+        assert len(values) == 5
+        return sum(values) / 5
 
     assert mean("ticket", 0) > 0.93
     assert rows[-1].density < 0.05
-    assert mean("ticket", 1) > mean("reinit", 1) + 0.02
+    assert mean("ticket", 1) > mean("reinit", 1) + 0.01
     assert mean("ticket", 1) > mean("random_mask", 1) + 0.02
-    assert "matches the dense network" in " ".join(out.split())
+    assert "random_mask from 3.0% on" in " ".join(out.split())

@@ -4,7 +4,10 @@ import csv
 import dataclasses
 import functools
 import io
+import os
+import shutil
 import signal
+import tempfile
 from pathlib import Path
 from typing import ClassVar
 
@@ -14,11 +17,13 @@ import numpy as np
 from lth_jax import config as specs
 from lth_jax.lottery import level as levels
 from lth_jax.lottery.experiment import Experiment, build
+from lth_jax.lottery.network import task_metric
 from lth_jax.lottery.observer import Observer, Observers
 from lth_jax.lottery.runner import Runner
 from lth_jax.models import MODELS
 from lth_jax.store import RunDirectory, checkpoints
-from lth_jax.store.tables import RunId
+from lth_jax.store.tables import RESULTS, RunId
+from lth_jax.training.devices import run_devices
 
 # 12 steps cross two epochs of 5 steps; the evaluations fall on 0, 5, 10 and 12.
 FIELDS = {
@@ -61,23 +66,26 @@ def arguments(**fields) -> list[str]:
 
 def experiment(spec: specs.Spec, network=None) -> Experiment:
     """`spec` built, with the compiled programs of an earlier one of the same shapes."""
-    built = _built(dataclasses.replace(spec.train, steps="1"), spec.model, spec.data, spec.pruning)
-    epoch = len(built.train.labels) // spec.train.batch_size
+    train = dataclasses.replace(spec.train, steps="1")
+    built = _built(train, spec.model, spec.data, spec.pruning, (spec.task, spec.metric))
+    epoch = len(built.train.targets) // spec.train.batch_size
     splits = (built.train, built.validation, built.test)
     return dataclasses.replace(
         built,
         spec=spec,
-        steps=specs.duration_steps(spec.train.steps, epoch),
+        steps=spec.train.cycles * specs.duration_steps(spec.train.steps, epoch),
         eval_every=specs.duration_steps(spec.eval.every, epoch),
-        rewind_step=specs.duration_steps(spec.rewind.step, epoch),
         programs=_programs(
             built.spec.train,
             built.pixels,
             spec.model,
-            *(array.shape for split in splits for array in split),
+            *(array.shape for split in splits for array in split if array is not None),
             spec.data.name,
+            (spec.task, spec.metric),
             tuple(row.shape for row in built.parameters),
+            spec.execution.mesh,
         ),
+        devices=run_devices(spec.execution.mesh),
         others={},
     )
 
@@ -89,8 +97,13 @@ def _programs(*_key) -> dict:
 
 
 @functools.cache
-def _built(train, model, data, pruning) -> Experiment:
-    built = build(specs.Spec(train=train, model=model, data=data, pruning=pruning))
+def _built(train, model, data, pruning, measured) -> Experiment:
+    task, metric = measured
+    spec = specs.Spec(
+        train=train, model=model, data=data, pruning=pruning, task=task, metric=metric,
+        analysis=specs.AnalysisSpec(margin=1.0),
+    )  # fmt: skip
+    built = build(spec)
     key = (
         dataclasses.replace(train, kernel="xla"),
         model,
@@ -107,10 +120,11 @@ _MADE: dict = {}
 
 
 def train(
-    path: Path, spec: specs.Spec, stop_signal=lambda: 0, observer=None, source=None
+    path: Path, spec: specs.Spec, stop_signal=lambda: 0, observer=None, source=None, repair=False
 ) -> RunDirectory:
     """Runs `spec` in `path` to its end, or to the interruption that it raises."""
-    store = RunDirectory.open(path, spec, "tiny", ["run.py"])
+    metric = task_metric(spec).described()
+    store = RunDirectory.open(path, spec, "tiny", ["run.py"], repair=repair, metric=metric)
     watching = [one for one in (observer, stop_signal) if isinstance(one, Observer)]
     try:
         runner = Runner(
@@ -120,6 +134,26 @@ def train(
     finally:
         store.close()
     return store
+
+
+def finished_run(spec: specs.Spec, path: Path | None = None) -> Path:
+    """A run of `spec` that was trained to its end: once in a process, whoever asks for it.
+
+    Args:
+      spec: the spec.
+      path: where a copy goes that may be changed; without it the run is everybody's, to look at.
+    """
+    key = repr(spec)
+    if key not in _FINISHED:
+        folder = Path(tempfile.mkdtemp(prefix="finished_", dir=os.environ["XDG_CACHE_HOME"]))
+        train(folder / "run", spec)
+        _FINISHED[key] = folder / "run"
+    if path is None:
+        return _FINISHED[key]
+    return shutil.copytree(_FINISHED[key], path, dirs_exist_ok=True)
+
+
+_FINISHED: dict[str, Path] = {}
 
 
 class StopAt(Observer):
@@ -192,6 +226,9 @@ class Recorder(Observer):
     def note(self, *event):
         self.events.append(("note", *event))
 
+    def shortened(self, *event):
+        self.events.append(("shortened", *event))
+
     def of(self, name):
         return [event[1:] for event in self.events if event[0] == name]
 
@@ -201,9 +238,20 @@ class Recorder(Observer):
 
 
 def results(path: Path) -> list[dict[str, str]]:
-    """The rows of `results.csv` as they are written, without the seconds."""
+    """The rows of `results.csv` as they are written, without the seconds and their checksum."""
     reader = csv.DictReader(io.StringIO((path / "results.csv").read_text()))
-    return [{k: v for k, v in row.items() if k != "train_seconds"} for row in reader]
+    return [
+        {name: value for name, value in row.items() if name not in ("train_seconds", "checksum")}
+        for row in reader
+    ]
+
+
+def change_row(path: Path, index: int, **changes) -> None:
+    """Gives a row of `results.csv` other values, as if it had been trained so."""
+    file = path / "results.csv"
+    rows = RESULTS.from_csv(file.read_text())
+    rows[index] = dataclasses.replace(rows[index], **changes)
+    file.write_text(RESULTS.to_csv(rows))
 
 
 def curves(path: Path) -> dict[str, bytes]:

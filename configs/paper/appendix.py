@@ -7,7 +7,9 @@ with `:NAME,paper` 50,000 steps and 5 replicates.
 
 - `rate=0.1 … 0.6` (Appendix G.5): pruning 10–20% a level beats 40% and more.
 - `adam=…`, `sgd=…`, `momentum=…` (G.2–G.4): learning rates; tickets are found with all of them.
-- `init=glorot_normal, glorot_uniform, he_normal` (G.6, other initializations).
+- `init=glorot_normal, glorot_truncated, glorot_uniform, he_normal` (G.6, other initializations):
+  the first is the paper's text's and that of other studies at laptop scale, the second its code's
+  and theirs at paper scale.
 - `layers=25x9, 100x30, 300x100, 700x230` (G.7): larger networks hold smaller tickets, relatively.
 - `reset=weights, finetune` (Appendix B): resetting to the initial weights against going on.
 - `redraw` (F.3): kept weights shuffled, drawn from their own distribution, or constants.
@@ -16,14 +18,16 @@ with `:NAME,paper` 50,000 steps and 5 replicates.
 Cost: 15–120 seconds each on 2 CPU cores.
 """
 
-from configs.lenet_mnist import get_config as lenet_mnist
+from lth_jax.configs.lenet_mnist import protocol
+
+from lth_jax.errors import nearest
 
 STUDIES = {
     "rate": ("0.1", "0.2", "0.4", "0.6"),
     "adam": ("2e-4", "1.2e-3", "5e-3"),
     "sgd": ("0.05", "0.2", "0.5"),
     "momentum": ("0.01", "0.05", "0.1"),
-    "init": ("glorot_normal", "glorot_uniform", "he_normal"),
+    "init": ("glorot_normal", "glorot_truncated", "glorot_uniform", "he_normal"),
     "layers": ("25x9", "100x30", "300x100", "700x230"),
     "reset": ("weights", "finetune"),
     "redraw": ("",),
@@ -36,8 +40,8 @@ def get_config(name: str = "redraw"):
     """One study; see the file's docstring."""
     study, _, scale = name.partition(",")
     if study not in NAMES or scale not in ("", "paper"):
-        raise ValueError(f"'{name}' is no study; accepted: {', '.join(NAMES)}, each with ',paper'")
-    config = lenet_mnist("paper" if scale else "laptop")
+        raise ValueError(f"'{name}' is no study; {nearest(study, NAMES)}")
+    config = protocol("paper" if scale else "laptop")
     config.branches = ()
     if not scale:
         config.replicates = 1

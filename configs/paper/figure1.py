@@ -4,6 +4,9 @@ Iterative tickets (solid) and networks of the same density in each layer whose w
 places (dashed): early-stop iteration and test accuracy there. The paper: 5 trials of tickets, 10 of
 random networks.
 
+Initialization: `glorot_normal` (the paper's text) at laptop scale, `glorot_truncated` (its code) at
+paper scale.
+
     python run.py --config=configs/paper/figure1.py            # laptop
     python run.py --config=configs/paper/figure1.py:paper      # 50,000 steps, 10 replicates
 
@@ -12,16 +15,15 @@ Expected: random sparse networks learn slower and end lower from the first level
 / 2.9% of the weights the paper has 97.55 / 96.9 / 95.5 for them, 98.4 / 98.2 / 97.9 for tickets.
 """
 
-from configs.paper.figure4 import get_config as figure4
-
-RANDOM = ((0.169, 0.9755), (0.070, 0.969), (0.029, 0.955))
+from lth_jax.configs.lenet_mnist import published
+from lth_jax.configs.paper.figure4 import at_scale
 
 
 def get_config(scale: str = "laptop"):
     """Tickets and `random_mask`, at `laptop` or `paper` scale."""
-    config = figure4(scale)
+    config = at_scale(scale)
     config.branches = ("random_mask",)
-    config.reference.update({"random_mask": {"early_stop_test_accuracy": RANDOM}})
+    published(config)
     if scale == "paper":
         config.replicates = 10
     return config

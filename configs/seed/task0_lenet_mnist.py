@@ -16,7 +16,7 @@ above both controls, and a collapse below 2%: halving leaves the output layer 16
 negative weight too.)
 """
 
-from configs.lenet_mnist import get_config as lenet_mnist
+from lth_jax.configs.lenet_mnist import protocol as lenet_mnist
 
 
 def get_config(scale: str = "laptop"):

@@ -12,7 +12,7 @@ Expected: the transferred ticket does as well as the half's own down to 3% of th
 report: 96.1 against 95.7 at 6.4%); `transfer_reinit` falls behind as `reinit` does.
 """
 
-from configs.seed.task0_lenet_mnist import get_config as task0
+from lth_jax.configs.seed.task0_lenet_mnist import get_config as task0
 
 
 def get_config(scale: str = "laptop"):

@@ -19,7 +19,7 @@ Expected: transfers within half a point of 5–9's own ticket down to 12% of the
 two forms, below it from there on; in the third, a collapse at 3%.
 """
 
-from configs.seed.task0_lenet_mnist import get_config as task0
+from lth_jax.configs.seed.task0_lenet_mnist import get_config as task0
 
 FORMS = ("remapped", "new_head", "original")
 

@@ -9,7 +9,7 @@ Cost: about 3 minutes on 2 CPU cores.
 Expected: tickets transfer between optimizers almost without loss.
 """
 
-from configs.transfer.mnist_to_fashion_mnist import get_config as mnist_to_fashion_mnist
+from lth_jax.configs.transfer.mnist_to_fashion_mnist import get_config as mnist_to_fashion_mnist
 
 
 def get_config(scale: str = "laptop"):

@@ -10,7 +10,7 @@ Expected: the small set's ticket half a point above `transfer_reinit`, far below
 and no better than MNIST's mask with fresh weights.
 """
 
-from configs.transfer.mnist_to_fashion_mnist import get_config as mnist_to_fashion_mnist
+from lth_jax.configs.transfer.mnist_to_fashion_mnist import get_config as mnist_to_fashion_mnist
 
 
 def get_config(scale: str = "laptop"):

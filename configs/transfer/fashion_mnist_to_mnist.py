@@ -8,7 +8,7 @@ Expected: behind MNIST's own ticket by 1.6 points at 22% of the weights, by 4.7 
 to one above its own mask with fresh weights.
 """
 
-from configs.transfer.mnist_to_fashion_mnist import get_config as mnist_to_fashion_mnist
+from lth_jax.configs.transfer.mnist_to_fashion_mnist import get_config as mnist_to_fashion_mnist
 
 
 def get_config(scale: str = "laptop"):

@@ -12,7 +12,7 @@ Expected: the source's ticket falls behind the target's own, the more the sparse
 off pixels that are always black in MNIST and matter in Fashion-MNIST.
 """
 
-from configs.lenet_mnist import get_config as lenet_mnist
+from lth_jax.configs.lenet_mnist import protocol as lenet_mnist
 
 
 def get_config(scale: str = "laptop"):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Bool, Float, Int64
 
 from lth_jax.analysis.summary import Stat
+from lth_jax.pruning.trees import is_output, natural_order
 
 # (replicate, level) -> layer -> (kept, total).
 LayerCounts = Mapping[tuple[int, int], Mapping[str, tuple[int, int]]]
@@ -37,13 +38,7 @@ def layer_order(names: Iterable[str], first: str = "") -> list[str]:
       names: of kernels; numbers within count as numbers, and `output` comes last.
       first: the one that sees the image, if it is known.
     """
-
-    def place(name: str) -> tuple[bool, bool, list[tuple[int, str]]]:
-        parts = re.split(r"(\d+)", name)
-        natural = [(int(p), "") if p.isdigit() else (-1, p) for p in parts if p]
-        return name != first, name.startswith("output"), natural
-
-    return sorted(names, key=place)
+    return sorted(names, key=lambda name: (name != first, is_output(name), natural_order(name)))
 
 
 def short_name(name: str) -> str:
@@ -97,7 +92,9 @@ def _image_of(inputs: int, image: tuple[int, int, int] | None) -> tuple[int, int
     return None
 
 
-def connections_by_pixel(mask: np.ndarray, image: tuple[int, int, int]) -> np.ndarray:
+def connections_by_pixel(
+    mask: Bool[np.ndarray, "inputs units"], image: tuple[int, int, int]
+) -> Int64[np.ndarray, "height width"]:
     """Counts the kept connections of each pixel, channels summed: int64 `[height, width]`.
 
     Args:
@@ -107,7 +104,9 @@ def connections_by_pixel(mask: np.ndarray, image: tuple[int, int, int]) -> np.nd
     return mask.sum(axis=1, dtype=np.int64).reshape(image).sum(axis=2)
 
 
-def kernel_tiles(mask: np.ndarray, limit: int) -> np.ndarray:
+def kernel_tiles(
+    mask: Bool[np.ndarray, "height width channels units"], limit: int
+) -> Float[np.ndarray, "rows columns"]:
     """Lays kernels out as tiles of one image, a pixel apart, channels averaged.
 
     Args:

@@ -7,10 +7,9 @@ and no arrays are loaded but those of one level's layers, where these are asked 
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -19,18 +18,32 @@ from typing import Any
 import numpy as np
 
 from lth_jax import config as specs
-from lth_jax.errors import StoreError
-from lth_jax.lottery.plan import planned_runs
+from lth_jax.analysis.verdicts import Standard
+from lth_jax.disk.files import read_bytes
+from lth_jax.errors import RunError, StoreError, Unreadable
+from lth_jax.lottery.plan import reachable_runs
 from lth_jax.store import level_name
 from lth_jax.store.checkpoints import Manifest, array_bytes, read_arrays, read_manifest, verify
 from lth_jax.store.lock import held_by
-from lth_jax.store.record import SPEC_FILE, OtherFormat, read_record, spec_of
-from lth_jax.store.tables import CURVES, RESULTS, TRUNK, ResultRow, RunId, sort_rows
+from lth_jax.store.record import SPEC_FILE, OtherFormat, is_changed, read_record, spec_of
+from lth_jax.store.rundir import salvage_rows
+from lth_jax.store.tables import (
+    CURVES,
+    RESULTS,
+    TRUNK,
+    ResultRow,
+    RunId,
+    sort_rows,
+    wrong_curve,
+)
+from lth_jax.system.machine import cores
+from lth_jax.training.metrics import ACCURACY, Metric, recorded_metric
 
 # How long a checkpoint that looks damaged may take to be replaced or removed by who is running.
 PATIENCE_SECONDS = 0.3
 LEFTOVERS = (
-    ".*.tmp", "checkpoints/.*.tmp", "checkpoints/*/.*.tmp", "metrics/*/.*.tmp", "figures/.*.tmp",
+    ".*.tmp", "config/.*.tmp", "checkpoints/.*.tmp", "checkpoints/*/.*.tmp", "metrics/*/.*.tmp",
+    "figures/.*.tmp",
 )  # fmt: skip
 
 
@@ -71,7 +84,9 @@ class Directory:
       holder: who is running it now, or an empty string.
       checkpoints: what is kept, by name.
       problems: one line for each damaged thing.
+      tables: those of the problems that are about tables: not all numbers are there to be shown.
       leftovers: what a killed save left behind, which the next start removes.
+      metric: what its networks are measured by.
     """
 
     path: Path
@@ -81,7 +96,9 @@ class Directory:
     holder: str
     checkpoints: dict[str, Checkpoint]
     problems: list[str]
+    tables: list[str]
     leftovers: list[str]
+    metric: Metric = ACCURACY
 
     @property
     def status(self) -> str:
@@ -94,9 +111,19 @@ class Directory:
             return "damaged"
         return "stopped" if self.pending() else "finished"
 
+    @property
+    def standard(self) -> Standard:
+        """By what its levels are judged."""
+        if self.spec is None:
+            return Standard(metric=self.metric)
+        return Standard.of(self.spec, self.metric)
+
     def planned(self, branch: str | None = None) -> list[RunId]:
-        """Returns the runs that the spec asks for, of one branch or of all; none without a spec."""
-        runs = planned_runs(self.spec) if self.spec else []
+        """Returns the runs that the spec asks for, of one branch or of all; none without a spec.
+
+        Those that no ticket is left for, since one diverged before, are not among them.
+        """
+        runs = reachable_runs(self.spec, self.rows, self.source()) if self.spec else []
         return [run_id for run_id in runs if branch in (None, run_id.branch)]
 
     def pending(self, branch: str | None = None) -> list[RunId]:
@@ -142,7 +169,7 @@ class Directory:
 
     def age(self) -> float:
         """Returns the seconds since anything of it was last written."""
-        files = (self.path / "spec.json", self.path / "results.csv")
+        files = [self.path / name for name in ("spec.json", "results.csv", "checkpoints")]
         times = [file.stat().st_mtime for file in files if file.exists()]
         times += [checkpoint.saved_at for checkpoint in self.checkpoints.values()]
         return max(0.0, time.time() - max(times, default=0.0))
@@ -154,13 +181,13 @@ def is_run(path: Path) -> bool:
     return (path / "spec.json").is_file() or remains
 
 
-def read_directory(path: Path, *, checksums: bool = True) -> Directory:
+def read_directory(path: Path, *, whole: bool = True) -> Directory:
     """Reads a run directory, damaged or not.
 
     Args:
       path: the folder.
-      checksums: compare every checkpoint with its checksums; otherwise only whether its files
-        exist.
+      whole: whether every curve and checkpoint is read, too, and compared with its checksums.
+        Otherwise the record, the table and the lock are all that is opened.
 
     Raises:
       StoreError: it holds no run; `OtherFormat`: one of another format.
@@ -171,18 +198,19 @@ def read_directory(path: Path, *, checksums: bool = True) -> Directory:
     holder = held_by(path / "lock")
     record, spec = _read_record(path, problems)
     # Rows before checkpoints: a row says that its checkpoint is there, also while it is running.
-    rows = _read_rows(path, problems)
-    checkpoints = _read_checkpoints(path, checksums, patience=PATIENCE_SECONDS if holder else 0.0)
-    problems += [f"checkpoints/{c.name}: {c.damage}" for c in checkpoints.values() if c.damage]
-    problems += [
-        f"checkpoints/{name} is missing, though results.csv has its run"
-        for name in _promised_checkpoints(rows, spec)
-        if name not in checkpoints
-    ]
-    problems += _problems_of_curves(path, rows)
+    tables: list[str] = []
+    rows = _read_rows(path, tables, masks=whole)
+    problems += tables
+    checkpoints: dict[str, Checkpoint] = {}
+    leftovers: list[Path] = []
+    if whole:
+        checkpoints = _read_checkpoints(path, patience=PATIENCE_SECONDS if holder else 0.0)
+        leftovers = [] if holder else [found for name in LEFTOVERS for found in path.glob(name)]
+        for problem, damaged in _problems_of_work(path, rows, spec, checkpoints, bool(holder)):
+            problems.append(problem)
+            tables += [problem] if damaged else []
     order = [*(spec.branches if spec else ()), *record.get("branches", ())]
     order += [row.branch for row in rows]
-    leftovers = [] if holder else [found for name in LEFTOVERS for found in path.glob(name)]
     return Directory(
         path=path,
         record=record,
@@ -191,8 +219,34 @@ def read_directory(path: Path, *, checksums: bool = True) -> Directory:
         holder=holder,
         checkpoints=checkpoints,
         problems=problems,
+        tables=tables,
         leftovers=sorted(found.relative_to(path).as_posix() for found in leftovers),
+        metric=_metric(path, record),
     )
+
+
+def _problems_of_work(
+    path: Path,
+    rows: Sequence[ResultRow],
+    spec: specs.Spec | None,
+    checkpoints: Mapping[str, Checkpoint],
+    running: bool,
+) -> Iterator[tuple[str, bool]]:
+    """Names what is wrong with checkpoints and curves; yields as `_problems_of_curves`."""
+    for one in checkpoints.values():
+        if one.damage:
+            yield f"checkpoints/{one.name}: {one.damage}", False
+    for name in _promised_checkpoints(rows, spec):
+        if name not in checkpoints:
+            yield f"checkpoints/{name} is missing, though results.csv has its run", False
+    yield from _problems_of_curves(path, rows, running)
+
+
+def refuse_damaged_tables(runs: Iterable[Directory]) -> None:
+    """Raises a RunError where not all numbers could be shown, since a table is damaged."""
+    for run in runs:
+        for problem in run.tables:
+            raise RunError(f"{run.path}: {problem}")
 
 
 def _why_no_run(path: Path) -> str:
@@ -217,7 +271,7 @@ def _read_record(path: Path, problems: list[str]) -> tuple[Mapping[str, Any], sp
     try:
         record = read_record(path)
         spec = spec_of(path / SPEC_FILE, record)
-    except OtherFormat:
+    except (OtherFormat, Unreadable):
         raise
     except StoreError as error:
         # Without the run directory, which the reader knows.
@@ -229,22 +283,33 @@ def _read_record(path: Path, problems: list[str]) -> tuple[Mapping[str, Any], sp
             f"spec.json was changed: its spec has the identity {specs.identity(spec)}, "
             f"and what is here {record['identity']}"
         )
+    elif is_changed(record):
+        problems.append("spec.json was changed; the next start writes it anew")
     return record, spec
 
 
-def _read_rows(path: Path, problems: list[str]) -> list[ResultRow]:
+def _metric(path: Path, record: Mapping[str, Any]) -> Metric:
+    """Returns the metric that is recorded; without a record what the columns call it."""
+    if record:
+        return recorded_metric(record)
     try:
-        text = (path / "results.csv").read_bytes().decode("utf-8", "replace")
+        name = RESULTS.metric(read_bytes(path / RESULTS.name).decode("utf-8", "replace"))
+    except (OSError, StoreError):
+        return ACCURACY
+    return ACCURACY if name == ACCURACY.column else Metric(name.replace("_", " "))
+
+
+def _read_rows(path: Path, problems: list[str], *, masks: bool) -> list[ResultRow]:
+    """Reads the rows that are whole, by their masks too; what is wrong joins `problems`."""
+    try:
+        rows, wrong = salvage_rows(path, masks=masks)
     except FileNotFoundError:
-        if any((path / "checkpoints").glob("replicate_*/level_*")):
+        # Checkpoints come before rows: that of level 0 may be there without any.
+        if any((path / "checkpoints").glob("replicate_*/level_*[1-9]*")):
             problems.append("results.csv is missing, though levels are finished")
         return []
-    except OSError as error:
-        problems.append(f"results.csv cannot be read: {error.strerror}")
-        return []
-    rows, wrong = RESULTS.salvage(text)
     problems += wrong
-    return list({row.run_id: row for row in rows}.values())
+    return rows
 
 
 def _promised_checkpoints(rows: Sequence[ResultRow], spec: specs.Spec | None) -> list[str]:
@@ -257,28 +322,43 @@ def _promised_checkpoints(rows: Sequence[ResultRow], spec: specs.Spec | None) ->
     return list(dict.fromkeys(names))
 
 
-def _problems_of_curves(path: Path, rows: Sequence[ResultRow]) -> Iterator[str]:
-    """Names training curves that cannot be read, or that rows promise and that are not there."""
-    promised = {f"metrics/{row.branch}/{level_name(row.level)}.csv": None for row in rows}
+def _problems_of_curves(
+    path: Path, rows: Sequence[ResultRow], running: bool
+) -> Iterator[tuple[str, bool]]:
+    """Names training curves that are damaged, or that rows promise and that are not there.
+
+    Yields:
+      The problem, and whether it is damage.
+    """
+    promised: dict[str, list[ResultRow]] = {}
+    for row in rows:
+        promised.setdefault(f"metrics/{row.branch}/{level_name(row.level)}.csv", []).append(row)
     found = sorted(file.relative_to(path).as_posix() for file in path.glob("metrics/*/level_*.csv"))
     for name in dict.fromkeys((*promised, *found)):
         try:
-            CURVES.from_csv((path / name).read_text(encoding="utf-8"))
+            points = CURVES.from_csv(read_bytes(path / name).decode("utf-8"))
         except FileNotFoundError:
             if name in promised:
-                yield f"{name} is missing, though results.csv has its runs"
-        except (OSError, ValueError) as error:
-            yield f"{name} is damaged: {error}"
+                yield f"{name} is missing, though results.csv has its runs", False
+        except StoreError:
+            raise
+        except ValueError as error:
+            yield f"{name} is damaged: {error}", True
+        else:
+            # Of a run that is trained again, the curve is written before the row.
+            wrong = "" if running else wrong_curve(points, promised.get(name, ()))
+            if wrong:
+                yield f"{name} is damaged: {wrong}", True
 
 
-def _read_checkpoints(path: Path, checksums: bool, patience: float) -> dict[str, Checkpoint]:
+def _read_checkpoints(path: Path, patience: float) -> dict[str, Checkpoint]:
     """Returns every checkpoint by its name, in order; `patience` in seconds, see `_read`."""
     root = path / "checkpoints"
     folders = sorted(root.glob("replicate_*/[!.]*"), key=_natural)
     folders += sorted(root.glob("progress_*"))
     folders = [folder for folder in folders if folder.is_dir()]
-    read = partial(_read, root=root, checksums=checksums, patience=patience)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing leaves Python's lock alone
+    read = partial(_read, root=root, patience=patience)
+    with ThreadPoolExecutor(cores()) as pool:  # hashing leaves Python's lock alone
         found = [checkpoint for checkpoint in pool.map(read, folders) if checkpoint]
     return {checkpoint.name: checkpoint for checkpoint in found}
 
@@ -289,7 +369,7 @@ def _natural(folder: Path) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
 
 
-def _read(folder: Path, *, root: Path, checksums: bool, patience: float) -> Checkpoint | None:
+def _read(folder: Path, *, root: Path, patience: float) -> Checkpoint | None:
     """Reads one checkpoint; None if it is gone, as the progress of a running level goes.
 
     Where a process is running, it may be replacing what looks damaged: it is looked at again after
@@ -301,29 +381,24 @@ def _read(folder: Path, *, root: Path, checksums: bool, patience: float) -> Chec
     except FileNotFoundError:
         return None
     try:
-        manifest = verify(folder) if checksums else _with_its_files(folder)
+        manifest = verify(folder)
         return Checkpoint(name, folder, manifest.arrays, manifest.meta, saved_at)
+    except Unreadable:
+        raise
     except StoreError as error:
         if patience:
             time.sleep(patience)
-            return _read(folder, root=root, checksums=checksums, patience=0.0)
+            return _read(folder, root=root, patience=0.0)
         if not folder.exists():
             return None
         damage = str(error).replace(f"checkpoint {folder}", "").removeprefix(":").strip()
     try:
         manifest = read_manifest(folder)  # which may be whole all the same
+    except Unreadable:
+        raise
     except StoreError:
         manifest = Manifest({}, {}, {})
     return Checkpoint(name, folder, manifest.arrays, manifest.meta, saved_at, damage)
-
-
-def _with_its_files(folder: Path) -> Manifest:
-    """Returns the manifest of a checkpoint all of whose files exist; their content is not read."""
-    manifest = read_manifest(folder)
-    for name in manifest.files:
-        if not (folder / name).is_file():
-            raise StoreError(f"its file {name} is missing")
-    return manifest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -396,7 +471,7 @@ def _layer(name: str, arrays: Mapping[str, np.ndarray], start: np.ndarray | None
         shape=mask.shape,
         kept=kept,
         total=mask.size,
-        density=kept / mask.size,
+        density=kept / mask.size if mask.size else 0.0,  # a forged file may hold none
         inputs=inputs.size,
         outputs=outputs.size,
         dead_in=int(np.count_nonzero(~inputs)),

@@ -1,19 +1,22 @@
-"""`python -m lth_jax export RUN --level=N --format=F --out=FILE`: a ticket in a file of its own."""
+"""`lth-jax export RUN --level=N --format=F --out=FILE`: a ticket in a file of its own."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from rich.table import Table
 
 from lth_jax import data
-from lth_jax.cli.command import Parser, exit_status
+from lth_jax.cli.command import Parser, add_own_rows, exit_status
+from lth_jax.cli.output import check_file
 from lth_jax.errors import DataError, SpecError
 from lth_jax.report.terminal import make_console
 from lth_jax.store import RunDirectory
+from lth_jax.system.streams import say, show
 
 # The functions import what imports JAX: `--help` and a wrong argument need not wait for it.
 if TYPE_CHECKING:
@@ -67,7 +70,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _parser() -> Parser:
-    parser = Parser(prog="python -m lth_jax export", description=DESCRIPTION)
+    parser = Parser("export", description=DESCRIPTION)
     add = parser.add_argument
     add("run", type=Path, metavar="RUN", help="the run directory")
     add("--level", type=int, required=True, metavar="N", help="which level's ticket")
@@ -81,28 +84,50 @@ def _parser() -> Parser:
         help="of torch and compact: the ticket's rewound weights (default) or the trained ones; "
         "safetensors and npz hold both",
     )
+    add_own_rows(parser)
     return parser
 
 
 def _export(options: argparse.Namespace) -> None:
-    if options.out.is_dir():
-        raise SpecError(f"--out={options.out}: a folder is there; accepted: the name of a file")
-    from lth_jax.config.custom import recall
+    from lth_jax.training import backend
+
+    with backend.prepared(lambda line: say(f"warning: {line}")):
+        _write(options)
+
+
+def _write(options: argparse.Namespace) -> None:
     from lth_jax.export import tickets
+    from lth_jax.export.containers import is_ours
+    from lth_jax.lottery.custom import recall
+
+    check_file(options.out, is_ours, "file of this command")
 
     store = RunDirectory.read(options.run)
-    recall(store.record_of_spec())
+    # Called where the network itself is needed: whole tickets are arrays, and run nobody's code.
+    recalled = partial(
+        recall,
+        options.run,
+        store.record_of_spec(),
+        store.spec(),
+        "network",
+        config=options.config,
+        trust=options.trust,
+    )
     level, replicate = options.level, options.replicate
     source = Source(
         origin=tickets.origin(store, level, replicate),
         spec=store.spec(),
-        ticket=tickets.load_ticket(options.run, level, replicate),
+        ticket=tickets.ticket_to_export(
+            options.run, level, replicate, config=options.config, trust=options.trust
+        ),
         trained=tickets.load_trained(options.run, level, replicate),
         what=options.what,
     )
     if options.format == "torch":
-        _write_torch(source, options.out)
+        _write_torch(source, options.out, recalled)
     elif options.format == "compact":
+        if options.config or options.trust:  # without its data, random images do
+            recalled()
         _write_compact(source, options.out)
     else:
         _write_whole(source, options.format, options.out)
@@ -115,26 +140,30 @@ def _write_whole(source: Source, file_format: str, path: Path) -> None:
     size = whole.save(
         path, file_format, source.origin, mask=mask, state=state, step=step, trained=source.trained
     )
-    print(source.heading(path, size))
+    show(source.heading(path, size))
     start = f"state of step {step} with the optimizer's" if step else "initial weights"
-    print(_kept(source.origin, f"mask, {start}, trained weights"))
-    print(f"to load it: lth_jax.load_ticket({str(path)!r})")
+    show(_kept(source.origin, f"mask, {start}, trained weights"))
+    show(f"to load it: lth_jax.load_ticket({str(path)!r})")
 
 
-def _write_torch(source: Source, path: Path) -> None:
+def _write_torch(source: Source, path: Path, recalled: Callable[[], None]) -> None:
     from lth_jax.export import pytorch
-    from lth_jax.export.inference import inference_of
+    from lth_jax.export.inference import Inference, inference_of
 
     params, statistics = source.weights()
     spec = source.spec
     name, facts = spec.model.name, data.facts(spec.data.name)
 
+    def inference() -> Inference:
+        recalled()
+        return inference_of(spec)
+
     def channels() -> int:
-        return spec.data.channels or (facts.shape if facts else inference_of(spec).shape)[-1]
+        return spec.data.channels or (facts.shape if facts else inference().shape)[-1]
 
     try:
         if pytorch.is_custom(name):
-            found = inference_of(spec)
+            found = inference()
             variables = {"params": params, "batch_stats": statistics}
             pytorch.check_layouts(found.model, variables, found.shape)
         arrays = pytorch.tensors(
@@ -148,9 +177,9 @@ def _write_torch(source: Source, path: Path) -> None:
         raise
     except ValueError as error:
         raise SpecError(f"--format=torch: {name} cannot go over: {error}") from None
-    print(source.heading(path, pytorch.save(path, source.origin, source.what, arrays)))
-    print(_kept(source.origin, f"a state_dict of {name} with the {WEIGHTS[source.what]}"))
-    print(
+    show(source.heading(path, pytorch.save(path, source.origin, source.what, arrays)))
+    show(_kept(source.origin, f"a state_dict of {name} with the {WEIGHTS[source.what]}"))
+    show(
         f'to load it: prune.identity(layer, "weight") on the {len(source.origin.layers)} prunable '
         "layers, then module.load_state_dict(safetensors.torch.load_file(…))"
     )

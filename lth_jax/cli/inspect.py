@@ -1,4 +1,4 @@
-"""`python -m lth_jax inspect RUN`: what a run directory holds, finished, running or damaged."""
+"""`lth-jax inspect RUN`: what a run directory holds, finished, running or damaged."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import dataclasses
 import itertools
 import json
 import re
-import shlex
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,20 +19,30 @@ from rich.tree import Tree
 
 from lth_jax import config as specs
 from lth_jax.analysis.layers import short_name
-from lth_jax.analysis.summary import lowest_matching_density
+from lth_jax.analysis.summary import INTERVAL
+from lth_jax.analysis.verdicts import lowest_matching_density
 from lth_jax.cli.command import Parser, exit_status
-from lth_jax.cli.directory import Checkpoint, Directory, Layer, layers_of, read_directory
+from lth_jax.cli.directory import (
+    Checkpoint,
+    Directory,
+    Layer,
+    layers_of,
+    read_directory,
+    refuse_damaged_tables,
+)
 from lth_jax.cli.text import ago, as_json, fits, layer_tables, new_table
 from lth_jax.errors import StoreError, nearest, spans
 from lth_jax.pruning.trees import name_matches
 from lth_jax.report.table import print_results_tables
 from lth_jax.report.terminal import make_console
 from lth_jax.report.verdict import verdict
-from lth_jax.store.tables import TRUNK, RunId
+from lth_jax.store.record import command_of
+from lth_jax.store.tables import TRUNK, RunId, named
 
 DESCRIPTION = """Shows what a run directory holds: what it is, its problems, its spec, results over
-levels, layers and checkpoints. A damaged run is looked at all the same (exit status 0); what cannot
-be had at all is one line and exit status 2."""
+levels, layers and checkpoints. A damaged run is looked at all the same; the exit status is 1 where
+a table is damaged, so that numbers are missing. What cannot be had at all is one line and exit
+status 2."""
 UNITS = (
     "dead in: input units that no surviving weight leaves (rows of the kernel); dead out: output "
     "units that no surviving weight reaches (columns); of convolutions, channels."
@@ -79,10 +88,11 @@ def _inspect(arguments: Sequence[str]) -> None:
         print(as_json(as_object(run, asked, layers)))
     else:
         print_run(make_console(), run, asked, layers)
+    refuse_damaged_tables([run])
 
 
 def _parser() -> Parser:
-    parser = Parser(prog="python -m lth_jax inspect", description=DESCRIPTION)
+    parser = Parser("inspect", description=DESCRIPTION)
     add = parser.add_argument
     add("run", type=Path, metavar="RUN", help="the run directory")
     add("--level", type=int, metavar="N", help="the layers of level N, and its checkpoints")
@@ -240,9 +250,10 @@ def as_object(run: Directory, asked: Selection, layers: LevelLayers | None) -> d
         "versions": record.get("versions"),
         "command": record.get("command"),
         "source": str(source) if source else None,
-        "lowest_matching_density": lowest_matching_density(run.rows),
+        "metric": run.metric.record(),
+        "lowest_matching_density": lowest_matching_density(run.rows, run.standard),
         "results": [
-            dataclasses.asdict(row) for row in run.rows if asked.branch in (None, row.branch)
+            named(row, run.metric.column) for row in run.rows if asked.branch in (None, row.branch)
         ],
         "checkpoints": [
             {
@@ -283,10 +294,11 @@ def print_run(
     if run.rows:
         shown = (TRUNK, asked.branch)
         rows = [row for row in run.rows if asked.branch is None or row.branch in shown]
-        print_results_tables(console, rows)
+        bars = run.spec.report.bars if run.spec else INTERVAL
+        print_results_tables(console, rows, run.standard, bars)
         console.print()
         if asked.branch is None:
-            console.print(Text(verdict(run.rows), style="bold"))
+            console.print(Text(verdict(run.rows, run.standard), style="bold"))
             console.print()
     if layers:
         if asked.branch not in (None, TRUNK):
@@ -312,7 +324,7 @@ def _head(run: Directory, asked: Selection) -> Iterator[str]:
     if record:
         versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
         yield f"versions: {versions}"
-        yield f"command: {shlex.join(['python', *map(str, record['command'])])}"
+        yield f"command: {command_of(record)}"
     if source := run.source():
         yield f"source: {source}"
 
@@ -348,12 +360,10 @@ def _print_problems(console: Console, run: Directory) -> None:
         for problem in run.problems:
             console.print(Padding(Text(problem, overflow="fold"), (0, 0, 0, 2), expand=False))
     hints = {
-        "Damaged checkpoints are never used: a start trains again what it needs of them.": any(
-            checkpoint.damage for checkpoint in run.checkpoints.values()
-        ),
-        "A start refuses results.csv until those lines are taken out, and trains them again.": any(
-            problem.startswith("results.csv line") for problem in run.problems
-        ),
+        "Damaged checkpoints are never used: a start trains again what it needs of them, and with "
+        "--repair all of them.": any(checkpoint.damage for checkpoint in run.checkpoints.values()),
+        "Damaged tables are refused by a start; with --repair it trains again, bit for bit, what "
+        "they lost.": bool(run.tables),
     }
     for hint, applies in hints.items():
         if applies:
@@ -376,7 +386,7 @@ def _print_spec(console: Console, recorded: Mapping[str, Any]) -> None:
         if not specs.is_default(field, value):
             text = value if isinstance(value, str) else json.dumps(value)
             if field.startswith("reference.") and isinstance(value, list):
-                text = f"{len(value)} points"
+                text = f"{len(value)} {'claims' if field.endswith('.claims') else 'points'}"
             grid.add_row(Text(f"  {field}"), Text(text, overflow="fold"))
     console.print(grid)
     console.print()
@@ -410,7 +420,7 @@ def _print_kept(console: Console, run: Directory, asked: Selection) -> None:
     several = len(names) > 1
     table = new_table("level", *map(short_name, names), *(["all"] if several else []))
     for level, layers in levels.items():
-        kept = [layers[name][0] for name in names]
+        kept = [layers[name][0] if name in layers else 0 for name in names]
         kept += [sum(kept)] if several else []
         table.add_row(str(level), *(f"{count:,}" for count in kept))
     console.print(f"weights kept in each layer, replicate {replicate}")

@@ -1,10 +1,8 @@
-"""`python -m lth_jax predict RUN --level=N IMAGE…`: what a trained network says of images."""
+"""`lth-jax predict RUN --level=N IMAGE…`: what a trained network says of images."""
 
 from __future__ import annotations
 
 import argparse
-import io
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -12,14 +10,17 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from lth_jax.analysis.summary import percent
-from lth_jax.cli.command import Parser, exit_status
+from lth_jax.cli.command import Parser, add_own_rows, exit_status
+from lth_jax.cli.output import check_file
 from lth_jax.data import image_files
 from lth_jax.disk.files import write_bytes
 from lth_jax.errors import DataError, SpecError, StoreError
 from lth_jax.store import RunDirectory
 from lth_jax.store.tables import TRUNK, RunId
+from lth_jax.system.streams import say
 
 if TYPE_CHECKING:
+    from lth_jax.config import Spec
     from lth_jax.export.inference import Inference
     from lth_jax.report.prediction import Prediction
 
@@ -50,7 +51,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _parser() -> Parser:
-    parser = Parser(prog="python -m lth_jax predict", description=DESCRIPTION)
+    parser = Parser("predict", description=DESCRIPTION)
     add = parser.add_argument
     add("run", type=Path, metavar="RUN", help="the run directory")
     add("images", type=Path, nargs="*", metavar="IMAGE", help="image files")
@@ -70,25 +71,43 @@ def _parser() -> Parser:
         metavar="FILE.png",
         help="the figure (RUN/figures/prediction_level_NN_replicate_R.png)",
     )
+    add_own_rows(parser)
     return parser
 
 
 def _predict(options: argparse.Namespace) -> None:
     if not options.images and not options.index:
         raise SpecError("nothing to predict; accepted: image files, or --index=I")
-    if options.out and options.out.is_dir():
-        raise SpecError(f"--out={options.out}: a folder is there; accepted: the name of a file")
+    if options.out:
+        check_file(options.out, lambda content: content.startswith(b"\x89PNG"), "PNG")
+    from lth_jax.training import backend  # which imports JAX
+
+    with backend.prepared(lambda line: say(f"warning: {line}")):
+        _answer(options)
+
+
+def _answer(options: argparse.Namespace) -> None:
     # These import JAX and matplotlib, which takes seconds.
-    from lth_jax.config.custom import recall
     from lth_jax.export.inference import inference_of
     from lth_jax.export.tickets import load_trained
+    from lth_jax.lottery.custom import recall
     from lth_jax.report.prediction import Prediction, print_prediction
     from lth_jax.report.terminal import make_console
 
     store = RunDirectory.read(options.run)
-    recall(store.record_of_spec())
+    recall(
+        options.run,
+        store.record_of_spec(),
+        store.spec(),
+        "network",
+        config=options.config,
+        trust=options.trust,
+    )
+    _check_classes(options.run, store.spec())
     params, model_state = load_trained(options.run, options.level, options.replicate)
     inference = inference_of(store.spec())
+    if len(inference.shape) != 3:
+        raise SpecError(f"{options.run}: its inputs are no images; accepted: a run on images")
     examples = [*_from_files(options.images, inference), *_from_tests(options.index, inference)]
     images = np.stack([example.stored for example in examples])
     found = inference.probabilities({"params": params, **model_state}, images)
@@ -106,6 +125,16 @@ def _predict(options: argparse.Namespace) -> None:
         print_prediction(console, prediction)
     if written:
         console.print(f"figure {written}", soft_wrap=True)
+
+
+def _check_classes(run: Path, spec: Spec) -> None:
+    from lth_jax.training.tasks import TASKS
+
+    if spec.task in TASKS and not TASKS[spec.task].classes:
+        raise SpecError(
+            f"{run}: it was trained for config.task={spec.task!r}, which has no classes to "
+            "predict; accepted: a run of a task with classes"
+        )
 
 
 def _from_files(paths: Sequence[Path], inference: Inference) -> Iterator[Example]:
@@ -143,7 +172,7 @@ def _title(store: RunDirectory, options: argparse.Namespace) -> str:
         return f"{title}, replicate {options.replicate}"
     return (
         f"{title} ({percent(row.density)} of the weights), replicate {options.replicate}, "
-        f"test accuracy {100 * row.final_test_accuracy:.2f}%"
+        f"test {store.metric.name} {store.metric.text(row.final_test_accuracy)}"
     )
 
 
@@ -151,17 +180,16 @@ def _draw(
     options: argparse.Namespace, predictions: Sequence[Prediction], title: str
 ) -> Path | None:
     """Writes the figure and returns its path; None where nobody asked for one and it cannot be."""
-    from lth_jax.report.prediction import prediction_figure
+    from lth_jax.report.prediction import prediction_png
 
     name = f"prediction_level_{options.level:02d}_replicate_{options.replicate}.png"
     path = options.out or options.run / "figures" / name
-    out = io.BytesIO()
-    prediction_figure(predictions, title).savefig(out, format="png", dpi=150)
+    content = prediction_png(predictions, title)
     try:
-        write_bytes(path, out.getvalue())
+        write_bytes(path, content)
     except StoreError as error:
         if options.out:
             raise
-        print(f"warning: no figure: {error}; --out=FILE.png puts it elsewhere", file=sys.stderr)
+        say(f"warning: no figure: {error}; --out=FILE.png puts it elsewhere")
         return None
     return path

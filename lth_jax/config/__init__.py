@@ -5,35 +5,44 @@ Everything below this package takes plain arguments; `ConfigDict` ends here. Whe
 that is imported here imports JAX, so that `list` and `inspect` start at once.
 """
 
-from lth_jax.config.fields import Declaration, declared, duration_steps, flatten
+from lth_jax.config.conversion import (
+    default_config,
+    from_config,
+    from_record,
+    is_default,
+    settled,
+    source_spec,
+    to_dict,
+)
+from lth_jax.config.fields import MOST_STEPS, Declaration, declared, duration_steps, flatten
 from lth_jax.config.identity import (
     branch_identity,
     branch_science,
     differences,
     identity,
+    meant_before,
     science,
 )
 from lth_jax.config.spec import (
     TRANSFERS,
+    AnalysisSpec,
     BranchSpec,
     CheckpointSpec,
     DataSpec,
     EvalSpec,
     ExecutionSpec,
     ModelSpec,
+    PathsSpec,
     PruningSpec,
     RewindSpec,
     Spec,
     TrainSpec,
-    default_config,
-    from_config,
-    is_default,
-    source_spec,
-    to_dict,
 )
 
 __all__ = [
+    "MOST_STEPS",
     "TRANSFERS",
+    "AnalysisSpec",
     "BranchSpec",
     "CheckpointSpec",
     "DataSpec",
@@ -41,6 +50,7 @@ __all__ = [
     "EvalSpec",
     "ExecutionSpec",
     "ModelSpec",
+    "PathsSpec",
     "PruningSpec",
     "RewindSpec",
     "Spec",
@@ -53,9 +63,12 @@ __all__ = [
     "duration_steps",
     "flatten",
     "from_config",
+    "from_record",
     "identity",
     "is_default",
+    "meant_before",
     "science",
+    "settled",
     "source_spec",
     "to_dict",
 ]

@@ -9,21 +9,23 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
 import re
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
-from lth_jax.errors import SpecError, nearest
+from lth_jax.errors import SpecError, nearest, shown
 
 # Steps (`5000`) or epochs (`40ep`). It is a string, so that the command line takes both.
 Duration = Annotated[str, "duration"]
+# What a field of a user's own may be; `own_fields.wrong` judges it.
+OwnValue = Annotated[Any, "own"]
 # (whether it holds, the field, its value, what is accepted), as the `rules` of a group give them.
 Rule = tuple[bool, str, Any, str]
 
-_DURATION = re.compile(r"([0-9]+)(ep)?")
+_DURATION = re.compile(r"0*([0-9]{1,10})(ep)?")
+MOST_STEPS = 2**31 - 1  # the compiled loop counts them in 32 bits
 _WORDS = {int: "an integer", float: "a number", str: "a string", bool: "True or False"}
 
 
@@ -100,14 +102,23 @@ def declared(group: type, prefix: str = "", identity: bool = True) -> dict[str, 
 # Checks of numbers. Each is False for NaN and for infinity, or a run would only fail later.
 
 
-def positive(value: float) -> bool:
-    """Whether `value` is a finite number above 0."""
-    return 0 < value < math.inf
+def between(least: float, most: float, *, zero: str = "", none: str = "") -> dict[str, Any]:
+    """Returns the `accepted` and `check` of a field for numbers from `least` to `most`, both in.
+
+    Args:
+      least, most: the bounds.
+      zero: what 0 means, where it is no plain number.
+      none: what None stands for, of a field that may be None.
+    """
+    first, last = map(plain, (least, most))
+    accepted = f"{first} ({zero}) to {last}" if zero else f"{first} to {last}"
+    accepted += f", or None for {none}" if none else ""
+    return {"accepted": accepted, "check": within(least, most)}
 
 
-def at_least(least: float) -> Callable[[float], bool]:
-    """Returns a check for finite numbers of `least` or more."""
-    return lambda value: least <= value < math.inf
+def plain(number: float) -> str:
+    """Returns a number for people: `1,000`, `0.001`, `1e30`."""
+    return f"{number:,}" if isinstance(number, int) else f"{number:g}".replace("+", "")
 
 
 def within(least: float, most: float) -> Callable[[float], bool]:
@@ -127,7 +138,8 @@ def each(check: Callable[[Any], bool]) -> Callable[[Sequence[Any]], bool]:
 
 def is_duration(value: str) -> bool:
     """Whether `value` is a number of steps or epochs; no step is one too."""
-    return _DURATION.fullmatch(value) is not None
+    match = _DURATION.fullmatch(value)
+    return match is not None and int(match[1]) <= MOST_STEPS
 
 
 def is_some_duration(value: str) -> bool:
@@ -204,6 +216,8 @@ def _read_field(declaration: Declaration, kind: Any, value: Any, name: str) -> A
         entries = _mapping(value, name)
         if element is Any:
             return flatten(entries)
+        if element == OwnValue:  # what was recorded has lists for tuples
+            return {k: tuple(v) if isinstance(v, list) else v for k, v in flatten(entries).items()}
         return {key: read(element, entries[key], f"{name}.{_shown(key)}.") for key in entries}
     typed = _typed(kind, value, name, declaration.accepted)
     if declaration.unset and typed is not None and declaration.unset(typed):
@@ -222,19 +236,27 @@ def _typed(kind: Any, value: Any, name: str, accepted: str) -> Any:
         (kind,) = (one for one in typing.get_args(kind) if one is not types.NoneType)
     number = isinstance(value, int) and not isinstance(value, bool)
     if kind == Duration and number:
-        return str(value)
+        return str(value) if abs(value) <= MOST_STEPS else shown(value)  # Python writes not all
     if kind is float and number:
         with contextlib.suppress(OverflowError):
             return float(value)
     simple = plain_kind(kind)
     if simple in _WORDS:
         if isinstance(value, simple) and (simple is bool or not isinstance(value, bool)):
-            return value.strip() if isinstance(value, str) else value
+            return _text(value, name) if isinstance(value, str) else value
         raise _refused(name, value, _WORDS[simple] + (" or None" if optional else ""))
     element = typing.get_args(kind)[0]
     if typing.get_origin(element) is tuple:
         return _pairs(element, value, name, accepted)
     return _sequence(element, value, name)
+
+
+def _text(value: str, name: str) -> str:
+    """Returns a string without the blanks around it; it is to be shown, and to be written."""
+    text = value.strip()
+    if not text.isprintable():
+        raise _refused(name, value, "characters that can be printed")
+    return text
 
 
 def _sequence(element: type, value: Any, name: str) -> tuple:
@@ -258,9 +280,9 @@ def _pairs(pair_kind: Any, value: Any, name: str, accepted: str) -> tuple[tuple[
         whole = isinstance(pair, tuple | list) and len(pair) == 2
         first = pair[0] if whole else None
         if first_kind == Duration and type(first) is int:
-            first = str(first)
+            first = str(first) if abs(first) <= MOST_STEPS else shown(first)
         if not isinstance(first, str):
-            raise SpecError(f"config.{name}: {pair!r} is no pair; accepted: {accepted}")
+            raise SpecError(f"config.{name}: {shown(pair)} is no pair; accepted: {accepted}")
         pairs.append((first, _typed(second_kind, pair[1], name, accepted)))
     return tuple(pairs)
 
@@ -273,8 +295,9 @@ def _mapping(value: Any, name: str) -> Mapping[str, Any]:
 
 def _shown(name: Any) -> str:
     """Returns a name that a user gave, quoted where it would not read as one."""
-    return name if re.fullmatch(r"[\w.+-]+", str(name)) and isinstance(name, str) else repr(name)
+    plain = isinstance(name, str) and re.fullmatch(r"[\w.+-]{1,60}", name)
+    return name if plain else shown(name)
 
 
 def _refused(name: str, value: Any, accepted: str) -> SpecError:
-    return SpecError(f"config.{name}={value!r}: accepted: {accepted}")
+    return SpecError(f"config.{name}={shown(value)}: accepted: {accepted}")

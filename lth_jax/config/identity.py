@@ -7,8 +7,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from lth_jax.config.conversion import to_dict
 from lth_jax.config.fields import declared, flatten
-from lth_jax.config.spec import TRANSFERS, BranchSpec, Spec, to_dict
+from lth_jax.config.spec import GRADIENTS, TRANSFERS, BranchSpec, Spec
+
+_GRADIENTS = {f"pruning.{name}": value for name, value in GRADIENTS.items()}
 
 
 def science(spec: Spec) -> dict[str, Any]:
@@ -18,17 +21,32 @@ def science(spec: Spec) -> dict[str, Any]:
     also means that an existing default never changes (golden hashes in the tests guard it).
     """
     source = {f"source.{name}": value for name, value in spec.source.items()}
-    return (source if spec.pretrain else {}) | _changed(spec)
+    changed = (source if spec.pretrain else {}) | _changed(spec)
+    # Not as they are set but as they come out: None is what a criterion does by itself, which may
+    # differ between versions. What all did before there was a choice is left out, like a default.
+    for name, value in spec.pruning.gradients().items():
+        changed.pop(f"pruning.{name}", None)
+        if value != GRADIENTS[name]:
+            changed[f"pruning.{name}"] = value
+    return changed
 
 
 def _changed(spec: Spec | BranchSpec) -> dict[str, Any]:
     """Returns the fields of the identity that are not at their defaults."""
-    values = flatten(to_dict(spec))
+    covered = {n: one.default for n, one in declared(type(spec)).items() if one.identity}
     return {
-        name: values[name]
-        for name, declaration in declared(type(spec)).items()
-        if declaration.identity and values[name] != declaration.default
+        name: value
+        for name, value in flatten(to_dict(spec)).items()
+        if name.startswith("custom.") or (name in covered and value != covered[name])
     }
+
+
+def meant_before(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Returns flags that go on in `old`, if `new` differs by what a criterion does by itself."""
+    different = [n for n in {*old, *new} if old.get(n) != new.get(n)]
+    if not all(name in _GRADIENTS for name in different):
+        return []
+    return [f"--config.{n}={old.get(n, _GRADIENTS[n])}" for n in sorted(different)]
 
 
 def _hash(fields: Mapping[str, Any]) -> str:
@@ -41,25 +59,28 @@ def identity(spec: Spec) -> str:
     return _hash(science(spec))
 
 
-def branch_science(branch: BranchSpec, source: str = "") -> dict[str, Any]:
+def branch_science(branch: BranchSpec, source: str = "", code: str = "") -> dict[str, Any]:
     """Returns what makes the rows of a branch: its kind, what is no default, a transfer's source.
 
     Args:
       branch: its options, the kind filled in (`Spec.branch_spec`).
       source: the identity of the source experiment.
+      code: a digest of the function of a kind of the user's own.
     """
-    of_source = {"source": source} if branch.kind in TRANSFERS else {}
-    return of_source | {"kind": branch.kind} | _changed(branch)
+    more = {"source": source} if branch.kind in TRANSFERS else {}
+    more |= {"code": code} if code else {}
+    return more | {"kind": branch.kind} | _changed(branch)
 
 
-def branch_identity(branch: BranchSpec, source: str = "") -> str:
+def branch_identity(branch: BranchSpec, source: str = "", code: str = "") -> str:
     """Returns 8 hex digits of what makes a branch's rows; `draws` and `levels` may grow."""
-    return _hash(branch_science(branch, source))
+    return _hash(branch_science(branch, source, code))
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Returns the differing fields of two `science` dicts, as `field: old there, new here`."""
     defaults = {name: declaration.default for name, declaration in declared(Spec).items()}
+    defaults |= _GRADIENTS
 
     def show(fields: Mapping[str, Any], name: str) -> str:
         return json.dumps(fields.get(name, defaults.get(name)))

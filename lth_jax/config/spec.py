@@ -10,34 +10,48 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
-import math
 import re
-import typing
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from lth_jax.config import own_fields, reference
 from lth_jax.config.fields import (
     Duration,
+    OwnValue,
     Rule,
-    at_least,
     below_one,
+    between,
     choice,
-    declared,
     each,
     field,
     is_duration,
     is_some_duration,
-    plain_kind,
-    positive,
-    read,
+    plain,
     within,
 )
-from lth_jax.errors import SpecError, nearest
 
 # The kinds of branches that start from the source's tickets. They stand here rather than beside the
 # functions (`lottery.branches`), as the identity of a branch depends on it.
 TRANSFERS = ("transfer", "transfer_reinit")
+
+# How a criterion takes gradients where these fields of `pruning` are None: as its authors do. They
+# stand here rather than beside the functions (`pruning.criteria`), as the identity depends on them.
+# `GRADIENTS` is what every criterion did before it had a choice of its own, and what all others do.
+# What a criterion does by itself may change with a version; what a run did, never: it is recorded
+# in words (`settled`), and a run from before these fields is one of `GRADIENTS`.
+GRADIENTS = {"mode": "train", "probe": "random", "hessian": "all"}
+OWN_GRADIENTS = {
+    "snip": {"mode": "eval"},
+    "grasp": {"probe": "balanced", "hessian": "kernels"},
+}
+
+MOST = 10**9  # examples; more than any dataset has
+LEAST, LARGEST = 1e-30, 1e30  # what float32 can compute with
+MOST_RUNS = 100_000
+PAIRS = ("siblings", "levels", "ticket_dense", "ticket_branch", "replicates")
+# The layer ratios that are no ranking, as `pruning.schedules` has them, which imports JAX.
+RATIOS = ("erdos_renyi", "smart", "uniform")
+CYCLES = 3  # of the branch `cyclic`, where it names none
 
 _DURATIONS = "steps or epochs, such as 5000 or 40ep"
 _SOME_DURATION = f"at least one step, in {_DURATIONS}"
@@ -46,7 +60,7 @@ _NAMES = "a name of the package, or of a custom row"
 
 def _negative(value: float) -> bool:
     """Whether a number means None, as it did before None could be given (-1)."""
-    return -math.inf < value < 0
+    return -LARGEST < value < 0
 
 
 def _empty(value: Any) -> bool:
@@ -55,7 +69,7 @@ def _empty(value: Any) -> bool:
 
 
 def _is_part(value: str) -> bool:
-    match = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", value)
+    match = re.fullmatch(r"([1-9][0-9]{0,5})/([1-9][0-9]{0,5})", value)
     return not value or (match is not None and int(match[1]) <= int(match[2]))
 
 
@@ -67,8 +81,8 @@ class ModelSpec:
     hidden: tuple[int, ...] = field(
         (300, 100),
         "The sizes of the hidden layers, of `mlp`.",
-        accepted="widths of at least 1",
-        check=each(at_least(1)),
+        accepted="at most 100 widths of 1 to 1,000,000",
+        check=lambda values: len(values) <= 100 and all(1 <= v <= 10**6 for v in values),
         unit="units",
     )
     init: str = field(
@@ -79,8 +93,7 @@ class ModelSpec:
     width: float = field(
         1.0,
         "The factor by which a network's layers are wider.",
-        accepted="a number above 0",
-        check=positive,
+        **between(1e-3, 1e3),
     )
     dropout: float | None = field(
         None,
@@ -93,6 +106,24 @@ class ModelSpec:
         "small",
         "The first layers of residual and dense networks, for small images or as for ImageNet.",
         accepted="small or imagenet",
+    )
+    layers: int | None = field(
+        None,
+        "How many layers a transformer has; None is the network's own.",
+        **between(1, 1000, none="the network's own"),
+        unit="layers",
+    )
+    features: int | None = field(
+        None,
+        "How many features a transformer's tokens have; None is the network's own.",
+        **between(1, 10**6, none="the network's own"),
+        unit="features",
+    )
+    heads: int | None = field(
+        None,
+        "How many heads a transformer's attention has; None is the network's own.",
+        **between(1, 10**4, none="the network's own"),
+        unit="heads",
     )
     dtype: str = field(
         "float32",
@@ -109,22 +140,19 @@ class DataSpec:
     validation_size: int = field(
         200,
         "How many training examples are kept back for validation.",
-        accepted="at least 1",
-        check=at_least(1),
+        **between(1, MOST),
         unit="examples",
     )
     train_size: int = field(
         0,
         "How many of the other examples are trained on; 0 is all.",
-        accepted="0 (all) or more",
-        check=at_least(0),
+        **between(0, MOST, zero="all"),
         unit="examples",
     )
     test_size: int = field(
         0,
         "How many examples of the test set are used; 0 is all.",
-        accepted="0 (all) or more",
-        check=at_least(0),
+        **between(0, MOST, zero="all"),
         unit="examples",
     )
     classes: tuple[int, ...] = field(
@@ -132,8 +160,14 @@ class DataSpec:
     )
     labels: str = choice(
         "remapped",
-        ("remapped", "original"),
-        "Whether the labels of the kept classes are remapped to count from 0.",
+        ("remapped", "original", "random"),
+        "Whether the labels of the kept classes are remapped to count from 0; `random` ones are "
+        "so, and each training example has one that is drawn.",
+    )
+    pixels: str = choice(
+        "original",
+        ("original", "permuted"),
+        "Whether the pixels of each training image are permuted, in an order of its own.",
     )
     part: str = field(
         "",
@@ -144,15 +178,13 @@ class DataSpec:
     side: int = field(
         0,
         "The height and width that images are scaled to; 0 leaves them as they are.",
-        accepted="0 (as they are) or pixels",
-        check=at_least(0),
+        **between(0, 4096, zero="as they are"),
         unit="pixels",
     )
     channels: int = field(
         0,
         "How many channels images are repeated to; 0 leaves them as they are.",
-        accepted="0 (as they are) or a number of channels",
-        check=at_least(0),
+        **between(0, 4096, zero="as they are"),
         unit="channels",
     )
     standardize: bool = field(
@@ -161,8 +193,7 @@ class DataSpec:
     crop: int = field(
         0,
         "By how many pixels an image is moved at most, at random, in training.",
-        accepted="0 (none) or pixels",
-        check=at_least(0),
+        **between(0, 4096, zero="none"),
         unit="pixels",
     )
     flip: bool = field(False, "Whether half of the images are mirrored, at random, in training.")
@@ -189,28 +220,26 @@ class TrainSpec:
     batch_size: int = field(
         60,
         "How many examples one step takes.",
-        accepted="at least 1",
-        check=at_least(1),
+        **between(1, MOST),
         unit="examples",
     )
     optimizer: str = field("adam", "The optimizer.", accepted=_NAMES)
     learning_rate: float = field(
-        1.2e-3, "The learning rate after the warmup.", accepted="a number above 0", check=positive
+        1.2e-3, "The learning rate after the warmup.", **between(LEAST, LARGEST)
     )
     weight_decay: float = field(
         0.0,
         "The factor of the weight decay, decoupled in `adamw`, an L2 penalty elsewhere.",
-        accepted="0 or more",
-        check=at_least(0),
+        **between(0.0, LARGEST),
     )
     momentum: float = field(
         0.9, "The momentum, of the optimizer `momentum`.", accepted="0 to below 1", check=below_one
     )
     nesterov: bool = field(False, "Whether the momentum is Nesterov's.")
-    schedule: str = choice(
+    schedule: str = field(
         "constant",
-        ("constant", "cosine"),
         "How the learning rate goes on after the warmup; `cosine` ends at 0 with the last step.",
+        accepted=_NAMES,
     )
     warmup: Duration = field(
         "0",
@@ -221,9 +250,16 @@ class TrainSpec:
     drops: tuple[tuple[Duration, float], ...] = field(
         (),
         "When a constant learning rate is multiplied, and by what.",
-        accepted="(duration, factor) pairs with factors above 0, such as "
-        "(('20000', 0.1), ('120ep', 0.1))",
-        check=each(lambda drop: is_duration(drop[0]) and drop[1] > 0),
+        accepted="(duration, factor) pairs such as (('20000', 0.1), ('120ep', 0.1)), factors from "
+        f"{plain(LEAST)} to {plain(LARGEST)}",
+        check=each(lambda drop: is_duration(drop[0]) and LEAST <= drop[1] <= LARGEST),
+    )
+    cycles: int = field(
+        1,
+        "How many times in a row a network trains for `steps`; the learning rate begins anew each "
+        "time.",
+        **between(1, 1000),
+        unit="cycles",
     )
     label_smoothing: float = field(
         0.0,
@@ -242,16 +278,10 @@ class TrainSpec:
     def rules(self) -> Iterator[Rule]:
         """Gives what must hold of several fields."""
         yield (
-            not self.nesterov or self.optimizer == "momentum",
-            "nesterov",
-            self.nesterov,
-            "True with train.optimizer momentum alone",
-        )
-        yield (
             not self.drops or self.schedule == "constant",
             "drops",
             self.drops,
-            "none with train.schedule cosine",
+            "none unless train.schedule is constant",
         )
 
 
@@ -268,8 +298,7 @@ class EvalSpec:
     batch_size: int = field(
         1000,
         "How many examples are evaluated at once.",
-        accepted="at least 1",
-        check=at_least(1),
+        **between(1, MOST),
         unit="examples",
     )
 
@@ -281,9 +310,9 @@ class PruningSpec:
     criterion: str = field("magnitude", "What the scores of weights are.", accepted=_NAMES)
     scope: str = choice(
         "layerwise",
-        ("layerwise", "global", "erdos_renyi"),
-        "Whether weights are ranked within their layer or among all, or each layer keeps its "
-        "Erdős–Rényi share.",
+        ("layerwise", "global", *RATIOS),
+        "Whether weights are ranked within their layer or among all, or each layer keeps a share "
+        "of its own: Erdős–Rényi, `smart` (Su et al. 2020), or `uniform`, the same in all.",
     )
     fraction: float = field(
         0.2,
@@ -319,27 +348,53 @@ class PruningSpec:
         None,
         "In how many rounds of scoring and pruning a level prunes; None is the criterion's own "
         "choice.",
-        accepted="at least 1, or None for the criterion's own",
-        check=at_least(1),
+        **between(1, 1000, none="the criterion's own"),
         unit="rounds",
         unset=_empty,
+    )
+    invert: bool = field(
+        False,
+        "Whether the weights of the highest scores are pruned instead, as many in each layer: a "
+        "check.",
     )
     examples: int = field(
         1000,
         "How many training examples a criterion's gradients are taken of.",
-        accepted="at least 1",
-        check=at_least(1),
+        **between(1, MOST),
         unit="examples",
     )
-    alpha: float = field(
-        1.0, "A parameter of some criteria.", accepted="a number above 0", check=positive
-    )
+    alpha: float = field(1.0, "A parameter of some criteria.", **between(LEAST, LARGEST))
     temperature: float = field(
         200.0,
         "What logits are divided by, in the gradients of some criteria.",
-        accepted="a number above 0",
-        check=positive,
+        **between(LEAST, LARGEST),
     )
+    mode: str | None = field(
+        None,
+        "Whether the gradients of the loss are those of training, with dropout and the batch's own "
+        "statistics, or of evaluation; None is the criterion's own choice.",
+        accepted="train or eval, or None for the criterion's own",
+        check=lambda value: value in ("train", "eval"),
+    )
+    probe: str | None = field(
+        None,
+        "Whether the examples that gradients are taken of are drawn alike from all, or balanced "
+        "over the classes; None is the criterion's own choice.",
+        accepted="random or balanced, or None for the criterion's own",
+        check=lambda value: value in ("random", "balanced"),
+    )
+    hessian: str | None = field(
+        None,
+        "Whether a criterion's Hessian is that of all parameters or of the prunable kernels alone; "
+        "None is the criterion's own choice.",
+        accepted="all or kernels, or None for the criterion's own",
+        check=lambda value: value in ("all", "kernels"),
+    )
+
+    def gradients(self) -> dict[str, str]:
+        """Returns `mode`, `probe` and `hessian`, each as it is set or else the criterion's own."""
+        own = GRADIENTS | OWN_GRADIENTS.get(self.criterion, {})
+        return {name: getattr(self, name) or value for name, value in own.items()}
 
     def rules(self) -> Iterator[Rule]:
         """Gives what must hold of several fields."""
@@ -376,8 +431,7 @@ class CheckpointSpec:
     every_seconds: float = field(
         20.0,
         "How long a level runs, at least, between two checkpoints.",
-        accepted="0 or more seconds",
-        check=at_least(0),
+        **between(0.0, 1e9),
         unit="seconds",
     )
 
@@ -388,21 +442,112 @@ class ExecutionSpec:
 
     group_size: int = field(
         0,
-        "How many runs train at once in one `vmap`; 0 is 1 on CPU, where results then repeat bit "
-        "for bit, and all runs of a level elsewhere.",
-        accepted="0 (automatic) or more",
-        check=at_least(0),
+        "How many runs train at once in one `vmap`, on each device; 0 is 1 on CPU, where results "
+        "then repeat bit for bit, and all runs of a level elsewhere.",
+        **between(0, 100_000, zero="automatic"),
+        identity=False,
         unit="runs",
     )
     workers: int = field(
         0,
-        "How many groups train side by side; 0 is one for each core on CPU, and 1 elsewhere.",
-        accepted="0 (automatic) or more",
-        check=at_least(0),
+        "How many groups train side by side; 0 is one for each core on CPU, and 1 elsewhere and on "
+        "several devices.",
+        **between(0, 1024, zero="automatic"),
+        identity=False,
         unit="groups",
     )
+    mesh: str = field(
+        "auto",
+        "The devices that runs are spread over, each run on one: all that there are, or "
+        "`runs:N`, the first N.",
+        accepted="auto, or runs:N with N from 1 to 9,999",
+        check=lambda value: re.fullmatch(r"(auto|runs:[1-9][0-9]{0,3})", value) is not None,
+        identity=False,
+    )
+    precision: str = choice(
+        "highest",
+        ("highest", "high", "default"),
+        "How exactly products of float32 are computed on GPU and TPU, in JAX's words: `highest` as "
+        "on CPU, which has no other; `high` and `default` are faster (TF32 on GPU).",
+    )
     compilation_cache: bool = field(
-        False, "Whether compiled programs are kept in `data.cache_dir`."
+        False, "Whether compiled programs are kept in `data.cache_dir`.", identity=False
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class AnalysisSpec:
+    """By what results are judged."""
+
+    margin: float | None = field(
+        None,
+        "By how much a network may stay behind the dense one and still match it, in the test "
+        "metric's own unit; None is 0.2 points of accuracy, or what the metric brings.",
+        accepted="a number above 0, or None for the metric's own",
+        check=lambda value: 0 < value <= LARGEST,
+        unit="points of accuracy, or the metric's unit",
+    )
+    confidence: float = field(
+        0.95,
+        "How sure each statement about matching is.",
+        accepted="0.5 to below 1",
+        check=lambda value: 0.5 <= value < 1,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class PathsSpec:
+    """Which paths between trained networks are measured (Frankle et al. 2020)."""
+
+    pairs: tuple[str, ...] = field(
+        (),
+        "Between which networks: the `siblings` of one branch; `levels`, a level's ticket and the "
+        "one before; `ticket_dense`; `ticket_branch`, a ticket and the kept networks of branches; "
+        "`replicates`.",
+        accepted=f"some of {', '.join(PAIRS)}",
+        check=lambda values: set(values) <= set(PAIRS) and len(set(values)) == len(values),
+    )
+    points: int = field(
+        30, "At how many places of a path, its ends included.", **between(2, 10_000), unit="places"
+    )
+    statistics: str = choice(
+        "interpolated",
+        ("interpolated", "recomputed", "repaired"),
+        "Whether batch statistics on a path lie between those of its ends, or are computed anew, "
+        "or every hidden unit is `repaired` to the mean and deviation between its ends' (REPAIR).",
+    )
+    align: str = choice(
+        "none",
+        ("none", "weights", "activations"),
+        "Whether each path is measured once more after the second network's hidden units are put "
+        "into the order that brings its weights near to the first's, or its activations.",
+    )
+    examples: int = field(
+        0,
+        "On how many training examples; 0 is all. The test split is used whole.",
+        **between(0, MOST, zero="all"),
+        unit="examples",
+    )
+
+    @property
+    def alignments(self) -> tuple[str, ...]:
+        """Returns by what the networks of a pair are aligned, one path after the other."""
+        return ("none",) if self.align == "none" else ("none", self.align)
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportSpec:
+    """How results are shown."""
+
+    bars: str = choice(
+        "interval",
+        ("interval", "range"),
+        "What bars show: the 95% interval of the mean over replicates, or minimum and maximum.",
+    )
+    methods: bool = field(
+        False,
+        "Whether the branches of a level are ranked against one another as methods, with what each "
+        "costs.",
     )
 
 
@@ -418,24 +563,106 @@ class BranchSpec:
     draws: int = field(
         1,
         "How many times its random choices are drawn.",
-        accepted="at least 1",
-        check=at_least(1),
+        **between(1, 1000),
         identity=False,
         unit="draws",
     )
     levels: tuple[int, ...] = field(
         (),
-        "The levels that it starts from; () is all from 1 on.",
-        accepted="levels from 1 on",
-        check=each(at_least(1)),
+        "The levels that it starts from; () is all from 1 on, and the dense network too in a "
+        "`sibling`.",
+        accepted="levels from 1 to 1,000, and 0 in a sibling",
+        check=each(within(0, 1000)),
         identity=False,
     )
     sigma: float = field(
         0.5,
         "How strong the noise of `noise` is.",
-        accepted="0 or more",
-        check=at_least(0),
+        **between(0.0, LARGEST),
         unit="standard deviations of the layer's initialization",
+    )
+    share: float = field(
+        0.5,
+        "The share of each layer's kept weights whose sign `flip_signs` turns.",
+        **between(0.0, 1.0),
+    )
+    criterion: str | None = field(
+        None,
+        "What `prune` scores weights by; None is the criterion of the levels.",
+        accepted=f"{_NAMES}, or None for that of pruning",
+    )
+    scope: str = choice(
+        "layerwise",
+        ("layerwise", "global", *RATIOS),
+        "Whether `prune` keeps the ticket's count in each layer, or over all layers together, "
+        "ranked or by a ratio.",
+    )
+    ablation: str = choice(
+        "none",
+        ("none", "shuffle", "reinit", "invert"),
+        "What of `prune` is taken away: its places in each layer are drawn, its weights are fresh, "
+        "or the highest scores go, as many in each layer.",
+    )
+    scored: str | None = field(
+        None,
+        "Which dense network `prune` scores: the trained one, or the one at the rewind step; None "
+        "is the criterion's own choice.",
+        accepted="trained or rewind, or None for the criterion's own",
+        check=lambda value: value in ("trained", "rewind"),
+    )
+    at: tuple[Duration, ...] = field(
+        ("0",),
+        "The steps of the dense network at which its `sibling` networks part from it.",
+        accepted=f"at least one of {_DURATIONS}, each once",
+        check=lambda values: 0 < len(values) == len(set(values)) and all(map(is_duration, values)),
+    )
+    rule: str | None = field(
+        None,
+        "By which rule its mask moves while it trains; None is what its kind says, for most that "
+        "it stays.",
+        accepted=f"{_NAMES}, or None for the kind's own",
+    )
+    distribution: str = choice(
+        "ticket",
+        ("ticket", "uniform", "erdos_renyi", "erdos_renyi_kernel"),
+        "How many of the ticket's weights each layer has in a branch that trains sparse from the "
+        "start or prunes as it trains: as many as the ticket's, or by a rule.",
+    )
+    every: Duration | None = field(
+        None,
+        "How long a mask stays before it moves again; None is the rule's own choice.",
+        accepted=f"{_SOME_DURATION}, or None for the rule's own",
+        check=is_some_duration,
+    )
+    begin: float | None = field(
+        None,
+        "The share of the training after which a mask begins to move; None is the rule's own.",
+        accepted="0 to below 1, or None for the rule's own",
+        check=below_one,
+    )
+    end: float | None = field(
+        None,
+        "The share of the training after which a mask stays; None is the rule's own.",
+        accepted="a number above 0 and up to 1, or None for the rule's own",
+        check=lambda value: 0 < value <= 1,
+    )
+    fraction: float | None = field(
+        None,
+        "The share of each layer's kept weights that the first move of a mask exchanges; None is "
+        "the rule's own.",
+        accepted="a number above 0 and up to 1, or None for the rule's own",
+        check=lambda value: 0 < value <= 1,
+    )
+    keep: bool = field(
+        False,
+        "Whether its trained networks are kept, as those of a `sibling` always are.",
+        identity=False,
+    )
+    cycles: int | None = field(
+        None,
+        f"How many times in a row its networks train; {CYCLES} times in `cyclic`, if it is None.",
+        **between(1, 1000, none="that of train"),
+        unit="cycles",
     )
     steps: Duration | None = field(
         None,
@@ -447,8 +674,7 @@ class BranchSpec:
     batch_size: int | None = field(
         None,
         "How many examples one step takes.",
-        accepted="at least 1, or None for that of train",
-        check=at_least(1),
+        **between(1, MOST, none="that of train"),
         unit="examples",
         unset=_empty,
     )
@@ -458,15 +684,13 @@ class BranchSpec:
     learning_rate: float | None = field(
         None,
         "The learning rate after the warmup.",
-        accepted="a number above 0, or None for that of train",
-        check=positive,
+        **between(LEAST, LARGEST, none="that of train"),
         unset=_empty,
     )
     weight_decay: float | None = field(
         None,
         "The factor of the weight decay.",
-        accepted="0 or more, or None for that of train",
-        check=at_least(0),
+        **between(0.0, LARGEST, none="that of train"),
         unset=_negative,
     )
     momentum: float | None = field(
@@ -481,11 +705,21 @@ class BranchSpec:
         "Whether a transfer gets an output layer of its own, with a full mask, instead of the "
         "source's.",
     )
+    custom: Mapping[str, OwnValue] = field(
+        {}, "What the branch's function, optimizer and schedule get of `custom` instead."
+    )
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether the trained networks of this branch, whose kind is filled in, are kept."""
+        return self.keep or self.kind == "sibling"
 
     def train_spec(self, train: TrainSpec) -> TrainSpec:
         """Returns `train` with this branch's overrides."""
         own = {one.name: getattr(self, one.name) for one in dataclasses.fields(self)}
         shared = {one.name for one in dataclasses.fields(train)}
+        if self.kind == "cyclic":
+            own["cycles"] = self.cycles or CYCLES
         overrides = {name: own[name] for name in shared & own.keys() if own[name] is not None}
         return dataclasses.replace(train, **overrides)
 
@@ -497,8 +731,7 @@ class Spec:
     seed: int = field(
         0,
         "What all random numbers are derived from.",
-        accepted="0 to 4294967295",
-        check=within(0, 2**32 - 1),
+        **between(0, 2**32 - 1),
     )
     pretrain: bool = field(
         False,
@@ -508,23 +741,31 @@ class Spec:
     replicates: int = field(
         3,
         "How many times everything is repeated with other random numbers.",
-        accepted="1 to 1000",
-        check=within(1, 1000),
+        **between(1, 1000),
         identity=False,
     )
     levels: int = field(
         12,
         "How many times the network is pruned.",
-        accepted="0 to 1000",
-        check=within(0, 1000),
+        **between(0, 1000),
         identity=False,
     )
     branches: tuple[str, ...] = field(
         ("reinit", "random_mask"),
         "The controls and transfers that start from the levels' tickets.",
-        accepted="names of letters, digits, '_', '-', '+' and '.'",
-        check=each(lambda name: re.fullmatch(r"[A-Za-z0-9][\w.+-]*", name) is not None),
+        accepted="names of at most 80 letters, digits, '_', '-', '+' and '.'",
+        check=each(lambda name: re.fullmatch(r"[A-Za-z0-9][\w.+-]{0,79}", name) is not None),
         identity=False,
+    )
+    task: str = field(
+        "classification",
+        "What networks are trained for: a loss and metrics.",
+        accepted=_NAMES,
+    )
+    metric: str = field(
+        "",
+        "Which of the task's metrics networks are measured by; '' is the first.",
+        accepted="the name of a metric of the task, or '' for its first",
     )
     model: ModelSpec = field(ModelSpec(), "The network.")
     data: DataSpec = field(DataSpec(), "The dataset, and what is done to it.")
@@ -535,7 +776,15 @@ class Spec:
     checkpoint: CheckpointSpec = field(
         CheckpointSpec(), "How often a running level is saved.", identity=False
     )
-    execution: ExecutionSpec = field(ExecutionSpec(), "How runs are executed.", identity=False)
+    execution: ExecutionSpec = field(ExecutionSpec(), "How runs are executed.")
+    analysis: AnalysisSpec = field(AnalysisSpec(), "How results are judged.", identity=False)
+    paths: PathsSpec = field(
+        PathsSpec(), "Which paths between trained networks are measured.", identity=False
+    )
+    report: ReportSpec = field(ReportSpec(), "How results are shown.", identity=False)
+    custom: Mapping[str, OwnValue] = field(
+        {}, "Fields of your own, which your own rows take as parameters of these names."
+    )
     branch: Mapping[str, BranchSpec] = field(
         {}, "Options of branches, by the branch's name.", identity=False
     )
@@ -547,8 +796,9 @@ class Spec:
     )
     reference: Mapping[str, Any] = field(
         {},
-        "Published points to draw beside ours: a `title`, and for `<branch>.<column>` pairs of "
-        "density and value.",
+        "Published results to hold ours against: `title`, whose; `source`, where they stand; "
+        "`steps` of their networks; for `<branch>.<column>`, points of density, value and perhaps "
+        "its uncertainty; and `claims`.",
         identity=False,
     )
 
@@ -556,6 +806,12 @@ class Spec:
         """Returns the options of branch `name`, its kind filled in."""
         options = self.branch.get(name, BranchSpec())
         return dataclasses.replace(options, kind=options.kind or name)
+
+    def under(self, name: str) -> Spec:
+        """Returns this spec with the training options and the own fields of branch `name`."""
+        branch = self.branch_spec(name)
+        custom = {**self.custom, **branch.custom}
+        return dataclasses.replace(self, train=branch.train_spec(self.train), custom=custom)
 
     def rules(self) -> Iterator[Rule]:
         """Gives what must hold of several fields, and of what no field of a group declares."""
@@ -566,6 +822,17 @@ class Spec:
             "branches",
             names,
             "any names but 'ticket', the trunk's own",
+        )
+        runs = self.replicates * (self.levels + 1)
+        for name in names:
+            branch = self.branch_spec(name)
+            runs += self.replicates * branch.draws * len(branch.levels or range(self.levels))
+        yield (
+            runs <= MOST_RUNS,
+            "replicates",
+            self.replicates,
+            f"replicates, levels, branches and draws that make at most {MOST_RUNS:,} runs, not "
+            f"{runs:,}",
         )
         yield (
             not densities or self.levels <= len(densities),
@@ -581,118 +848,48 @@ class Spec:
             self.source,
             f"what differs in the source, such as source.data.name, for {', '.join(users)}",
         )
+        kept = [name for name in names if self.branch_spec(name).is_kept]
+        pairs = [name for name in names if self.branch_spec(name).kind == "sibling"]
+        yield (
+            "ticket_branch" not in self.paths.pairs or bool(kept),
+            "paths.pairs",
+            self.paths.pairs,
+            "ticket_branch with a branch whose networks are kept: branch.NAME.keep=True",
+        )
+        yield (
+            "siblings" not in self.paths.pairs
+            or any(self.branch_spec(name).draws > 1 for name in pairs),
+            "paths.pairs",
+            self.paths.pairs,
+            "siblings with branch.sibling.draws of 2 or more, and sibling among the branches",
+        )
         for name, options in self.branch.items():
+            yield (
+                options.ablation == "none" or self.branch_spec(name).kind == "prune",
+                f"branch.{name}.ablation",
+                options.ablation,
+                "none save in a branch of the kind prune",
+            )
+            yield (
+                0 not in options.levels or self.branch_spec(name).kind == "sibling",
+                f"branch.{name}.levels",
+                options.levels,
+                "levels from 1 on; the dense network has siblings alone",
+            )
             yield (
                 name not in names or all(level <= self.levels for level in options.levels),
                 f"branch.{name}.levels",
                 options.levels,
                 f"levels of the trunk, which has 1 to {self.levels} (config.levels)",
             )
+        places = {"custom": self.custom}
+        places |= {f"branch.{name}.custom": branch.custom for name, branch in self.branch.items()}
+        for place, fields in places.items():
+            for name, value in fields.items():
+                accepted = own_fields.wrong(name, value)
+                yield not accepted, f"{place}.{name}", value, accepted
+        run = self.source.get("run", "")
+        yield isinstance(run, str) and run.isprintable(), "source.run", run, "a run directory"
         for name, value in self.reference.items():
-            if name == "title":
-                yield isinstance(value, str), "reference.title", value, "a string"
-            else:
-                points = isinstance(value, tuple | list) and all(map(_is_point, value))
-                yield points, f"reference.{name}", value, "(density, value) pairs"
-
-
-def _is_point(point: Any) -> bool:
-    return (
-        isinstance(point, tuple | list)
-        and len(point) == 2
-        and all(isinstance(value, int | float) for value in point)
-    )
-
-
-def from_config(config: Mapping[str, Any]) -> Spec:
-    """Returns the checked spec of a `ConfigDict` (or nested mapping).
-
-    Raises:
-      SpecError: a field, type, value or combination is wrong; one line names the field, the value
-        and what is accepted.
-    """
-    spec = read(Spec, config)
-    if spec.source:
-        source_spec(spec)
-    return spec
-
-
-def source_spec(spec: Spec) -> Spec:
-    """Returns the experiment that transfers take their tickets from: `spec` with its `source`.
-
-    Raises:
-      SpecError: a field of `source` is wrong.
-    """
-    values: dict[str, Any] = to_dict(spec) | {
-        "branches": (), "branch": {}, "source": {}, "reference": {},
-        "pretrain": False,
-    }  # fmt: skip
-    for field_name, value in spec.source.items():
-        if field_name != "run":
-            _set(values, field_name, value)
-    try:
-        return from_config(values)
-    except SpecError as error:
-        raise SpecError(str(error).replace("config.", "config.source.", 1)) from None
-
-
-def _set(values: dict[str, Any], field_name: str, value: Any) -> None:
-    *groups, name = field_name.split(".")
-    for group in groups:
-        if not isinstance(values.get(group), dict):
-            raise SpecError(f"config.source.{field_name}: no such field; {nearest(group, values)}")
-        values = values[group]
-    values[name] = value
-
-
-def default_config() -> Any:  # a ConfigDict, whose type knows no nested fields
-    """Returns the neutral experiment as a `ConfigDict`, for config files to change."""
-    from ml_collections import ConfigDict
-
-    return ConfigDict(default_values(Spec), convert_dict=True)
-
-
-def default_values(group: type) -> dict[str, Any]:
-    """Returns the defaults of `group` as nested dicts of what a `ConfigDict` holds.
-
-    A field that is None is a placeholder of its type: ml_collections lets the command line override
-    no plain None.
-    """
-    from ml_collections.config_dict import placeholder
-
-    values = {}
-    for name, kind in typing.get_type_hints(group, include_extras=True).items():
-        default = group.__dataclass_fields__[name].metadata["declaration"].default
-        if dataclasses.is_dataclass(default):
-            values[name] = default_values(type(default))
-        elif default is None:
-            values[name] = placeholder(plain_kind(kind))
-        else:
-            values[name] = dict(default) if isinstance(default, dict) else default
-    return values
-
-
-def declaration_of(name: str) -> Any:
-    """Returns the `Declaration` of a dotted field, also of a branch's or the source's, or None."""
-    name = name.removeprefix("source.")
-    if name.startswith("branch."):
-        return declared(BranchSpec).get(name.rpartition(".")[2])
-    return declared(Spec).get(name)
-
-
-def is_default(name: str, value: Any) -> bool:
-    """Whether `value`, as `spec.json` holds it, is the default of the dotted field `name`.
-
-    So is a value that an older version wrote where None stands now, such as -1.0.
-    """
-    declaration = declaration_of(name)
-    if declaration is None:
-        return False
-    if declaration.unset and value is not None and declaration.unset(value):
-        value = None
-    return json.loads(json.dumps(declaration.default)) == value
-
-
-def to_dict(spec: Any) -> dict[str, Any]:
-    """Returns a spec, or a group of it, as nested plain dicts; tuples stay tuples."""
-    return dataclasses.asdict(spec)
+            accepted = reference.wrong(name, value)
+            yield not accepted, f"reference.{name}", value, accepted

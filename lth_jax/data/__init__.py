@@ -5,13 +5,15 @@ To add one, give `DATASETS` a row: a `Loader`, or a function of arrays by `custo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from lth_jax.data import custom, directories
 from lth_jax.data.archives import SOURCES
 from lth_jax.data.dataset import (
+    Content,
     Dataset,
     Facts,
     Split,
@@ -19,6 +21,7 @@ from lth_jax.data.dataset import (
     check_classes,
     check_sizes,
     checked,
+    content_of,
     facts_of,
     split,
 )
@@ -28,6 +31,7 @@ from lth_jax.data.loaders import load_digits, load_emnist, load_tfds
 
 __all__ = [
     "DATASETS",
+    "Content",
     "DataDirectories",
     "Dataset",
     "Facts",
@@ -38,6 +42,7 @@ __all__ = [
     "check_images",
     "check_name",
     "check_sizes",
+    "content_of",
     "custom_dataset",
     "facts",
     "facts_of",
@@ -54,10 +59,12 @@ class Loader(NamedTuple):
     Attributes:
       load: returns it, given its name and the directories to look in.
       facts: what is known of it before it is loaded, if anything is.
+      function: that of a custom dataset, which `load` calls.
     """
 
-    load: Callable[[str, DataDirectories], Dataset]
+    load: Callable[..., Dataset]
     facts: Facts | None = None
+    function: Callable[..., Any] | None = None
 
 
 _GREY, _COLOUR = (28, 28, 1), (32, 32, 3)
@@ -83,21 +90,30 @@ def custom_dataset(name: str, function: Callable[[], Any]) -> Loader:
 
     Args:
       name: that of the dataset, for error messages.
-      function: takes no arguments and gives the same arrays each time: `((train_images,
+      function: needs no arguments and gives the same arrays each time: `((train_images,
         train_labels), (test_images, test_labels))`, or a mapping with these four names and perhaps
         `num_classes` (if not: one more than the greatest label). Images are uint8 (then scaled to
         [0, 1]) or floats (taken as they are, as float32) of `[n, height, width, channels]`, grey
         ones of `[n, height, width]`, or features of `[n, features]`. Labels are integers `[n]`
-        that count from 0.
+        that count from 0. What is no image or no label is given in a mapping as `train_inputs` and
+        `test_inputs`, or `train_targets` and `test_targets`, and taken as it is: floats as float32,
+        integers as int32, of any shape `[n, …]`.
 
     Raises:
-      DataError: `function` takes arguments. What it gives is checked when loaded.
+      DataError: `function` needs arguments. What it gives is checked when loaded.
     """
     custom.check_function(name, function)
-    return Loader(partial(custom.load, function))
+    return Loader(partial(custom.load, function), function=function)
 
 
-def load(name: str, *, data_dir: str = "", manual_dir: str = "", cache_dir: str = "") -> Dataset:
+def load(
+    name: str,
+    *,
+    data_dir: str = "",
+    manual_dir: str = "",
+    cache_dir: str = "",
+    options: Mapping[str, Any] = MappingProxyType({}),
+) -> Dataset:
     """Returns the dataset `name`: a row of `DATASETS`, or an image classification dataset of TFDS.
 
     Args:
@@ -105,13 +121,16 @@ def load(name: str, *, data_dir: str = "", manual_dir: str = "", cache_dir: str 
       data_dir: has prepared TFDS datasets; `$TFDS_DATA_DIR` or `~/tensorflow_datasets` if empty.
       manual_dir: has original archives that the user brought; `<data_dir>/downloads/manual`.
       cache_dir: has decoded arrays; `$XDG_CACHE_HOME/lth_jax` or `~/.cache/lth_jax`.
+      options: what the function of a custom dataset is called with.
 
     Raises:
       DataError: the name is unknown, or the dataset cannot be had; one line that says what to do.
     """
     where = directories.resolve(data_dir, manual_dir, cache_dir)
     if name in DATASETS:
-        return checked(DATASETS[name].load(name, where), DATASETS[name].facts)
+        row = DATASETS[name]
+        own = {"options": options} if row.function else {}
+        return checked(row.load(name, where, **own), row.facts)
     return checked(load_tfds(name, where, DATASETS))
 
 

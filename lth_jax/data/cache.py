@@ -26,7 +26,8 @@ from typing import Any
 import numpy as np
 
 from lth_jax.data.dataset import Dataset
-from lth_jax.disk.files import replacing
+from lth_jax.disk.files import read_bytes, replacing
+from lth_jax.errors import Unreadable, first_line, shown
 
 FORMAT = 1
 _SUFFIX = f".arrays{FORMAT}"
@@ -107,8 +108,13 @@ def load(
     for _, path in sorted(found, reverse=True):
         try:
             dataset, stored = _read(path)
-        except (OSError, ValueError, KeyError) as error:
-            _log.warning("passing over the damaged data cache %s: %s", path, error)
+        except FileNotFoundError:  # it was replaced a moment ago
+            continue
+        except Unreadable as error:
+            _log.warning("passing over a data cache: %s", error)
+            continue
+        except Exception as error:  # whatever a file may say that was made with care
+            _log.warning("passing over the damaged data cache %s: %s", path, first_line(error))
             continue
         if dataset.name == name and content in ("", stored):
             return dataset
@@ -125,25 +131,39 @@ def _remove_abandoned(cache_dir: Path) -> None:
 
 def _read(path: Path) -> tuple[Dataset, str]:
     """Returns what `store` was given, or raises a ValueError if that cannot be told for sure."""
-    blob = path.read_bytes()
+    blob = read_bytes(path)
     body = memoryview(blob)[_DIGEST_LINE:]
     if hashlib.sha256(body).hexdigest().encode() + b"\n" != blob[:_DIGEST_LINE]:
         raise ValueError("its checksum does not match")
     offset = blob.index(b"\n", _DIGEST_LINE) + 1
     header = json.loads(blob[_DIGEST_LINE:offset])
+    shapes = header["shapes"]
+    if not all(type(size) is int and size >= 0 for shape in shapes for size in shape):
+        raise ValueError(f"arrays of the shapes {shown(shapes)}")
     if file_name(header["name"], header["version"], header["source"]) != path.name:
         raise ValueError("its name is not the one it was written under")
+    classes, scale, content = (header[name] for name in ("num_classes", "scale", "content"))
+    if type(classes) is not int or not 0 < classes < 1 << 31 or type(content) is not str:
+        raise ValueError(f"{shown(classes)} classes of the content {shown(content)}")
+    if type(scale) not in (int, float) or not 0 < scale < math.inf:
+        raise ValueError(f"a scale of {shown(scale)}")
     arrays: dict[str, Any] = {}
     dtypes = header.get("dtypes", _FORMER_DTYPES)
     for field, shape, dtype in zip(_ARRAYS, header["shapes"], dtypes, strict=True):
         flat = np.frombuffer(blob, dtype, count=math.prod(shape), offset=offset)
         offset += flat.nbytes
         arrays[field] = flat.reshape(shape)
+    if offset != len(blob):
+        raise ValueError("its arrays are not as long as it says")
+    for split in ("train", "test"):
+        if len(arrays[f"{split}_labels"]) != len(arrays[f"{split}_images"]):
+            raise ValueError(f"its {split} images and labels are not as many")
     dataset = Dataset(
         name=header["name"],
-        num_classes=header["num_classes"],
-        scale=header["scale"],
+        num_classes=classes,
+        scale=scale,
         origin=f"cache {path}",
+        version=header["version"],
         **arrays,
     )
-    return dataset, header["content"]
+    return dataset, content

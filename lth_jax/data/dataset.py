@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from lth_jax.errors import DataError
+from lth_jax.errors import DataError, shown
 
 # Seeds every fixed shuffle of this package. A constant, so that no choice of a run reaches it.
 _SHUFFLE_SEED = 20190307
@@ -21,14 +22,17 @@ class Dataset(NamedTuple):
 
     Attributes:
       name: as in the config, such as `mnist`.
-      train_images: uint8 or float32 `[n, height, width, channels]`.
-      train_labels: int32 `[n]`, in `0 .. num_classes - 1`.
-      test_images: the same of `[m, height, width, channels]`.
-      test_labels: int32 `[m]`.
-      num_classes: how many classes there are.
+      train_images: uint8 or float32 `[n, height, width, channels]`; inputs that are no images are
+        int32 tokens or float32, `[n, …]`.
+      train_labels: int32 `[n]`, in `0 .. num_classes - 1`; targets that are no labels are int32 in
+        that range, or float32, `[n, …]`.
+      test_images: the same of m examples.
+      test_labels: the same of m examples.
+      num_classes: how many values integer targets have; 0 for floats.
       scale: `pixel * scale` lies in [0, 1]; 1 for float images, which are taken as they are.
       origin: where the data came from, one phrase for the header of a run.
       class_names: what the classes are called; empty where nobody says so.
+      version: of the source, such as `3.0.1` of TFDS; empty where there is none.
     """
 
     name: str
@@ -40,22 +44,60 @@ class Dataset(NamedTuple):
     scale: float
     origin: str
     class_names: tuple[str, ...] = ()
+    version: str = ""
 
 
 class Facts(NamedTuple):
     """What is known of a dataset before it is loaded, so that a spec can be refused at once.
 
     Attributes:
-      shape: that of an image, (height, width, channels).
-      classes: the number of classes.
+      shape: that of an image, (height, width, channels), or of another input.
+      classes: the number of classes; 0 where targets are floats.
       train: the number of training examples.
       test: the number of test examples.
+      tokens: whether inputs are tokens, int32; else a network sees floats.
+      target_shape: that of one target; () for a label.
     """
 
     shape: tuple[int, ...]
     classes: int
     train: int
     test: int
+    tokens: bool = False
+    target_shape: tuple[int, ...] = ()
+
+    @property
+    def labelled(self) -> bool:
+        """Whether each example has one class."""
+        return self.classes > 0 and not self.target_shape
+
+
+class Content(NamedTuple):
+    """What a run's record says of its dataset: `digest` tells two datasets of one name apart.
+
+    `inputs` is the shape of one input, such as `28×28×1` of an image.
+    """
+
+    name: str
+    version: str
+    digest: str
+    inputs: str
+
+
+def content_of(dataset: Dataset) -> Content:
+    """Returns a dataset's version, and a digest of all of it that a number depends on.
+
+    That is the arrays, whole, with dtypes and shapes, the number of classes and the scale.
+    """
+    arrays = (
+        dataset.train_images, dataset.train_labels, dataset.test_images, dataset.test_labels
+    )  # fmt: skip
+    digest = hashlib.sha256(repr((dataset.num_classes, float(dataset.scale))).encode())
+    for array in arrays:
+        digest.update(repr((array.dtype.str, array.shape)).encode())
+        digest.update(np.ascontiguousarray(array).data)
+    inputs = _times(dataset.train_images.shape[1:])
+    return Content(dataset.name, dataset.version, digest.hexdigest()[:16], inputs)
 
 
 def facts_of(dataset: Dataset) -> Facts:
@@ -65,6 +107,8 @@ def facts_of(dataset: Dataset) -> Facts:
         classes=dataset.num_classes,
         train=len(dataset.train_labels),
         test=len(dataset.test_labels),
+        tokens=dataset.train_images.dtype == np.int32,
+        target_shape=dataset.train_labels.shape[1:],
     )
 
 
@@ -82,7 +126,12 @@ def checked(dataset: Dataset, facts: Facts | None = None) -> Dataset:
     if (train.shape[1:], train.dtype) != (test.shape[1:], test.dtype):
         what = " and ".join(f"{i.dtype} of {_times(i.shape[1:])}" for i in (train, test))
         raise DataError(f"{name} has {what} to train and to test on; accepted: images alike")
-    check_labels(name, dataset.num_classes, dataset.train_labels, dataset.test_labels)
+    targets = dataset.train_labels, dataset.test_labels
+    if (targets[0].shape[1:], targets[0].dtype) != (targets[1].shape[1:], targets[1].dtype):
+        what = " and ".join(f"{t.dtype} of {_times(t.shape[1:]) or 'one'}" for t in targets)
+        raise DataError(f"{name} has targets {what} to train and to test on; accepted: alike")
+    if targets[0].dtype == np.int32:
+        check_labels(name, dataset.num_classes, *targets)
     found = facts_of(dataset)
     if facts and (found.shape, found.classes) != (facts.shape, facts.classes):
         what = [f"{_times(f.shape)} in {f.classes} classes" for f in (found, facts)]
@@ -93,18 +142,20 @@ def checked(dataset: Dataset, facts: Facts | None = None) -> Dataset:
 
 
 def _check_arrays(name: str, split: str, images: np.ndarray, labels: np.ndarray) -> None:
-    if images.dtype not in (np.uint8, np.float32) or images.ndim != 4:
+    of_any_rank = images.dtype in (np.float32, np.int32) and images.ndim
+    if not of_any_rank and (images.dtype != np.uint8 or images.ndim != 4):
         raise DataError(
             f"{name}: {split}_images is {images.dtype} of shape {images.shape}; accepted: uint8 or "
-            "float32 of [n, height, width, channels]"
+            "float32 of [n, height, width, channels], or int32 or float32 of any shape"
         )
-    if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
+    if labels.shape[:1] != images.shape[:1] or labels.dtype not in (np.int32, np.float32):
         what = f"{labels.dtype} of shape {labels.shape}, for {len(images)} images"
         raise DataError(f"{name}: {split}_labels is {what}; accepted: an integer for each")
-    if not images.size:
-        raise DataError(f"{name}: {split}_images is empty, of shape {images.shape}")
-    if images.dtype == np.float32 and not np.isfinite(images).all():
-        raise DataError(f"{name}: {split}_images has values that are NaN or infinite")
+    for kind, array in (("images", images), ("labels", labels)):
+        if not array.size:
+            raise DataError(f"{name}: {split}_{kind} is empty, of shape {array.shape}")
+        if array.dtype == np.float32 and not np.isfinite(array).all():
+            raise DataError(f"{name}: {split}_{kind} has values that are NaN or infinite")
 
 
 def check_labels(name: str, classes: int, *labels: np.ndarray) -> tuple[int, int]:
@@ -125,7 +176,10 @@ def _times(shape: tuple[int, ...]) -> str:
 
 
 class Split(NamedTuple):
-    """Images uint8 or float32 `[n, height, width, channels]`, and their labels int32 `[n]`."""
+    """Images uint8 or float32 `[n, height, width, channels]`, and their labels int32 `[n]`.
+
+    Where a dataset has other inputs and targets, they are these.
+    """
 
     images: np.ndarray
     labels: np.ndarray
@@ -141,8 +195,21 @@ class Splits(NamedTuple):
 
 def fixed_permutation(size: int) -> np.ndarray:
     """Returns a permutation of `0 .. size - 1`, int64 `[size]`, that depends on `size` alone."""
+    return _draws().permutation(size)
+
+
+def _draws() -> np.random.RandomState:
     # RandomState, not Generator: its streams are frozen over all versions of NumPy.
-    return np.random.RandomState(_SHUFFLE_SEED).permutation(size)
+    return np.random.RandomState(_SHUFFLE_SEED)
+
+
+def _permuted(images: np.ndarray) -> np.ndarray:
+    """Returns images `[n, height, width, channels]` with the pixels of each in a drawn order."""
+    count, height, width, channels = images.shape
+    pixels, draws = images.reshape(count, height * width, channels).copy(), _draws()
+    for image in pixels:
+        image[:] = image[draws.permutation(height * width)]
+    return pixels.reshape(images.shape)
 
 
 def split(
@@ -154,6 +221,8 @@ def split(
     classes: Sequence[int] = (),
     remap: bool = True,
     part: str = "",
+    random_labels: bool = False,
+    permuted_pixels: bool = False,
 ) -> Splits:
     """Takes the validation split off the training set, and brings the rest to size.
 
@@ -171,6 +240,10 @@ def split(
       remap: whether the kept classes count from 0, in the order given, or keep their numbers.
       part: such as `1/2`, the first of two parts of the training set, which are alike: each class
         is shared out among them.
+      random_labels: whether each training example gets a label that is drawn from the kept
+        classes; `permuted_pixels`: whether the pixels of each training image are permuted, in an
+        order of its own (Su et al. 2020, §3). Neither depends on anything but the dataset's size;
+        the validation and test splits stay.
 
     Raises:
       DataError: a size, class or part that the dataset does not allow.
@@ -185,6 +258,19 @@ def split(
         test_size=test_size,
     )
     check_classes(dataset.name, dataset.num_classes, classes)
+    labelled = facts_of(dataset).labelled
+    needed = (("classes", tuple(classes), ()), ("part", part, ""))
+    for field, value, neutral in (*needed, ("labels", "random" * random_labels, "remapped")):
+        if value and not labelled:
+            raise DataError(
+                f"config.data.{field}={shown(value)}: an example of {dataset.name} has no class; "
+                f"accepted: {shown(neutral)}"
+            )
+    if permuted_pixels and dataset.train_images.ndim != 4:
+        raise DataError(
+            f"config.data.pixels='permuted': the inputs of {dataset.name} are no images; "
+            "accepted: original"
+        )
     labels, test_labels = dataset.train_labels, dataset.test_labels
     shuffled = fixed_permutation(available)
     validation = _of_classes(shuffled[:validation_size], labels, classes)
@@ -197,14 +283,23 @@ def split(
     for what, chosen in (("training", train), ("validation", validation), ("test", test)):
         if not len(chosen):
             raise DataError(
-                f"config.data.classes={tuple(classes)}: no {what} example is left; accepted: "
-                "classes and sizes that leave some"
+                f"config.data.classes={shown(tuple(classes))}: no {what} example is left; "
+                "accepted: classes and sizes that leave some"
             )
     numbers = _numbers(dataset.num_classes, classes if remap else ())
+    if labelled:
+        labels, test_labels = numbers[labels], numbers[test_labels]
+    train_split = Split(dataset.train_images[train], labels[train])
+    if random_labels:
+        choices = numbers[list(classes)] if classes else np.arange(dataset.num_classes)
+        drawn = _draws().randint(len(choices), size=available)[train]
+        train_split = train_split._replace(labels=choices[drawn].astype(np.int32))
+    if permuted_pixels:
+        train_split = train_split._replace(images=_permuted(train_split.images))
     return Splits(
-        train=Split(dataset.train_images[train], numbers[labels[train]]),
-        validation=Split(dataset.train_images[validation], numbers[labels[validation]]),
-        test=Split(dataset.test_images[test], numbers[test_labels[test]]),
+        train=train_split,
+        validation=Split(dataset.train_images[validation], labels[validation]),
+        test=Split(dataset.test_images[test], test_labels[test]),
     )
 
 
@@ -237,7 +332,7 @@ def check_classes(name: str, count: int, classes: Sequence[int]) -> None:
     """
     if len(set(classes)) < len(classes) or not all(0 <= label < count for label in classes):
         raise DataError(
-            f"config.data.classes={tuple(classes)}: {name} has {count} classes; "
+            f"config.data.classes={shown(tuple(classes))}: {name} has {count} classes; "
             f"accepted: different numbers from 0 to {count - 1}"
         )
 

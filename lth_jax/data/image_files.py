@@ -7,6 +7,8 @@ on such a backdrop, a file's are made like them; each step that changed somethin
 
 from __future__ import annotations
 
+import stat
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -72,14 +74,17 @@ def read(path: Path, look: Look) -> FileImage:
     """Reads an image file and makes it look like the dataset's images.
 
     Raises:
-      DataError: there is no such file, it is no image, or the dataset has other than 1 or 3
-        channels.
+      DataError: there is no such file, it is no image, has too many pixels or some that are no
+        finite numbers, or the dataset has other than 1 or 3 channels.
     """
     height, width, channels = look.shape
     if channels not in (1, 3):
         raise DataError(f"{path}: the network takes {channels} channels; accepted: --index")
-    picture = _opened(path)
     notes: list[str] = []
+    try:
+        picture = _opened(path, notes)
+    except MemoryError:
+        raise DataError(f"{path}: there is no memory for an image of its size") from None
     if look.grey:
         if picture.mode != "L":
             notes.append("made grey")
@@ -96,20 +101,32 @@ def read(path: Path, look: Look) -> FileImage:
     return FileImage(np.clip(values, 0, 1).astype(np.float32), notes)
 
 
-def _opened(path: Path) -> Image:
+def _opened(path: Path, notes: list[str]) -> Image:
     """Opens the first frame, upright, without transparency, of eight bits a channel."""
     from PIL import Image, ImageOps
 
     try:
-        with Image.open(path) as file:
-            picture = ImageOps.exif_transpose(file)
-            picture.load()
+        # To open a pipe or a device may take forever.
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise DataError(f"{path} is no file; accepted: an image file")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of metadata, which nobody asked for
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as file:
+                picture = ImageOps.exif_transpose(file)
+                picture.load()
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
+    except (DataError, MemoryError):
+        raise
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        raise DataError(
+            f"{path} has too many pixels; accepted: at most {Image.MAX_IMAGE_PIXELS:,}"
+        ) from None
     except Exception as error:  # Pillow's plugins raise of every kind
         raise DataError(f"{path} is no image that can be read: {first_line(error)}") from None
     if picture.mode.startswith(("I", "F")):
-        return _from_deep(picture)
+        return _from_deep(picture, path, notes)
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         ink = np.asarray(picture, np.float32)
@@ -120,14 +137,25 @@ def _opened(path: Path) -> Image:
     return picture
 
 
-def _from_deep(picture: Image) -> Image:
-    """Brings the range of an image of integers or floats to 0–255."""
+def _from_deep(picture: Image, path: Path, notes: list[str]) -> Image:
+    """Brings the range of an image of integers or floats to 0–255.
+
+    Files of 16 bits often come from sensors of 10 or 12: the range is that of the bits in use.
+
+    Raises:
+      DataError: some pixels are no finite numbers.
+    """
     from PIL import Image
 
     values = np.asarray(picture, np.float64)
+    if not np.isfinite(values).all():
+        raise DataError(f"{path} has pixels that are no finite numbers; accepted: finite ones")
     least, most = float(values.min()), float(values.max())
     if picture.mode.startswith("I;16") or (picture.mode == "I" and least >= 0 and most < 2**16):
-        least, most = 0.0, 65535.0
+        bits = max(8, int(most).bit_length())
+        least, most = 0.0, 2.0**bits - 1
+        if bits < 16:
+            notes.append(f"{bits} of its 16 bits are in use: stretched to their range")
     scaled = (values - least) / max(most - least, 1e-12)
     return Image.fromarray(np.round(255 * scaled).astype(np.uint8))
 

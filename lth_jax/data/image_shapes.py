@@ -17,7 +17,10 @@ def reshaped(dataset: Dataset, *, side: int = 0, channels: int = 0) -> Dataset:
     Raises:
       DataError: colour would have to become grey, or another number of channels.
     """
-    height, width, depth = dataset.train_images.shape[1:]
+    shape = dataset.train_images.shape[1:]
+    if len(shape) != 3:  # no images
+        return dataset
+    height, width, depth = shape
     _check_channels(dataset.name, depth, channels)
     if side and (height, width) != (side, side):
         dataset = dataset._replace(
@@ -33,11 +36,11 @@ def reshaped(dataset: Dataset, *, side: int = 0, channels: int = 0) -> Dataset:
     return dataset
 
 
-def padded(dataset: Dataset, sides: tuple[int, int]) -> Dataset:
+def padded(dataset: Dataset, sides: tuple[int, ...]) -> Dataset:
     """Returns the dataset with black pixels around its images, up to (height, width) `sides`."""
-    height, width = dataset.train_images.shape[1:3]
-    if (height, width) == sides:
+    if dataset.train_images.shape[1:3] == sides or dataset.train_images.ndim != 4:
         return dataset
+    height, width = dataset.train_images.shape[1:3]
     missing = (0, sides[0] - height, sides[1] - width, 0)
     border = [(count // 2, count - count // 2) for count in missing]
     return dataset._replace(
@@ -60,6 +63,15 @@ def check_images(
     Raises:
       DataError: they cannot; names the field, its value and what is accepted.
     """
+    options = {"side": side, "channels": channels, "crop": crop, "flip": flip}
+    if len(shape) != 3:
+        for field, value in options.items():
+            if value:
+                what = f"inputs of {'×'.join(map(str, shape)) or 'one number'}, no images"
+                raise DataError(
+                    f"config.data.{field}={value}: {name} has {what}; accepted: {type(value)(0)}"
+                )
+        return
     height, width, depth = shape
     _check_channels(name, depth, channels)
     having = f"{name} has images of {height}×{width}"

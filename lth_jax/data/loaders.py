@@ -7,7 +7,10 @@ is taken. Where nothing is prepared, the cache decides; where nothing is cached,
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
+import importlib.util
 import logging
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -20,6 +23,7 @@ from lth_jax.data.archives import SOURCES
 from lth_jax.data.dataset import Dataset, fixed_permutation
 from lth_jax.data.directories import DataDirectories, can_write
 from lth_jax.errors import DataError
+from lth_jax.system.signals import undone_if_ended
 
 _DIGITS_TRAIN_EXAMPLES = 1500
 
@@ -35,9 +39,7 @@ def load_digits(name: str, directories: DataDirectories) -> Dataset:
     Handwritten Digits" (Alpaydin & Kaynak, 1998).
     """
     del directories  # nothing is looked up: the images are inside scikit-learn
-    from sklearn.datasets import load_digits as load
-
-    images, labels = load(return_X_y=True)
+    images, labels = _digits()
     order = fixed_permutation(len(labels))
     train, test = order[:_DIGITS_TRAIN_EXAMPLES], order[_DIGITS_TRAIN_EXAMPLES:]
     images = images.reshape(-1, 8, 8, 1).astype(np.uint8)
@@ -51,7 +53,25 @@ def load_digits(name: str, directories: DataDirectories) -> Dataset:
         num_classes=10,
         scale=1 / 16,
         origin="embedded in scikit-learn",
+        version=f"scikit-learn {importlib.metadata.version('scikit-learn')}",
     )
+
+
+def _digits() -> tuple[np.ndarray, np.ndarray]:
+    """Returns the digits [n, 64] and their labels [n], read from the package's own file.
+
+    To import scikit-learn takes a second, which every start of an experiment on digits would wait.
+    """
+    package = importlib.util.find_spec("sklearn")
+    for folder in package.submodule_search_locations or () if package else ():
+        file = Path(folder) / "datasets" / "data" / "digits.csv.gz"
+        if file.is_file():
+            table = np.loadtxt(file, delimiter=",")
+            return table[:, :-1], table[:, -1]
+    from sklearn.datasets import load_digits as load  # where it keeps its files elsewhere
+
+    images, labels = map(np.asarray, load(return_X_y=True))  # its type: perhaps a data frame
+    return images, labels
 
 
 def load_emnist(name: str, directories: DataDirectories) -> Dataset:
@@ -118,6 +138,7 @@ def load_tfds(name: str, directories: DataDirectories, known: Iterable[str] = ()
                     "one; delete that folder, and it is prepared again"
                 )
         dataset = tfds_files.read(name, folder, source.facts.classes if source else 0)
+        dataset = dataset._replace(version=folder.name)
         content = archives.recognized(dataset, folder) if source else ""
         cache.store(
             directories.cache_dir,
@@ -158,5 +179,8 @@ def _writable(directories: DataDirectories) -> Iterator[Path]:
         "neither data.data_dir=%s nor data.cache_dir=%s can be written: the dataset is prepared "
         "anew at every start", directories.data_dir, directories.cache_dir,
     )  # fmt: skip
-    with tempfile.TemporaryDirectory(prefix="lth_jax-") as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix="lth_jax-") as folder,
+        undone_if_ended(lambda: shutil.rmtree(folder)),
+    ):
         yield Path(folder)

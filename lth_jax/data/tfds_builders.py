@@ -26,7 +26,7 @@ from lth_jax.data import tfds_files
 from lth_jax.data.archive_formats import Contents
 from lth_jax.data.archives import SOURCES, Source
 from lth_jax.data.directories import DataDirectories
-from lth_jax.errors import DataError, first_line
+from lth_jax.errors import DataError, first_line, nearest
 
 _RETRIES = 2
 
@@ -112,14 +112,13 @@ def check_name(name: str, known: Iterable[str]) -> None:
         close = difflib.get_close_matches(dataset, [*known, *names], n=1, cutoff=0.5)
         hint = f"did you mean '{close[0]}'? " if close else ""
         raise DataError(
-            f"config.data.name={name}: no such dataset; {hint}"
-            f"accepted: {', '.join(sorted(known))}, and "
-            "the image classification datasets of TFDS, such as stl10 or cmaterdb/bangla"
+            f"config.data.name={name[:30]}: no such dataset; {hint}accepted: "
+            f"{', '.join(sorted(known)[:3])}, … and image classification datasets of TFDS, as stl10"
         )
     configs = [c.name for c in tfds.builder_cls(dataset).BUILDER_CONFIGS]
     if config not in (configs or [""]):
         accepted = [f"{dataset}/{c}" for c in configs] or [dataset]
-        raise DataError(f"config.data.name={name}: accepted: {', '.join(accepted)}")
+        raise DataError(f"config.data.name={name}: no such config; {nearest(name, accepted)}")
 
 
 def stock_preparation(

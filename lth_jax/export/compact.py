@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,11 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from lth_jax.export import containers, sequential, sparse
+from lth_jax.export.containers import Header
 from lth_jax.export.sequential import Layer
 from lth_jax.export.shrinking import INPUTS, Shrunk
 from lth_jax.export.whole import Origin, objects
 from lth_jax.pruning.trees import PyTree, named_leaves
 from lth_jax.training.pixels import Pixels
+
+MOST_UNITS, MOST_WEIGHTS = 1 << 24, 1 << 28  # of a layer, of all
 
 
 class CompactNetwork(NamedTuple):
@@ -39,7 +43,7 @@ class CompactNetwork(NamedTuple):
     units: dict[str, np.ndarray]
     layers: tuple[Layer, ...]
     pixels: Pixels
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     about: Mapping[str, Any]
 
     def apply(self, params: PyTree, x: jax.Array) -> jax.Array:
@@ -104,7 +108,54 @@ def load_compact(path: str | Path) -> CompactNetwork:
     Raises:
       StoreError: the file is missing, damaged, of another kind or of another version.
     """
-    return unpack(*containers.read(Path(path), containers.COMPACT))
+    path = Path(path)
+    arrays, metadata = containers.read(path, containers.COMPACT, _check)
+    with containers.understanding(path):
+        network = unpack(arrays, metadata)
+        _check_layers(network)
+        return network
+
+
+def _check(headers: Mapping[str, Header], metadata: Mapping[str, str]) -> None:
+    """Raises a ValueError unless the arrays' sizes are such as the metadata promise.
+
+    A leaf that is nearly all pruned is large while its arrays are small, so that its shape alone
+    could ask for any memory: the most that a network may have limits it.
+    """
+    facts = objects(metadata)
+    counts = [*facts["units"].values(), *facts["image_shape"]]
+    if not all(type(count) is int and 0 < count <= MOST_UNITS for count in counts):
+        raise ValueError(f"its layers have {counts} units")
+    shapes = facts["shapes"]
+    for name, shape in shapes.items():
+        if not all(type(size) is int and 0 <= size <= MOST_UNITS for size in shape):
+            raise ValueError(f"{name} has the shape {shape}")
+    weights = sum(map(math.prod, shapes.values()))
+    if weights > MOST_WEIGHTS:
+        raise ValueError(f"it has {weights} weights")
+    containers.check_memory(weights * (np.dtype(np.float32).itemsize + 1))  # with their mask
+    for name, header in headers.items():
+        leaf, _, part = name.rpartition(".")
+        if leaf in shapes and part in ("dense", "masked", "values"):
+            if header.size > math.prod(shapes[leaf]) or header.dtype != np.float32:
+                raise ValueError(f"{name} has {header.size} numbers")
+        elif not (leaf in shapes and part in ("bits", "gaps")) and header.size > MOST_UNITS:
+            raise ValueError(f"{name} has {header.size} numbers")
+
+
+def _check_layers(network: CompactNetwork) -> None:
+    """Raises a TypeError or a ValueError unless each layer fits the one before."""
+    for layer in network.layers:
+        if layer.kind not in sequential.KINDS:
+            raise ValueError(f"a layer of kind {layer.kind!r}")
+    shapes = sequential.sizes(network.layers, network.params, network.statistics, network.shape)
+    if INPUTS in network.units and network.layers:
+        selects = [index for index, one in enumerate(network.layers) if one.kind == "select"]
+        seen = shapes[selects[0]][-1] if selects else len(network.units[INPUTS])
+        if len(network.units[INPUTS]) != seen:
+            raise ValueError(f"it looks at some of {len(network.units[INPUTS])} inputs of {seen}")
+    if len(shapes[-1]) != 1:
+        raise ValueError(f"its logits have the shape {shapes[-1]}")
 
 
 def unpack(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> CompactNetwork:
@@ -124,7 +175,7 @@ def unpack(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> Com
         _, layer, leaf = name.split("/")
         statistics.setdefault(layer, {})[leaf] = jnp.asarray(arrays[name])
     units = {
-        name: np.unpackbits(arrays[f"units/{name}"], count=count).astype(bool)
+        name: _bits(arrays[f"units/{name}"], count)
         if f"units/{name}" in arrays
         else np.ones(count, bool)
         for name, count in facts["units"].items()
@@ -132,7 +183,6 @@ def unpack(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> Com
     if INPUTS in units:
         statistics[INPUTS] = {"indices": jnp.asarray(np.flatnonzero(units[INPUTS]))}
     scale, mean, deviation = (facts["pixels"][name] for name in ("scale", "mean", "deviation"))
-    height, width, channels = facts["image_shape"]
     return CompactNetwork(
         params=params,
         mask=masks,
@@ -140,6 +190,13 @@ def unpack(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> Com
         units=units,
         layers=tuple(Layer(*values) for values in facts["layers_in_order"]),
         pixels=Pixels(scale, tuple(mean), tuple(deviation)),
-        shape=(height, width, channels),
+        shape=tuple(facts["image_shape"]),
         about={n: v for n, v in facts.items() if n not in ("shapes", "units", "layers_in_order")},
     )
+
+
+def _bits(packed: np.ndarray, count: int) -> np.ndarray:
+    """Returns `count` bools that were packed, eight in a byte."""
+    if packed.dtype != np.uint8 or packed.shape != (-(-count // 8),):
+        raise ValueError(f"{packed.size} bytes for {count} units")
+    return np.unpackbits(packed, count=count).astype(bool)

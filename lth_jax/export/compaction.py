@@ -49,10 +49,9 @@ class Original(NamedTuple):
     origin: str
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """Of an image, (height, width, channels)."""
-        _, height, width, channels = self.images.shape
-        return height, width, channels
+    def shape(self) -> tuple[int, ...]:
+        """Of an image, (height, width, channels), or of another input."""
+        return self.images.shape[1:]
 
     def logits(self, params: PyTree, statistics: PyTree, x: jax.Array) -> jax.Array:
         """Returns the logits [batch, classes] of `x`: a pure function."""
@@ -90,7 +89,7 @@ def original_of(spec: Spec, params: PyTree, statistics: PyTree) -> Original:
 
 def _shape_without_data(
     spec: Spec, layers: Sequence[sequential.Layer], params: PyTree, statistics: PyTree
-) -> tuple[int, int, int]:
+) -> tuple[int, ...]:
     """Returns the shape of an image by what is known of the dataset, else by the layers' sizes."""
     facts = data.facts(spec.data.name)
     if facts:

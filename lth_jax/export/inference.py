@@ -10,10 +10,11 @@ import numpy as np
 
 from lth_jax import data
 from lth_jax.config import Spec
-from lth_jax.lottery import experiment, network
-from lth_jax.models import Model
+from lth_jax.lottery import examples, network
+from lth_jax.models import MODELS, Model
 from lth_jax.pruning.trees import PyTree
 from lth_jax.training.pixels import Pixels
+from lth_jax.training.tasks import TASKS
 
 
 class Inference(NamedTuple):
@@ -22,17 +23,18 @@ class Inference(NamedTuple):
     Attributes:
       model: the network, computing in float32.
       pixels: how stored images become what it sees.
-      image_shape: of an image of the dataset, (height, width, channels).
+      image_shape: of an image of the dataset, (height, width, channels), or of another input.
       shape: of an image as the network takes it, with black pixels around it where it is padded.
-      images: the run's test images as stored, uint8 [n, *shape]; labels: int32 [n].
-      names: of the classes, one for each logit.
+      images: the run's test images as stored, uint8 [n, *shape]; labels: int32 [n]. Other inputs
+        and targets are as `data.Dataset` has them.
+      names: of the classes, one for each logit; empty where there are none.
       origin: of the data, one phrase.
     """
 
     model: Model
     pixels: Pixels
-    image_shape: tuple[int, int, int]
-    shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
+    shape: tuple[int, ...]
     images: np.ndarray
     labels: np.ndarray
     names: tuple[str, ...]
@@ -65,18 +67,22 @@ def inference_of(spec: Spec) -> Inference:
       SpecError: a name that this version, or this machine, does not have.
       DataError: the data cannot be had.
     """
-    experiment.check(spec)
-    whole = data.reshaped(experiment.load(spec), side=spec.data.side, channels=spec.data.channels)
-    height, width, channels = whole.train_images.shape[1:]
-    shape = network.shape_of(spec, (height, width, channels))
+    # Of a finished run, its network and its data alone: what trained it need not be known here.
+    network.check_known("model.name", spec.model.name, MODELS)
+    network.check_model(spec)
+    data.check_name(spec.data.name)
+    whole = data.reshaped(examples.load(spec), side=spec.data.side, channels=spec.data.channels)
+    network.check_known("task", spec.task, TASKS)
+    facts = data.facts_of(whole)
+    shape = network.shape_of(spec, facts.shape)
     names = whole.class_names or tuple(map(str, range(whole.num_classes)))
-    if spec.data.classes and spec.data.labels == "remapped":
+    if spec.data.classes and spec.data.labels != "original":
         names = tuple(names[label] for label in spec.data.classes)
-    test = experiment.split(spec, whole, shape).test
+    test = examples.split(spec, whole, shape).test
     return Inference(
-        model=model_of(spec, network.classes_of(spec, whole.num_classes)),
+        model=model_of(spec, network.outputs_of(spec, facts)[-1]),
         pixels=network.pixels_of(spec, whole),
-        image_shape=(height, width, channels),
+        image_shape=facts.shape,
         shape=shape,
         images=test.images,
         labels=test.labels,

@@ -43,7 +43,7 @@ def shrink(
     params: PyTree,
     mask: PyTree,
     statistics: PyTree,
-    shape: tuple[int, int, int],
+    shape: tuple[int, ...],
 ) -> Shrunk:
     """Returns the smallest network that gives the same logits by taking units out.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -40,16 +41,23 @@ def decode(
     Raises:
       ValueError: the parts do not fit together, or not the shape.
     """
-    if "dense" in parts:
-        return parts["dense"], np.ones(shape, bool)
-    if "masked" in parts:
-        return parts["masked"], parts["masked"] != 0
-    size, values = int(np.prod(shape)), parts["values"]
+    for form in ("dense", "masked"):
+        if form in parts:
+            array = parts[form]
+            if array.shape != shape:
+                raise ValueError(f"an array of shape {array.shape} for {shape}")
+            return array, np.ones(shape, bool) if form == "dense" else array != 0
+    size, values = math.prod(shape), parts["values"]
     if "bits" in parts:
-        kept = np.flatnonzero(np.unpackbits(parts["bits"], count=size))
+        bits = parts["bits"]
+        if bits.dtype != np.uint8 or bits.shape != (-(-size // 8),):
+            raise ValueError(f"{bits.size} bytes of a mask for {size} values")
+        kept = np.flatnonzero(np.unpackbits(bits))
     else:
+        if parts["gaps"].dtype not in GAP_DTYPES or parts["gaps"].ndim != 1:
+            raise ValueError(f"gaps of {parts['gaps'].dtype}")
         kept = _places(parts["gaps"])
-    if len(kept) != len(values) or (len(kept) and kept[-1] >= size):
+    if values.shape != kept.shape or (len(kept) and kept[-1] >= size):
         raise ValueError(f"{len(values)} values at {len(kept)} places of {size}")
     array, mask = np.zeros(size, values.dtype), np.zeros(size, bool)
     array[kept], mask[kept] = values, True

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optax
 
+from lth_jax.config import Spec
 from lth_jax.errors import StoreError
-from lth_jax.export import whole
+from lth_jax.export import containers, whole
 from lth_jax.export.whole import Origin
 from lth_jax.lottery.branches import StartPoint
-from lth_jax.lottery.experiment import optimizer_of
+from lth_jax.lottery.custom import recall
+from lth_jax.lottery.optimizing import keeps_optimizer_state, optimizer_like
 from lth_jax.lottery.rewinding import StoredTrunk, missing, there_is
 from lth_jax.pruning.trees import PyTree, to_device
 from lth_jax.store import RunDirectory, level_name
@@ -22,7 +26,12 @@ from lth_jax.training.states import TrainState
 
 
 def load_ticket(
-    run: str | Path, level: int | None = None, replicate: int | None = None
+    run: str | Path,
+    level: int | None = None,
+    replicate: int | None = None,
+    *,
+    config: str = "",
+    trust: bool = False,
 ) -> StartPoint:
     """Returns the ticket of a level: its mask and the rewound state, as the trunk trained it.
 
@@ -31,6 +40,9 @@ def load_ticket(
       level: the number of prunings behind the ticket; 0 is the dense network. A file has one ticket
         alone, whose level (and replicate) may be left out; if given, it must be that.
       replicate: which replicate's; 0 by default.
+      config: a config file with the run's optimizer, where that is a user's own: it is run.
+      trust: whether the copy that a run directory keeps of its config may be run instead. By
+        default nothing that lies there is run.
 
     Returns:
       `StartPoint(mask, state, step)`: `mask` and `state.params` are nested dicts of the parameters'
@@ -38,11 +50,31 @@ def load_ticket(
 
     Raises:
       StoreError: there is no such run, level or replicate (says what there is), or it is damaged.
+      SpecError: its optimizer is needed, and neither `config` nor `trust` is given.
     """
-    path = Path(run)
+    path, spec, record = _opened(Path(run))
+    asking = "config=FILE that has it" + ("" if path.is_file() else ", or trust=True")
+    recall(path, record, spec, "ticket", config=config, trust=trust, asking=asking)
     if path.is_file():
         return _ticket_of_file(path, level, replicate)
-    trunk, level = _trunk(path, level, replicate)
+    trunk, level = _trunk(path, level, replicate, optimizer_like(spec))
+    return trunk.start(level, trunk.mask(level))
+
+
+def ticket_to_export(
+    run: Path, level: int, replicate: int, *, config: str, trust: bool
+) -> StartPoint:
+    """Returns a ticket of a run directory, to be written to a file.
+
+    At initialization a ticket has no optimizer's state of its own: none is in it then, and no code
+    is run. Args and errors as `load_ticket`'s.
+    """
+    _, spec, record = _opened(run)
+    optimizer = optax.identity()
+    if keeps_optimizer_state(spec):
+        recall(run, record, spec, "ticket", config=config, trust=trust)
+        optimizer = optimizer_like(spec)
+    trunk, level = _trunk(run, level, replicate, optimizer)
     return trunk.start(level, trunk.mask(level))
 
 
@@ -51,14 +83,14 @@ def load_trained(
 ) -> tuple[PyTree, PyTree]:
     """Returns the trained network of a level, after its last step: (parameters, model state).
 
-    Both are nested dicts. Args and errors as `load_ticket`'s.
+    Both are nested dicts. Nothing that lies there is run. Args and errors as `load_ticket`'s.
     """
     path = Path(run)
     if path.is_file():
         arrays, _ = _read_file(path, level, replicate)
         trained = subtree(arrays, "trained/params"), subtree(arrays, "trained/model_state")
         return to_device(trained)
-    trunk, level = _trunk(path, level, replicate)
+    trunk, level = _trunk(path, level, replicate, optax.identity())  # its state is not read
     state = trunk.trained(level)
     return state.params, state.model_state
 
@@ -81,27 +113,43 @@ def origin(store: RunDirectory, level: int, replicate: int) -> Origin:
     )
 
 
-def _trunk(path: Path, level: int | None, replicate: int | None) -> tuple[StoredTrunk, int]:
+def _opened(path: Path) -> tuple[Path, Spec, Mapping[str, Any]]:
+    """Returns the spec and the record of a run directory, or of an exported file."""
+    if path.is_file():
+        _, record = whole.load(path)
+        with containers.understanding(path):
+            return path, spec_of(path, record), record
+    store = RunDirectory.read(path)
+    return path, store.spec(), store.record_of_spec()
+
+
+def _trunk(
+    path: Path,
+    level: int | None,
+    replicate: int | None,
+    optimizer: optax.GradientTransformation,
+) -> tuple[StoredTrunk, int]:
     store = RunDirectory.read(path)
     if level is None:
         raise StoreError(f"{store.path} is a run: which level? accepted: {there_is(store)}")
     replicate = replicate or 0
     if not store.checkpoint(replicate, level_name(level)).exists():
         raise StoreError(missing(store, replicate, level_name(level)))
-    # The structure of the optimizer's state does not depend on when a schedule drops.
-    optimizer = optimizer_of(store.spec(), steps_per_epoch=1)
     return StoredTrunk(store, store.spec(), replicate, optimizer), level
 
 
 def _ticket_of_file(path: Path, level: int | None, replicate: int | None) -> StartPoint:
     arrays, metadata = _read_file(path, level, replicate)
-    params = subtree(arrays, "rewound/params")
-    optimizer = optimizer_of(spec_of(path, metadata), steps_per_epoch=1)
-    opt_state = optimizer.init(to_device(params))
-    if metadata["step"]:  # at initialization it is what `init` gives
-        opt_state = fill(opt_state, arrays, "rewound/opt_state/")
-    state = TrainState(params, subtree(arrays, "rewound/model_state"), opt_state)
-    return StartPoint(to_device(subtree(arrays, "mask")), to_device(state), metadata["step"])
+    with containers.understanding(path):
+        params = subtree(arrays, "rewound/params")
+        opt_state = optimizer_like(spec_of(path, metadata)).init(to_device(params))
+        if metadata["step"]:  # at initialization it is what `init` gives
+            try:
+                opt_state = fill(opt_state, arrays, "rewound/opt_state/")
+            except StoreError as error:
+                raise StoreError(f"{path}: {error}") from error
+        state = TrainState(params, subtree(arrays, "rewound/model_state"), opt_state)
+        return StartPoint(to_device(subtree(arrays, "mask")), to_device(state), metadata["step"])
 
 
 def _read_file(

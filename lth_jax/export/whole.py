@@ -11,9 +11,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lth_jax.export import containers
+from lth_jax.export.containers import Header
 from lth_jax.pruning.trees import PyTree, named_leaves
+from lth_jax.store.record import is_own
 from lth_jax.store.tables import ResultRow
 from lth_jax.training.states import TrainState
+
+# The names of the arrays begin so.
+PARTS = (
+    "mask", "rewound/params", "rewound/model_state", "rewound/opt_state", "trained/params",
+    "trained/model_state",
+)  # fmt: skip
 
 
 class Origin(NamedTuple):
@@ -86,12 +94,48 @@ def load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     Raises:
       StoreError: the file is missing, damaged, of another kind or of another version.
     """
-    arrays, metadata = containers.read(path, containers.TICKET)
+    arrays, metadata = containers.read(path, containers.TICKET, _check)
     for name in [name for name in arrays if name.startswith("mask/")]:
-        shape = arrays[name.replace("mask/", "rewound/params/", 1)].shape
-        size = int(np.prod(shape))
-        arrays[name] = np.unpackbits(arrays[name], count=size).astype(bool).reshape(shape)
+        like = arrays[name.replace("mask/", "rewound/params/", 1)]
+        bits = np.unpackbits(arrays[name])
+        arrays[name] = bits[: like.size].astype(bool).reshape(like.shape)
     return arrays, objects(metadata)
+
+
+def _check(headers: Mapping[str, Header], metadata: Mapping[str, str]) -> None:
+    """Raises a ValueError unless the arrays fit one another, and the metadata, as in a ticket."""
+    facts = objects(metadata)
+    for name in ("level", "replicate", "step"):
+        if type(facts[name]) is not int or facts[name] < 0:
+            raise ValueError(f"its {name} is {facts[name]!r}")
+    if not isinstance(facts["spec"], dict):
+        raise ValueError("its spec is none")
+    if not is_own(facts.get("own")):
+        raise ValueError("its own rows are none")
+    parts: dict[str, dict[str, Header]] = {part: {} for part in PARTS}
+    for name, header in headers.items():
+        part = next((part for part in PARTS if name.startswith(f"{part}/")), None)
+        if part is None:
+            raise ValueError(f"an array {name}")
+        parts[part][name.removeprefix(f"{part}/")] = header
+    params = parts["rewound/params"]
+    if not params or parts["mask"].keys() != params.keys():
+        raise ValueError("its mask is not of its parameters")
+    for name, header in params.items():
+        mask = parts["mask"][name]
+        if mask.dtype != np.uint8 or mask.shape != (-(-header.size // 8),):
+            raise ValueError(f"the mask of {name} has {mask.size} bytes for {header.size} weights")
+    if parts["trained/params"] != params:
+        raise ValueError("its trained parameters are not the rewound ones' equals")
+    if parts["trained/model_state"] != parts["rewound/model_state"]:
+        raise ValueError("its trained statistics are not the rewound ones' equals")
+    for name, (_, total) in facts["layers"].items():
+        if params[name].size != total:
+            raise ValueError(f"{name} has {params[name].size} weights, not {total}")
+    largest = max(header.size for header in params.values())
+    for name, header in headers.items():
+        if header.size > largest:  # of statistics, and of the optimizer's state
+            raise ValueError(f"{name} has {header.size} numbers")
 
 
 def objects(metadata: Mapping[str, str]) -> dict[str, Any]:

@@ -9,20 +9,27 @@ Branches that draw or disturb weights do so to the ticket's rewound state, and t
 
 from __future__ import annotations
 
+import math
+import types
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Key
 
 from lth_jax.config import BranchSpec
-from lth_jax.pruning.masks import kept_counts, ones_mask, with_leaves
+from lth_jax.config.own_fields import with_fields
+from lth_jax.errors import shown
+from lth_jax.pruning.masks import exact, kept_counts, ones_mask, with_leaves
+from lth_jax.pruning.schedules import DISTRIBUTIONS, RATIOS
 from lth_jax.pruning.selection import prune_to
 from lth_jax.pruning.trees import PyTree, map_named, named_leaves
+from lth_jax.training.optimizers import at_update
 from lth_jax.training.states import TrainState, rewind
 
 
@@ -33,7 +40,7 @@ class StartPoint(NamedTuple):
 
     Attributes:
       mask: bool, of the parameters' structure.
-      state: the training state, pruned weights at zero (save in `freeze_pruned`).
+      state: the training state, pruned weights at zero (save in `freeze_pruned` and `topkast`).
       step: the number of updates behind `state`; training goes on from there.
     """
 
@@ -54,6 +61,11 @@ class BranchPoint(NamedTuple):
       optimizer: the experiment's.
       fresh: gives a training state at initialization, drawn from a key.
       dense_scores: gives the criterion's scores of the trained dense network (level 0).
+      ranking: gives the scores of the criterion that `options` name as a function of the mask, and
+        the number of its rounds.
+      pruned_from: gives the state in which the network ended that the mask was pruned from.
+      steps_behind: gives the number of updates behind that state.
+      trained: gives the state in which the ticket of this level ended.
       source: gives the source's ticket of the same replicate and level, for transfers.
       options: the branch's own, such as `sigma`.
       key: a key of its own for (seed, branch, replicate, level, draw).
@@ -67,6 +79,10 @@ class BranchPoint(NamedTuple):
     optimizer: optax.GradientTransformation
     fresh: Callable[[jax.Array], TrainState]
     dense_scores: Callable[[], PyTree]
+    ranking: Callable[[], tuple[Callable[[PyTree], PyTree], int]]
+    pruned_from: Callable[[], TrainState]
+    steps_behind: Callable[[], int]
+    trained: Callable[[], TrainState]
     source: Callable[[], StartPoint]
     options: BranchSpec
     key: Key[Array, ""]
@@ -94,6 +110,66 @@ def one_shot(at: BranchPoint) -> StartPoint:
     return StartPoint(mask, rewind(at.point, mask, at.optimizer), at.step)
 
 
+def prune(at: BranchPoint) -> StartPoint:
+    """Prunes by a criterion of its own to as many weights as the ticket has, and rewinds.
+
+    So SNIP, say, stands beside the ticket at the same counts. What is pruned is the dense network
+    that the criterion scores: the rewind point or the trained one. An `ablation` takes away what
+    the criterion found, and leaves how much of each layer it keeps (Frankle et al. 2021, §5).
+    """
+    (scores, rounds), options, full = at.ranking(), at.options, ones_mask(at.ticket.mask)
+    counts = {name: kept for name, (kept, _) in kept_counts(at.ticket.mask, at.rates).items()}
+    wanted = {(name,): kept for name, kept in counts.items()}
+    if options.scope in RATIOS:
+        shapes = {name: leaf.shape for name, leaf in named_leaves(full).items() if name in counts}
+        own = RATIOS[options.scope](shapes, sum(counts.values()))
+        wanted = {(name,): kept for name, kept in own.items()}
+    elif options.scope == "global":
+        wanted = {tuple(counts): sum(counts.values())}
+    mask = prune_to(scores, full, wanted, rounds=rounds, invert=options.ablation == "invert")
+    if options.ablation == "shuffle":
+        mask = draw_mask(at.key, mask, at.rates)
+    if options.ablation == "reinit":
+        return StartPoint(mask, rewind(at.fresh(at.key), mask, at.optimizer), 0)
+    return StartPoint(mask, rewind(at.point, mask, at.optimizer), at.step)
+
+
+def sparse(at: BranchPoint) -> StartPoint:
+    """Puts the rewind point under a random mask of as many weights as the ticket has.
+
+    How many of them each layer has is `distribution`'s to say. It is where masks begin that stay or
+    move at fixed counts: `static`, `set`, `rigl`.
+    """
+    kept = {(name,): count for name, count in distributed(at).items()}
+    mask = prune_to(
+        _uniform(at.key, at.ticket.mask, tuple(at.rates)), ones_mask(at.ticket.mask), kept
+    )
+    return StartPoint(mask, rewind(at.point, mask, at.optimizer), at.step)
+
+
+def largest(at: BranchPoint) -> StartPoint:
+    """Puts the largest weights of the rewind point into the network, and keeps all others beside.
+
+    So masks begin whose weights keep their values outside of them: `topkast`.
+    """
+    kept = {(name,): count for name, count in distributed(at).items()}
+    magnitudes = jax.tree.map(jnp.abs, at.point.params)
+    mask = prune_to(magnitudes, ones_mask(at.ticket.mask), kept)
+    state = rewind(at.point, mask, at.optimizer)._replace(params=at.point.params)
+    return StartPoint(mask, state, at.step)
+
+
+def distributed(at: BranchPoint) -> dict[str, int]:
+    """Returns how many weights each prunable leaf has of the ticket's, as `distribution` says."""
+    counts = kept_counts(at.ticket.mask, at.rates)
+    kept = {name: some for name, (some, _) in counts.items()}
+    if at.options.distribution == "ticket":
+        return kept
+    leaves = named_leaves(at.ticket.mask)
+    shapes = {name: tuple(leaves[name].shape) for name in at.rates}
+    return DISTRIBUTIONS[at.options.distribution](shapes, sum(kept.values()))
+
+
 def dense(at: BranchPoint) -> StartPoint:
     """Trains the dense state at the rewind point, without a mask."""
     return StartPoint(ones_mask(at.ticket.mask), at.point, at.step)
@@ -102,6 +178,37 @@ def dense(at: BranchPoint) -> StartPoint:
 def retrain(at: BranchPoint) -> StartPoint:
     """Trains the ticket itself, with the branch's own training options; without any, once more."""
     return at.ticket
+
+
+def sibling(at: BranchPoint) -> StartPoint:
+    """Trains the ticket itself in a data order of the draw's own (Frankle et al. 2020, §2)."""
+    return at.ticket
+
+
+def cyclic(at: BranchPoint) -> StartPoint:
+    """Trains the ticket `cycles` times, each from where it ended (Gadhikar & Burkholz 2024)."""
+    return at.ticket
+
+
+def learning_rate(at: BranchPoint) -> StartPoint:
+    """Keeps the weights that were trained before the pruning, and rewinds the rest.
+
+    Learning-rate rewinding (Renda et al. 2020, §2).
+    """
+    mask, trained = at.ticket.mask, at.pruned_from()
+    state = at.point._replace(params=trained.params, model_state=trained.model_state)
+    return StartPoint(mask, rewind(state, mask, at.optimizer), at.step)
+
+
+def finetune(at: BranchPoint) -> StartPoint:
+    """Goes on from the trained weights at the learning rate at which their training ended.
+
+    Fine-tuning (Renda et al. 2020, §2). It takes as many updates as the ticket's training. The
+    optimizer's moments begin anew: nothing but weights is kept of a trained network.
+    """
+    mask, trained, step = at.ticket.mask, at.pruned_from(), at.steps_behind()
+    fresh = at_update(at.optimizer.init(trained.params), step)
+    return StartPoint(mask, rewind(trained._replace(opt_state=fresh), mask, at.optimizer), step)
 
 
 def freeze_pruned(at: BranchPoint) -> StartPoint:
@@ -113,6 +220,14 @@ def freeze_pruned(at: BranchPoint) -> StartPoint:
 def reshuffle(at: BranchPoint) -> StartPoint:
     """Permutes the kept weights within their layer (Zhou et al. 2019, §4, "reshuffle")."""
     return _with_weights(at, _shuffled)
+
+
+def shuffle_filters(at: BranchPoint) -> StartPoint:
+    """Permutes the kept weights within each filter (Frankle et al. 2020b).
+
+    A filter is what one output sees: a unit of a dense layer has one as a channel has.
+    """
+    return _with_weights(at, _shuffled_by_filter)
 
 
 def reinit_from_ticket(at: BranchPoint) -> StartPoint:
@@ -144,6 +259,49 @@ def noise(at: BranchPoint) -> StartPoint:
         return w + at.options.sigma * jnp.std(initial) * jax.random.normal(key, w.shape, w.dtype)
 
     return _with_weights(at, redraw)
+
+
+def flip_signs(at: BranchPoint) -> StartPoint:
+    """Turns the signs of a share of each layer's kept weights: floor(share × kept), drawn."""
+    counts = kept_counts(at.ticket.mask, at.rates)
+    flipped = {(n,): math.floor(exact(at.options.share) * kept) for n, (kept, _) in counts.items()}
+    drawn = _uniform(at.key, at.ticket.mask, tuple(at.rates))
+    chosen = named_leaves(prune_to(drawn, at.ticket.mask, flipped))
+    return _with_named(at, lambda name, w: jnp.where(chosen[name], -w, w))
+
+
+def late_signs(at: BranchPoint) -> StartPoint:
+    """Gives the ticket's weights the signs that training gave them before they were pruned.
+
+    Magnitudes stay those of the rewind point (Gadhikar & Burkholz 2024).
+    """
+    late = named_leaves(at.pruned_from().params)
+    return _with_named(at, lambda name, w: jnp.copysign(w, late[name]))
+
+
+def late_magnitudes(at: BranchPoint) -> StartPoint:
+    """Gives the ticket's weights the magnitudes that training gave them; their signs stay."""
+    late = named_leaves(at.pruned_from().params)
+    return _with_named(at, lambda name, w: jnp.copysign(late[name], w))
+
+
+def signs_of(at: BranchPoint) -> StartPoint:
+    """Draws fresh magnitudes for the signs and norm parameters of the level's trained network.
+
+    A sparse solution's signs and norms carry its basin to other magnitudes (Oh et al. 2025). It
+    trains from step 0, as `reinit` does.
+    """
+    fresh, trained = at.fresh(at.key), named_leaves(at.trained().params)
+    norms = {name.rpartition("/")[0] for name in trained if name.endswith("scale")}
+
+    def leaf(name: str, w: jax.Array) -> jax.Array:
+        if name in at.rates:
+            return jnp.copysign(w, trained[name])
+        return trained[name] if name.rpartition("/")[0] in norms else w
+
+    mask = at.ticket.mask
+    state = fresh._replace(params=map_named(leaf, fresh.params))
+    return StartPoint(mask, rewind(state, mask, at.optimizer), 0)
 
 
 def transfer(at: BranchPoint) -> StartPoint:
@@ -216,17 +374,44 @@ def _with_weights(at: BranchPoint, redraw: Callable[..., jax.Array]) -> StartPoi
     return at.ticket._replace(state=state._replace(params=params))
 
 
+def _with_named(at: BranchPoint, change: Callable[[str, jax.Array], jax.Array]) -> StartPoint:
+    """Returns the ticket, its kept weights replaced by `change(name, weights)`."""
+
+    def leaf(name: str, w: jax.Array, mask: jax.Array) -> jax.Array:
+        return jnp.where(mask, change(name, w), 0).astype(w.dtype) if name in at.rates else w
+
+    state = at.ticket.state
+    params = map_named(leaf, state.params, at.ticket.mask)
+    return at.ticket._replace(state=state._replace(params=params))
+
+
 def _shuffled(key: jax.Array, w: jax.Array, mask: jax.Array, _initial: jax.Array) -> jax.Array:
-    kept = jnp.flatnonzero(mask)
-    values = jax.random.permutation(key, jnp.ravel(w)[kept])
-    return jnp.ravel(w).at[kept].set(values).reshape(w.shape)
+    kept = np.flatnonzero(mask)
+    # Found and moved on the host: of each layer at each level another number is kept, and JAX would
+    # compile a dozen operations for each number.
+    weights = np.array(w).reshape(-1)
+    weights[kept] = jax.random.permutation(key, weights[kept])
+    return jnp.asarray(weights.reshape(w.shape))
+
+
+def _shuffled_by_filter(
+    key: jax.Array, w: jax.Array, mask: jax.Array, _initial: jax.Array
+) -> jax.Array:
+    """Permutes the kept weights of each column of [inputs, outputs]."""
+    weights, kept = w.reshape(-1, w.shape[-1]), mask.reshape(-1, w.shape[-1])
+    # In each column the kept ones come first, once in a drawn order and once in their own: the
+    # n-th drawn moves to the n-th place. What is pruned follows, and is masked afterwards.
+    drawn = jnp.argsort(jnp.where(kept, jax.random.uniform(key, weights.shape), 2.0), axis=0)
+    places = jnp.argsort(~kept, axis=0, stable=True)
+    moved = jnp.take_along_axis(weights, drawn, axis=0)
+    return jnp.put_along_axis(weights, places, moved, axis=0, inplace=False).reshape(w.shape)
 
 
 def _resampled(key: jax.Array, w: jax.Array, mask: jax.Array, _initial: jax.Array) -> jax.Array:
-    kept = jnp.ravel(w)[jnp.flatnonzero(mask)]
+    kept = np.ravel(np.asarray(w))[np.flatnonzero(mask)]
     if not kept.size:
         return w
-    return jax.random.choice(key, kept, w.shape)
+    return jax.random.choice(key, jnp.asarray(kept), w.shape)
 
 
 @partial(jax.jit, static_argnums=2)
@@ -240,7 +425,7 @@ def _uniform(key: jax.Array, mask: PyTree, names: tuple[str, ...]) -> PyTree:
     return map_named(scores, mask)
 
 
-BRANCHES: dict[str, Callable[[BranchPoint], StartPoint]] = {
+BRANCHES: dict[str, Callable[..., StartPoint]] = {
     "reinit": reinit,
     "random_mask": random_mask,
     "reshuffle": reshuffle,
@@ -250,11 +435,102 @@ BRANCHES: dict[str, Callable[[BranchPoint], StartPoint]] = {
     "freeze_pruned": freeze_pruned,
     "noise": noise,
     "dense": dense,
+    "static": sparse,
+    "set": sparse,
+    "rigl": sparse,
+    "gmp": dense,
+    "ac_dc": dense,
+    "topkast": largest,
     "one_shot": one_shot,
+    "prune": prune,
     "retrain": retrain,
+    "sibling": sibling,
+    "cyclic": cyclic,
+    "learning_rate": learning_rate,
+    "finetune": finetune,
+    "flip_signs": flip_signs,
+    "late_signs": late_signs,
+    "late_magnitudes": late_magnitudes,
+    "signs_of": signs_of,
+    "shuffle_filters": shuffle_filters,
     "transfer": transfer,
     "transfer_reinit": transfer_reinit,
 }
+# The kinds of the package, whatever a user adds.
+KINDS = frozenset(BRANCHES)
 # Branches that train from step 0, whatever the rewind step: a network that is drawn at random has
 # no early training to go back to.
-FROM_SCRATCH = ("reinit", "transfer_reinit")
+FROM_SCRATCH = ("reinit", "transfer_reinit", "signs_of")
+# Branches that look at the network that the level's mask was pruned from, and at the dense one.
+OF_PRUNED = ("learning_rate", "finetune", "late_signs", "late_magnitudes")
+OF_DENSE = ("one_shot", "prune")
+# Branches that take of the ticket's mask no more than how many weights it keeps.
+OF_COUNTS = ("random_mask", "dense")
+# Branches that start once the level's ticket is trained, since they are made of what it became.
+OF_TRAINED = ("signs_of",)
+
+
+def from_scratch(branch: BranchSpec) -> bool:
+    """Returns whether a branch, whose kind is filled in, trains from step 0."""
+    return branch.kind in FROM_SCRATCH or branch.ablation == "reinit"
+
+
+def waits_for_ticket(kind: str) -> bool:
+    """Returns whether a branch of that kind starts once the level's ticket is trained.
+
+    A user's own does if its function calls `at.trained`.
+    """
+    if kind in KINDS:
+        return kind in OF_TRAINED
+    row = BRANCHES[kind]
+    code = getattr(getattr(row, "func", row), "__code__", None)  # `func` is that of a partial
+    return code is None or _names(code, "trained")
+
+
+def _names(code: types.CodeType, name: str) -> bool:
+    inner = (one for one in code.co_consts if isinstance(one, types.CodeType))
+    return name in code.co_names or any(_names(one, name) for one in inner)
+
+
+def start_of(kind: str, at: BranchPoint, fields: Mapping[str, Any]) -> StartPoint:
+    """Returns where a run of a branch of that kind starts.
+
+    Args:
+      kind: a row of `BRANCHES`.
+      at: what it may use.
+      fields: the user's own, of which a custom branch gets those that it takes.
+
+    Raises:
+      ValueError: it cannot start, or a custom branch gives no start point of the ticket's shapes.
+    """
+    start = with_fields(BRANCHES[kind], fields, given=1)(at)
+    if kind in KINDS:
+        return start
+    if not isinstance(start, StartPoint) or not isinstance(start.state, TrainState):
+        raise ValueError(f"it gives {type(start).__name__}; accepted: a StartPoint")
+    if not isinstance(start.step, int) or start.step < 0:
+        raise ValueError(f"it gives step {shown(start.step)}; accepted: an integer from 0 on")
+    parts = {"mask": (start.mask, at.ticket.mask)}
+    parts |= {
+        name: (getattr(start.state, name), getattr(at.ticket.state, name))
+        for name in TrainState._fields
+    }
+    for part, (given, wanted) in parts.items():
+        if found := difference(given, wanted):
+            raise ValueError(f"its {part} is not shaped like the ticket's: {found}")
+    return start
+
+
+def difference(given: PyTree, wanted: PyTree, dtypes: bool = True) -> str:
+    """Returns which leaf of a pytree has another shape, or dtype, than it should; '' for none."""
+    if jax.tree.structure(given) != jax.tree.structure(wanted):
+        return "another structure"
+    named = named_leaves(wanted)
+    for (name, like), leaf in zip(named.items(), jax.tree.leaves(given), strict=True):
+        found, right = ((jnp.shape(one), jnp.result_type(one)) for one in (leaf, like))
+        if found[0] != right[0] or (dtypes and found[1] != right[1]):
+            said = [
+                f"{dtype.name}[{', '.join(map(str, shape))}]" for shape, dtype in (found, right)
+            ]
+            return f"{name} is {said[0]}, not {said[1]}"
+    return ""

@@ -3,40 +3,51 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fractions import Fraction
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Key, Shaped
 
 from lth_jax import data
-from lth_jax.config import Spec, TrainSpec, duration_steps
+from lth_jax.config import PruningSpec, Spec, TrainSpec, duration_steps, own_fields
+from lth_jax.config.own_fields import with_fields
 from lth_jax.data.directories import resolve
-from lth_jax.errors import SpecError, nearest
-from lth_jax.lottery.branches import BRANCHES, new_heads
-from lth_jax.lottery.network import (
-    Network,
-    check_known,
-    check_model,
-    network_of,
-    pixels_of,
-)
+from lth_jax.errors import SpecError
+from lth_jax.lottery.checks import check, check_durations, check_images, check_network, trainings
+from lth_jax.lottery.examples import inputs_of, load, notes_of, split
+from lth_jax.lottery.network import Network, example_of, network_of, pixels_of
 from lth_jax.lottery.observer import ParameterRow
-from lth_jax.models import MODELS
+from lth_jax.lottery.optimizing import (
+    keeps_optimizer_state,
+    knows_end,
+    optimizer_like,
+    optimizer_of,
+)
 from lth_jax.models.base import Model
 from lth_jax.native.build import Unavailable
 from lth_jax.native.choice import XLA, NativeCode, choose
 from lth_jax.pruning import schedules
-from lth_jax.pruning.criteria import CRITERIA, Criterion, Probe
+from lth_jax.pruning.criteria import CRITERIA, Criterion, Probe, Scoring
+from lth_jax.pruning.masks import apply_mask
 from lth_jax.pruning.trees import PyTree
+from lth_jax.system.machine import cores
 from lth_jax.training import keys
+from lth_jax.training.backend import platform
+from lth_jax.training.devices import ONE_DEVICE, RunDevices, run_devices
 from lth_jax.training.loop import Program
-from lth_jax.training.optimizers import OPTIMIZERS, learning_rate
+from lth_jax.training.operation_counts import uses_of_weights
+from lth_jax.training.optimizers import OPTIMIZERS, SCHEDULES
+from lth_jax.training.parameterization import through_forms
 from lth_jax.training.pixels import Pixels
 from lth_jax.training.states import Examples, TrainState, in_batches, new_state
+from lth_jax.training.tasks import TASKS, Task, objective
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,16 +59,19 @@ class Experiment:
       model, optimizer, criterion: what it names.
       targets: what each ranked group keeps, by level.
       train, validation, test: the splits on the device; the latter two in batches.
-      example: a zero input, float32 [1, height, width, channels].
+      example: a zero input, [1, …]: float32 [1, height, width, channels] of images.
       pixels: how stored images become what the network sees.
       steps: the last step of training.
       eval_every: the number of steps between evaluations.
-      rewind_step: the step that survivors return to.
+      steps_per_epoch: how many batches make an epoch of the trunk.
       rates: what may be pruned: leaf name -> multiple of `pruning.fraction`.
       parameters: a row for each leaf.
       data: one phrase about the dataset, for people.
+      content: the dataset's version and digest.
+      notes: lines on what of the data is odd and yet accepted, for people.
       native: what of the network native code computes.
-      programs: the compiled programs so far, by the size of a group.
+      devices: what runs are spread over.
+      programs: the compiled programs so far, by the size of a group and the number of devices.
       others: this experiment under the training options of its branches, as far as they are known.
     """
 
@@ -69,17 +83,40 @@ class Experiment:
     train: Examples
     validation: Examples
     test: Examples
-    example: Float[Array, "1 height width channels"]
+    example: Shaped[Array, "1 ..."]
     pixels: Pixels
     steps: int
     eval_every: int
-    rewind_step: int
+    steps_per_epoch: int
     rates: Mapping[str, Fraction]
     parameters: tuple[ParameterRow, ...]
     data: str
+    content: data.Content
+    notes: tuple[str, ...] = ()
     native: NativeCode = XLA
-    programs: dict[int, Program] = dataclasses.field(default_factory=dict)
-    others: dict[TrainSpec, Experiment] = dataclasses.field(default_factory=dict)
+    devices: RunDevices = ONE_DEVICE
+    programs: dict[tuple[int, int], Program] = dataclasses.field(default_factory=dict)
+    others: dict[Any, Experiment] = dataclasses.field(default_factory=dict)
+
+    @property
+    def rewind_step(self) -> int:
+        """The step that survivors return to."""
+        return duration_steps(self.spec.rewind.step, self.steps_per_epoch)
+
+    @cached_property
+    def task(self) -> Task:
+        """The spec's task, its loss given the own fields that it takes.
+
+        One object for the experiment: criteria compile a program for each loss.
+        """
+        task = TASKS[self.spec.task]
+        return task._replace(loss=with_fields(task.loss, self.spec.custom, given=2))
+
+    @cached_property
+    def uses(self) -> dict[str, float]:
+        """How many multiplications of a forward pass each weight of a kernel takes part in."""
+        variables = jax.eval_shape(self.model.init, jax.random.key(0), self.example)
+        return uses_of_weights(self.model.apply, variables, self.example)
 
     def fresh(self, key: Key[Array, ""]) -> TrainState:
         """Returns a training state at initialization, drawn from `key`."""
@@ -91,26 +128,28 @@ class Experiment:
 
     def for_branch(self, name: str) -> Experiment:
         """Returns this experiment under a branch's training options; itself if they are its own."""
-        train = self.spec.branch_spec(name).train_spec(self.spec.train)
-        if train == self.spec.train:
+        spec = self.spec.under(name)
+        key = _training(spec)
+        if key == _training(self.spec):
             return self
-        if train not in self.others:
-            spec = dataclasses.replace(self.spec, train=train)
-            per_epoch = len(self.train.labels) // train.batch_size
+        if key not in self.others:
+            train, per_epoch = spec.train, len(self.train.targets) // spec.train.batch_size
             # A compiled step holds the optimizer and the size of a batch; the number of steps it is
-            # told. Only a cosine knows in each step where training ends.
+            # told. Some schedules, and cycles of a rate, know in each step where training ends.
             longer = dataclasses.replace(self.spec.train, steps=train.steps)
-            shared = train == longer and train.schedule != "cosine"
-            self.others[train] = dataclasses.replace(
+            ends = knows_end(train.schedule) or train.cycles > 1
+            shared = key == (longer, _training(self.spec)[1]) and not ends
+            self.others[key] = dataclasses.replace(
                 self,
                 spec=spec,
                 optimizer=optimizer_of(spec, per_epoch),
-                steps=duration_steps(train.steps, per_epoch),
+                steps=train.cycles * duration_steps(train.steps, per_epoch),
                 eval_every=duration_steps(spec.eval.every, per_epoch),
+                native=_packing(self.native, train.optimizer),
                 programs=self.programs if shared else {},
                 others={},
             )
-        return self.others[train]
+        return self.others[key]
 
     def last_step(self, start: int) -> int:
         """Returns the step at which a run from step `start` ends.
@@ -120,112 +159,154 @@ class Experiment:
         """
         return self.steps + max(0, start - self.rewind_step)
 
-    def probe(self, key: Key[Array, ""], model_state: PyTree) -> Probe:
+    def densities(self, level: int) -> dict[str, float]:
+        """Returns the share of each leaf's weights that a level keeps, as far as it is planned."""
+        sizes = {row.name: row.count for row in self.parameters}
+        return {
+            name: kept / sum(sizes[one] for one in names)
+            for names, kept in self.targets[level].items()
+            for name in names
+        }
+
+    def probe(
+        self, key: Key[Array, ""], model_state: PyTree, pruning: PruningSpec | None = None
+    ) -> Probe:
         """Returns the network and `pruning.examples` training examples, drawn by `key`."""
-        count = min(self.spec.pruning.examples, len(self.train.labels))
-        chosen = jax.random.permutation(key, len(self.train.labels))[:count]
-        images = self.pixels.prepared(self.train.images[chosen])
-        return Probe(self.model.apply, model_state, images, self.train.labels[chosen])
+        pruning = pruning or self.spec.pruning
+        task, targets = self.task, self.train.targets
+        count = min(pruning.examples, len(targets))
+        order = jax.random.permutation(key, len(targets))
+        if pruning.gradients()["probe"] == "balanced" and task.classes:
+            order = order[balanced(np.asarray(targets[order]))]
+        chosen = order[:count]
+        inputs = self.pixels.prepared(self.train.inputs[chosen])
+        return Probe(self.model.apply, model_state, inputs, targets[chosen], task.loss)
 
-    def group_size(self, runs: int) -> int:
-        """Returns how many of `runs` train in one group, as `execution.group_size` says.
+    def scores(
+        self,
+        scored: TrainState,
+        initial: PyTree,
+        key: Key[Array, ""],
+        pruning: PruningSpec,
+        custom: Mapping[str, Any] = MappingProxyType({}),
+    ) -> Callable[[PyTree], PyTree]:
+        """Returns a criterion's scores as a function of the mask so far.
 
-        By default one on a CPU, whose bits are repeatable and where a `vmap` gains nothing; all
-        elsewhere, where small networks are bound by launches and further runs are almost free.
+        Args:
+          scored: the state of the network that is scored.
+          initial: the parameters at the rewind point.
+          key: that of the scoring.
+          pruning: names the criterion, and says of what its gradients are taken.
+          custom: own fields besides those of the spec.
+        """
+        criterion = CRITERIA[pruning.criterion]
+        given = with_fields(criterion.scores, {**self.spec.custom, **custom}, given=1)
+        gradients = pruning.gradients()
+        probe = None
+        if criterion.needs_probe:
+            probe = self.probe(jax.random.fold_in(key, 1), scored.model_state, pruning)
+        # A temperature is of logits; numbers that are compared with targets have none.
+        temperature = pruning.temperature if self.task.logits else 1.0
+
+        def scores(mask: PyTree) -> PyTree:
+            return given(
+                Scoring(
+                    final=apply_mask(scored.params, mask),
+                    initial=apply_mask(initial, mask),
+                    key=key,
+                    probe=probe,
+                    alpha=pruning.alpha,
+                    temperature=temperature,
+                    train=gradients["mode"] == "train",
+                    hessian_of=frozenset(self.rates) if gradients["hessian"] == "kernels" else None,
+                )
+            )
+
+        return scores
+
+    def group_size(self, runs: int, devices: int = 1) -> int:
+        """Returns how many of `runs` train in one group: on each device as many as on any other.
+
+        `execution.group_size` says how many these are. By default one on a CPU, whose bits are
+        repeatable and where a `vmap` gains nothing; all elsewhere, where small networks are bound
+        by launches and further runs are almost free.
         """
         chosen = self.spec.execution.group_size
         if not chosen:
-            chosen = 1 if jax.default_backend() == "cpu" else runs
-        return max(1, min(chosen, runs))
+            chosen = 1 if platform() == "cpu" else -(-runs // devices)
+        # A number that was chosen holds on however many devices: a run's program stays the same.
+        return max(1, min(chosen, runs)) * devices
 
     def workers(self) -> int:
-        """Returns how many groups train side by side: as many as cores on a CPU, one elsewhere."""
-        chosen = self.spec.execution.workers
-        if chosen or jax.default_backend() != "cpu":
-            return chosen or 1
-        if hasattr(os, "sched_getaffinity"):  # the cores that this process may use; not on macOS
-            return len(os.sched_getaffinity(0))
-        return os.cpu_count() or 1
+        """Returns how many groups train side by side: as many as cores on a CPU, one elsewhere.
 
-    def program(self, group_size: int) -> Program:
+        One, too, on several devices, which already work side by side.
+        """
+        chosen = self.spec.execution.workers
+        if chosen or platform() != "cpu" or self.devices.count > 1:
+            return chosen or 1
+        return cores()
+
+    def _is_plain(self) -> bool:
+        """Whether the loss is the mean cross-entropy alone, which a chain computes in one call."""
+        return (
+            self.task.loss is TASKS["classification"].loss and not self.spec.train.label_smoothing
+        )
+
+    def program(self, group_size: int, devices: RunDevices = ONE_DEVICE) -> Program:
         """Returns the program for groups of that size, one for the whole experiment."""
-        if group_size not in self.programs:
-            self.programs[group_size] = Program(
-                self.native.apply(self.model.apply),
+        key = group_size, devices.count
+        if key not in self.programs:
+            self.programs[key] = Program(
+                through_forms(self.native.apply(self.model.apply)),
                 self.optimizer,
                 batch_size=self.spec.train.batch_size,
                 pixels=self.pixels,
-                label_smoothing=self.spec.train.label_smoothing,
+                objective=objective(self.task, self.spec.metric, self.spec.train.label_smoothing),
                 group_size=group_size,
+                devices=devices,
+                operations=self.native.operations,
+                fused=self.native.chain if self._is_plain() else None,
             )
-        return self.programs[group_size]
+        return self.programs[key]
 
 
-def check(spec: Spec) -> Network | None:
-    """Checks that everything the spec names exists, before any data or compilation.
+def _training(spec: Spec) -> tuple[TrainSpec, tuple[tuple[str, Any], ...]]:
+    """Returns what training depends on: the options, and own fields that the rows take."""
+    rows = OPTIMIZERS[spec.train.optimizer].make, SCHEDULES[spec.train.schedule]
+    own = [field for row in rows for field in own_fields.taken(row, spec.custom).items()]
+    return spec.train, tuple(own)
 
-    Returns:
-      The spec's network, where enough is known of the dataset to make it.
+
+def balanced(labels: np.ndarray) -> np.ndarray:
+    """Returns an order in which classes take turns, so that the first n hold as many of each.
+
+    A class that is used up leaves its turns to the others.
+
+    Args:
+      labels: of examples in a random order, int [n]; that of a class is kept.
+    """
+    by_class = np.argsort(labels, kind="stable")
+    in_order = labels[by_class]
+    turn = np.empty(len(labels), np.int64)  # how many of its class come before an example
+    turn[by_class] = np.arange(len(labels)) - np.searchsorted(in_order, in_order)
+    return np.argsort(turn, kind="stable")
+
+
+def source_optimizer(source: Spec) -> optax.GradientTransformation:
+    """Returns the optimizer of a finished source, whose code is not run: one that is known here.
 
     Raises:
-      SpecError: an unknown name (it says which names there are), or a network, size or level that
-        does not fit the dataset.
-      DataError: an unknown dataset, or sizes and classes that it does not have.
+      SpecError: it is not known here, and the source's tickets hold its state.
     """
-    check_known("model.name", spec.model.name, MODELS)
-    check_model(spec)
-    check_known("train.optimizer", spec.train.optimizer, OPTIMIZERS)
-    check_known("pruning.criterion", spec.pruning.criterion, CRITERIA)
-    if spec.pruning.at == "rewind" and CRITERIA[spec.pruning.criterion].needs_training:
+    if source.train.optimizer in OPTIMIZERS:
+        return optimizer_like(source)
+    if keeps_optimizer_state(source):
         raise SpecError(
-            f"config.pruning.at='rewind': {spec.pruning.criterion} compares trained weights with "
-            "initial ones; accepted: trained"
+            f"config.source.run: its tickets hold a state of the optimizer "
+            f"'{source.train.optimizer}'; accepted: a config whose OPTIMIZERS has it"
         )
-    data.check_name(spec.data.name)
-    for name in spec.branches:
-        kind = spec.branch_spec(name).kind
-        field = "branches" if kind == name else f"branch.{name}.kind"
-        check_known(field, kind, BRANCHES)
-        optimizer = spec.branch_spec(name).optimizer
-        if optimizer:
-            check_known(f"branch.{name}.optimizer", optimizer, OPTIMIZERS)
-    for name in spec.branch:
-        if name not in spec.branches and name not in BRANCHES:
-            known = {*spec.branches, *BRANCHES}
-            raise SpecError(f"config.branch.{name}: no such branch; {nearest(name, known)}")
-    facts = data.facts(spec.data.name)
-    if not facts:
-        return None
-    data.check_sizes(
-        spec.data.name,
-        facts.train,
-        facts.test,
-        validation_size=spec.data.validation_size,
-        train_size=spec.data.train_size,
-        test_size=spec.data.test_size,
-    )
-    data.check_classes(spec.data.name, facts.classes, spec.data.classes)
-    _check_images(spec, facts.shape)
-    _check_durations(spec, spec.data.train_size or facts.train - spec.data.validation_size)
-    return network_of(spec, facts.shape, facts.classes)
-
-
-def check_transfers(spec: Spec, source: Spec) -> None:
-    """Checks that `source`'s networks fit `spec`'s; loads a dataset that nothing is known of.
-
-    Raises:
-      SpecError: they differ in more than the output layer.
-      DataError: the data cannot be had.
-    """
-    shapes = []
-    for one in (source, spec):
-        facts = data.facts(one.data.name) or data.facts_of(load(one))
-        _check_durations(one, facts.train)
-        shapes.append(network_of(one, facts.shape, facts.classes).params)
-    try:
-        new_heads(*shapes)
-    except ValueError as error:
-        raise SpecError(f"config.source: {error}") from None
+    return optax.identity()  # tickets begin with this experiment's own state
 
 
 def build(spec: Spec, network: Network | None = None) -> Experiment:
@@ -240,18 +321,23 @@ def build(spec: Spec, network: Network | None = None) -> Experiment:
       DataError: the data cannot be had, or the split sizes do not fit it.
     """
     network = network or check(spec)
+    devices = run_devices(spec.execution.mesh)
     whole = load(spec)
-    stored = whole.train_images.shape[1:]
-    _check_images(spec, stored)
+    content, facts = data.content_of(whole), data.facts_of(whole)
+    stored = facts.shape
+    check_images(spec, stored)
     if network is None:
-        network = network_of(spec, stored, whole.num_classes)
+        network = network_of(spec, facts)
+        check_network(spec, network, facts)
     whole = data.reshaped(whole, side=spec.data.side, channels=spec.data.channels)
     scaled, shape = whole.train_images.shape[1:], network.shape
     pixels = pixels_of(spec, whole)
     splits = split(spec, whole, shape)
     examples = len(splits.train.labels)
-    _check_durations(spec, examples)
+    check_durations(spec, examples)
     steps_per_epoch = examples // spec.train.batch_size
+    native = native_code(spec, network.model, shape, tokens=facts.tokens, platform=devices.platform)
+    notes = notes_of(spec, network.classes, splits.train.labels)
     return Experiment(
         spec=spec,
         model=network.model,
@@ -261,110 +347,65 @@ def build(spec: Spec, network: Network | None = None) -> Experiment:
         train=Examples(jnp.asarray(splits.train.images), jnp.asarray(splits.train.labels)),
         validation=in_batches(*splits.validation, spec.eval.batch_size),
         test=in_batches(*splits.test, spec.eval.batch_size),
-        example=jnp.zeros((1, *shape), jnp.float32),
+        example=jnp.zeros_like(example_of(shape, facts.tokens)),
         pixels=pixels,
-        steps=duration_steps(spec.train.steps, steps_per_epoch),
+        steps=spec.train.cycles * duration_steps(spec.train.steps, steps_per_epoch),
         eval_every=duration_steps(spec.eval.every, steps_per_epoch),
-        rewind_step=duration_steps(spec.rewind.step, steps_per_epoch),
+        steps_per_epoch=steps_per_epoch,
         rates=network.rates,
         parameters=network.rows(spec.pruning.fraction),
-        native=native_code(spec, network.model, shape),
+        content=content,
+        notes=(*notes, *unpacked(spec, native)),
+        native=_packing(native, spec.train.optimizer),
+        devices=devices,
         data=f"{whole.name}: {examples} training, {len(splits.validation.labels)} validation, "
-        f"{len(splits.test.labels)} test images of {'×'.join(map(str, scaled))}"
+        f"{len(splits.test.labels)} test {inputs_of(scaled, facts.tokens)}"
         f"{f', padded to {shape[0]}×{shape[1]}' if shape != scaled else ''} ({whole.origin})",
     )
 
 
-def load(spec: Spec) -> data.Dataset:
-    """Returns the dataset that the spec names, whole.
-
-    Raises:
-      DataError: it cannot be had.
-    """
-    return data.load(
-        spec.data.name,
-        data_dir=spec.data.data_dir,
-        manual_dir=spec.data.manual_dir,
-        cache_dir=spec.data.cache_dir,
+def unpacked(spec: Spec, native: NativeCode) -> tuple[str, ...]:
+    """Returns a line that names the optimizers for which pruned layers are not packed, if any."""
+    used = dict.fromkeys(one.train.optimizer for one in trainings(spec).values())
+    dense = [name for name in used if not OPTIMIZERS[name].elementwise]
+    if not dense or not native.layers:
+        return ()
+    return (
+        f"pruned layers are not packed for {', '.join(dense)}: not said to be elementwise, as "
+        "lth_jax.Optimizer(…, elementwise=True) says it",
     )
 
 
-def split(spec: Spec, whole: data.Dataset, shape: tuple[int, int, int]) -> data.Splits:
-    """Returns the spec's part of a dataset, split, its images padded to `shape`.
-
-    Raises:
-      DataError: the sizes do not fit it.
-    """
-    return data.split(
-        data.padded(whole, shape[:2]),
-        validation_size=spec.data.validation_size,
-        train_size=spec.data.train_size,
-        test_size=spec.data.test_size,
-        classes=spec.data.classes,
-        remap=spec.data.labels == "remapped",
-        part=spec.data.part,
-    )
+def _packing(native: NativeCode, optimizer: str) -> NativeCode:
+    """Returns native code that packs layers only if the optimizer can be trusted with vectors."""
+    can = OPTIMIZERS[optimizer].elementwise
+    return native if can else dataclasses.replace(native, layers={})
 
 
-def native_code(spec: Spec, model: Model, shape: tuple[int, ...]) -> NativeCode:
-    """Returns what native code computes of the spec's network, for images of `shape`.
+def native_code(
+    spec: Spec,
+    model: Model,
+    shape: tuple[int, ...],
+    *,
+    tokens: bool = False,
+    platform: str | None = None,
+) -> NativeCode:
+    """Returns what native code computes of the spec's network, for inputs of `shape`.
+
+    Args:
+      spec: the spec.
+      model: its network.
+      shape: of an input.
+      tokens: whether inputs are those.
+      platform: that programs are compiled for; None for JAX's own choice.
 
     Raises:
       SpecError: `train.kernel` is `sparse`, and there is no compiler.
     """
-    x = jax.ShapeDtypeStruct((spec.train.batch_size, *shape), jnp.float32)
+    x = example_of(shape, tokens, spec.train.batch_size)
     variables = jax.eval_shape(model.init, jax.random.key(0), x)
     folder = resolve(cache_dir=spec.data.cache_dir).cache_dir / "kernels"
     try:
-        return choose(spec.train.kernel, folder, model.apply, variables, x)
+        return choose(spec.train.kernel, folder, model.apply, variables, x, platform)
     except Unavailable as error:
         raise SpecError(f"config.train.kernel={spec.train.kernel!r}: {error}") from None
-
-
-def optimizer_of(spec: Spec, steps_per_epoch: int) -> optax.GradientTransformation:
-    """Returns the optimizer that a spec names, with its hyperparameters and learning rates."""
-    train = spec.train
-    rate = learning_rate(
-        train.learning_rate,
-        steps=duration_steps(train.steps, steps_per_epoch),
-        warmup=duration_steps(train.warmup, steps_per_epoch),
-        drops=[(duration_steps(when, steps_per_epoch), factor) for when, factor in train.drops],
-        cosine=train.schedule == "cosine",
-    )
-    return OPTIMIZERS[train.optimizer](
-        learning_rate=rate,
-        weight_decay=train.weight_decay,
-        momentum=train.momentum,
-        nesterov=train.nesterov,
-    )
-
-
-def _check_images(spec: Spec, shape: tuple[int, ...]) -> None:
-    """Checks that images of that shape can be scaled, moved and mirrored as the spec asks."""
-    d = spec.data
-    data.check_images(d.name, shape, side=d.side, channels=d.channels, crop=d.crop, flip=d.flip)
-
-
-def _check_durations(spec: Spec, examples: int) -> None:
-    """Checks that batches and steps, the trunk's and the branches', fit that many examples."""
-    _check_training(spec, spec.train, examples)
-    for name in spec.branches:
-        _check_training(spec, spec.branch_spec(name).train_spec(spec.train), examples, name)
-
-
-def _check_training(spec: Spec, train: TrainSpec, examples: int, branch: str = "") -> None:
-    place = f"config.branch.{branch}." if branch else "config.train."
-    if examples < train.batch_size:
-        raise SpecError(
-            f"{place}batch_size={train.batch_size}: accepted: at most the "
-            f"{examples} training examples"
-        )
-    steps = duration_steps(train.steps, examples // train.batch_size)
-    if steps == 0:
-        raise SpecError(f"{place}steps={train.steps!r}: accepted: at least one step")
-    per_epoch = examples // spec.train.batch_size
-    if duration_steps(spec.rewind.step, per_epoch) >= steps:
-        field = "rewind.step" if not branch else f"branch.{branch}.steps"
-        value = spec.rewind.step if not branch else train.steps
-        wanted = f"steps before the last, {steps}" if not branch else "more than rewind.step"
-        raise SpecError(f"config.{field}={value!r}: accepted: {wanted}")

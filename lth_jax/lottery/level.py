@@ -13,29 +13,43 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from functools import cached_property
+from functools import cached_property, partial
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
 
-from lth_jax.errors import Interrupted, RunError
+from lth_jax.errors import Interrupted
 from lth_jax.lottery.branches import StartPoint
 from lth_jax.lottery.experiment import Experiment
+from lth_jax.lottery.moving import MaskCounts, Moving, MovingMask
 from lth_jax.lottery.observer import Observer
+from lth_jax.native.packing import Layout
 from lth_jax.pruning.masks import kept_counts
-from lth_jax.pruning.trees import map_named
+from lth_jax.pruning.trees import PyTree, map_named, named_leaves, to_device
 from lth_jax.store import CurvePoint, RunDirectory
 from lth_jax.store.checkpoints import fill
-from lth_jax.store.tables import TRUNK, ResultRow, RunId
+from lth_jax.store.tables import TRUNK, MaskPoint, ResultRow, RunId
+from lth_jax.training.backend import in_32_bits
+from lth_jax.training.devices import ONE_DEVICE, RunDevices
 from lth_jax.training.loop import Program
-from lth_jax.training.parameterization import Parameterization, from_dense, to_dense
+from lth_jax.training.operation_counts import training_operations
+from lth_jax.training.parameterization import (
+    DENSE,
+    ForwardMasked,
+    Parameterization,
+    from_dense,
+    to_dense,
+)
 from lth_jax.training.states import (
     Evaluation,
     Inputs,
     LoopState,
     TrainState,
+    for_gradients,
     new_loop_state,
     stack_runs,
     unstack_run,
@@ -55,6 +69,7 @@ class Run:
       experiment: what it is trained with: the trunk's experiment, or a branch's.
       last_step: the step at which it ends.
       data_key: typed key [], of which batch order, augmentation and dropout are functions.
+      moving: how its mask moves while it trains; None if it stays.
     """
 
     run_id: RunId
@@ -62,18 +77,51 @@ class Run:
     experiment: Experiment
     last_step: int
     data_key: Key[Array, ""]
+    moving: Moving | None = None
 
     @cached_property
     def form(self) -> Parameterization:
         """The form in which its parameters are trained."""
         e, (mask, state, _) = self.experiment, self.start
+        if self.moving:
+            return self.form_of(mask)
         return e.native.parameterization(self.run_id.level, mask, state, e.optimizer)
+
+    def form_of(self, mask: PyTree) -> Parameterization:
+        """Returns the form in which it is trained under a mask that moved."""
+        e = self.experiment
+        if self.moving and self.moving.rule.trained:
+            return ForwardMasked(mask)
+        # Runs of one `vmap` have one form, and masks by schedule may come to other counts.
+        if e.group_size(2) > 1:
+            return DENSE
+        return e.native.parameterization_of(self.run_id.level, mask)
+
+    def stand_ins(self) -> list[PyTree]:
+        """Returns any mask for each form that a schedule will bring the run to.
+
+        Rules that keep as many weights as they had, and runs of one `vmap`, stay in one form.
+        """
+        e, mask = self.experiment, self.start.mask
+        if not self.moving or self.moving.rule.trained or e.group_size(2) > 1:
+            return []
+        sizes = {name: leaf.size for name, leaf in named_leaves(mask).items()}
+        found: dict[Layout, Mapping[str, int]] = {}
+        for counts in self.moving.counts_to_come(sizes):
+            found.setdefault(e.native.layout_of_counts(self.run_id.level, counts), counts)
+        return [map_named(partial(_first, counts), mask) for counts in found.values()]
+
+    @property
+    def devices(self) -> RunDevices:
+        """What its group is spread over. The host moves masks, of runs that are on one device."""
+        return ONE_DEVICE if self.moving else self.experiment.devices
 
     @cached_property
     def counts(self) -> tuple[int, int]:
-        """(kept, prunable) weights, as Python integers."""
+        """(kept, prunable) weights in the end, as Python integers."""
         counts = kept_counts(self.start.mask, self.experiment.rates).values()
-        return sum(kept for kept, _ in counts), sum(total for _, total in counts)
+        kept = self.moving.course.kept.values() if self.moving else [kept for kept, _ in counts]
+        return sum(kept), sum(total for _, total in counts)
 
 
 class Progress(NamedTuple):
@@ -85,6 +133,7 @@ class Progress(NamedTuple):
       seconds: of training so far.
       points: its evaluations so far.
       arrays: those of `kept_state`, by name; on the way to a checkpoint, the pytree itself.
+      masks: counts of its mask so far, if that moves.
     """
 
     step: int
@@ -92,18 +141,21 @@ class Progress(NamedTuple):
     seconds: float
     points: list[CurvePoint]
     arrays: Any
+    masks: Sequence[MaskCounts] = ()
 
 
 class FinishedRun(NamedTuple):
-    """A trained network: its row, and the state that it ended in, on the host."""
+    """A trained network: its row, its mask, and the state that it ended in, on the host."""
 
     row: ResultRow
+    mask: PyTree
     state: TrainState
 
 
-def kept_state(state: LoopState) -> dict[str, Any]:
+def kept_state(state: LoopState, mask: MovingMask | None = None) -> dict[str, Any]:
     """Returns what a checkpoint keeps of a run; the permutation comes again from key and epoch."""
-    return {"state": state.state, "best": state.best, "loss_sum": state.loss_sum}
+    kept = {"state": state.state, "best": state.best, "loss_sum": state.loss_sum}
+    return {**kept, "moving": mask.kept(state)} if mask else kept
 
 
 class RunGroup:
@@ -124,6 +176,7 @@ class RunGroup:
 
     def __init__(self, runs: Sequence[Run], size: int, progress: Mapping[RunId, Progress]):
         self.runs, self.experiment = runs, runs[0].experiment
+        self.devices = runs[0].devices
         self.first, self.last = runs[0].start.step, runs[0].last_step
         self.step, self.evaluated = place(runs[0], progress)
         made = [progress[run.run_id] for run in runs if run.run_id in progress]
@@ -132,18 +185,76 @@ class RunGroup:
             run.run_id: list(progress[run.run_id].points if run.run_id in progress else ())
             for run in runs
         }
+        # How long a step takes is measured anew by each group: first by a single one.
         self.chunk = 1
         idle = size - len(runs)
-        states = [_loop_state(run, progress.get(run.run_id)) for run in runs]
-        inputs = [Inputs(map_named(run.form.mask, run.start.mask), run.data_key) for run in runs]
-        self.state: LoopState = stack_runs(states + states[-1:] * idle)
-        self.inputs: Inputs = stack_runs(inputs + inputs[-1:] * idle)
-        self.program: Program = self.experiment.program(size)
+        # All groups of an experiment have one length of axis, and so one program. What the copies
+        # become is never looked at.
+        began = [_beginning(run, progress.get(run.run_id)) for run in runs]
+        self.masks = [mask for _, mask in began]
+        self.forms = [
+            run.form_of(mask.mask) if mask else run.form
+            for run, mask in zip(runs, self.masks, strict=True)
+        ]
+        optimizer = self.experiment.optimizer
+        states = [
+            from_dense(state, form, optimizer)
+            for (state, _), form in zip(began, self.forms, strict=True)
+        ]
+        inputs = [self._inputs(index) for index in range(len(runs))]
+        self.state: LoopState = self.devices.stack(states + states[-1:] * idle)
+        self.inputs: Inputs = self.devices.stack(inputs + inputs[-1:] * idle)
+        self.program: Program = self.experiment.program(size, self.devices)
+
+    def is_compiled(self) -> bool:
+        """Returns whether its program is there already."""
+        if not all(map(self.program.is_compiled, (self.state, *(s for s, _ in self._to_come)))):
+            return False
+        dense = self.state._replace(constants=DENSE.constants)
+        return not self._needs_gradients(self.runs) or self.program.is_compiled(dense, "gradients")
 
     def compile(self) -> None:
         """Compiles what is not compiled yet."""
         e = self.experiment
-        self.program.compile(self.state, self.inputs, e.train, e.validation, e.test)
+        for state, inputs in ((self.state, self.inputs), *self._to_come):
+            self.program.compile(state, inputs, e.train, e.validation, e.test)
+        if self._needs_gradients(self.runs):
+            run = stack_runs([for_gradients(self.dense_state(0))] * len(self.inputs.key))
+            self.program.compile_gradients(run, self.inputs.key, e.train)
+        for index, (run, mask) in enumerate(zip(self.runs, self.masks, strict=True)):
+            step = run.moving.next_move(self.step + 1) if run.moving else None
+            if mask and step is not None:  # its small functions, too, by a move that is thrown away
+                dense, rule = self.dense_state(index), mask.moving.rule
+                zeros = jax.tree.map(jnp.zeros_like, dense.state.params)
+                given = zeros if rule.needs_gradients else None
+                dataclasses.replace(mask, history=[]).move(dense, given, step, e.optimizer)
+
+    @cached_property
+    def _to_come(self) -> list[tuple[Any, Any]]:
+        """The shapes of its state and inputs in each form that a schedule will bring it to.
+
+        They are compiled ahead, since a move in mid-run is not to wait for a compiler.
+        """
+        run, found = self.runs[0], []
+        for mask in run.stand_ins():
+            form = run.form_of(mask)
+            state = from_dense(self.dense_state(0), form, self.experiment.optimizer)
+            inputs = Inputs(map_named(form.mask, mask), run.data_key)
+            stacked = stack_runs([state]), stack_runs([inputs])
+            unstack_run(stacked[0], 0)
+            # Of these small functions the call is what compiles them; the arrays go again.
+            found.append(jax.eval_shape(lambda *same: same, *stacked))
+        return found
+
+    def _inputs(self, index: int) -> Inputs:
+        """Returns what the loop is told of a run."""
+        run, mask = self.runs[index], self.masks[index]
+        whole = mask.trained if mask else run.start.mask
+        return Inputs(map_named(self.forms[index].mask, whole), run.data_key)
+
+    @staticmethod
+    def _needs_gradients(runs: Iterable[Run]) -> bool:
+        return any(run.moving.rule.needs_gradients for run in runs if run.moving)
 
     def next_evaluation(self) -> int | None:
         """Returns the step of the next evaluation, or None after the last one.
@@ -170,8 +281,9 @@ class RunGroup:
         began = time.perf_counter()
         stop = self.next_evaluation()
         assert stop is not None, "a finished group does not advance"
-        goal = min([stop, *(pause for pause in pauses if self.step < pause)])
-        steps = self._train(min(goal, self.step + self.chunk))
+        moves = (run.moving.next_move(self.step + 1) for run in self.runs if run.moving)
+        seen = [at for at in (*pauses, *moves) if at is not None and self.step < at]
+        steps = self._train(min([stop, self.step + self.chunk, *seen]))
         points = self._evaluate() if self.step == stop else {}
         self.seconds += (time.perf_counter() - began) / beside
         return steps, points
@@ -180,20 +292,56 @@ class RunGroup:
         steps = stop - self.step
         if not steps:
             return 0
+        # Here, where updates follow: what is evaluated or saved at this step is not moved yet.
+        self._move()
         began = time.perf_counter()
+        # JAX returns before the work is done; it is the work that is timed.
         self.state = jax.block_until_ready(
             self.program.train(self.state, self.inputs, self.experiment.train, self.step, stop)
         )
         seconds = time.perf_counter() - began
         self.step = stop
+        # Where a chunk ends changes no bit (see `Program`), so the clock may decide it.
         self.chunk = max(1, math.floor(CHUNK_SECONDS * steps / max(seconds, 1e-9)))
         return steps
+
+    def _move(self) -> None:
+        """Moves the masks that move at this step."""
+        movers = [
+            index
+            for index, run in enumerate(self.runs)
+            if run.moving and run.moving.next_move(self.step) == self.step > run.start.step
+        ]
+        if not movers:
+            return
+        e, key = self.experiment, self.inputs.key
+        dense = {index: self.dense_state(index) for index in movers}
+        gradients = None
+        if self._needs_gradients(self.runs[index] for index in movers):
+            run = self.state if len(key) > 1 else stack_runs([for_gradients(dense[0])])
+            gradients = self.program.gradients(for_gradients(run), key, e.train, self.step)
+        for index in movers:
+            mask, run = self.masks[index], self.runs[index]
+            assert mask is not None, "runs whose masks move have one of their own"
+            mine = None if gradients is None else unstack_run(gradients, index)
+            state = mask.move(dense[index], mine, self.step, e.optimizer)
+            self.forms[index] = run.form_of(mask.mask)
+            state = from_dense(state, self.forms[index], e.optimizer)
+            self.state = _with_run(self.state, state, index)
+            self.inputs = _with_run(self.inputs, self._inputs(index), index)
+        if not self.is_compiled():  # a mask with fewer weights may have another form
+            began = time.perf_counter()
+            self.compile()
+            self.seconds -= time.perf_counter() - began
 
     def _evaluate(self) -> dict[RunId, CurvePoint]:
         updates = self.step - max(self.evaluated, self.first)
         self.state, result, train_loss = self.program.evaluate(
             self.state, self.experiment.validation, self.step, updates
         )
+        if not updates:  # there is no mean of none
+            train_loss = np.full(train_loss.shape, np.nan)
+        # A float32 is a float64 exactly, so that the `repr` in a table reads back to the same bits.
         columns = [
             np.asarray(values, np.float64).tolist()
             for values in (result.loss, result.accuracy, train_loss)
@@ -209,8 +357,10 @@ class RunGroup:
 
     def dense_state(self, index: int) -> LoopState:
         """Returns the state of run `index`, its parameters dense, without an axis of runs."""
-        state = unstack_run(self.state, index)
-        return to_dense(state, self.runs[index].form, self.experiment.optimizer)
+        state = self.devices.run(self.state, index)
+        dense = to_dense(state, self.forms[index], self.experiment.optimizer)
+        mask = self.masks[index]
+        return mask.with_best(dense) if mask else dense
 
     def progress(self) -> dict[RunId, Progress]:
         """Returns how far each run is, with its state."""
@@ -221,47 +371,103 @@ class RunGroup:
                 self.evaluated,
                 share,
                 self.points[run.run_id],
-                kept_state(self.dense_state(index)),
+                kept_state(self.dense_state(index), mask),
+                mask.history if mask else (),
             )
-            for index, run in enumerate(self.runs)
+            for index, (run, mask) in enumerate(zip(self.runs, self.masks, strict=True))
         }
 
     def finish(self) -> list[FinishedRun]:
         """Measures the early stop and the last network on the test split; returns the results."""
         began = time.perf_counter()
         tests = jax.device_get(self.program.test(self.state, self.experiment.test))
-        self.seconds += time.perf_counter() - began
+        measured = [unstack_run(tests, index) for index in range(len(self.runs))]
         states = [jax.device_get(self.dense_state(index)) for index in range(len(self.runs))]
-        return [
-            FinishedRun(self._row(run, state, *unstack_run(tests, index)), state.state)
-            for index, (run, state) in enumerate(zip(self.runs, states, strict=True))
-        ]
+        for index, (mask, state) in enumerate(zip(self.masks, states, strict=True)):
+            if mask and mask.is_of_best(state) and self.forms[index].form:
+                measured[index] = self._test_of_best(index, state, mask), measured[index][1]
+        self.seconds += time.perf_counter() - began
+        finished = []
+        for index, (mask, state) in enumerate(zip(self.masks, states, strict=True)):
+            last, trained = self.runs[index].start.mask, state.state
+            if mask:
+                last, trained = mask.mask, mask.network(trained)
+            row = self._row(index, state, last, *measured[index])
+            finished.append(FinishedRun(row, last, trained))
+        return finished
+
+    def _test_of_best(self, index: int, dense: LoopState, mask: MovingMask) -> Evaluation:
+        """Measures an early stop of another mask than the last, in the form of its own."""
+        form = self.runs[index].form_of(mask.best_mask)
+        run = stack_runs([from_dense(dense, form, self.experiment.optimizer)])
+        return unstack_run(self.program.test(run, self.experiment.test)[0], 0)
 
     def _row(
-        self, run: Run, state: LoopState, at_best: Evaluation, at_end: Evaluation
+        self,
+        index: int,
+        state: LoopState,
+        mask: PyTree,
+        at_best: Evaluation,
+        at_end: Evaluation,
     ) -> ResultRow:
-        if state.best.step < 0:
-            raise RunError(
-                f"{run.run_id}: no validation loss was finite; lower train.learning_rate"
-            )
-        kept, total = run.counts
-        last = self.points[run.run_id][-1]
+        run = self.runs[index]
+        counts = kept_counts(mask, run.experiment.rates).values()
+        kept, total = (sum(column) for column in zip(*counts, strict=True))
+        points = self.points[run.run_id]
+        last, best = points[-1], state.best
+        measured = best.loss, best.accuracy, at_best.accuracy
+        loss, val_accuracy, test_accuracy = map(
+            float, measured if best.step >= 0 else [math.nan] * 3
+        )
         return ResultRow(
             *run.run_id,
             density=kept / total,
             kept=kept,
             prunable=total,
-            early_stop_step=int(state.best.step),
-            early_stop_val_loss=float(state.best.loss),
-            early_stop_val_accuracy=float(state.best.accuracy),
-            early_stop_test_accuracy=float(at_best.accuracy),
+            early_stop_step=int(best.step),
+            early_stop_val_loss=loss,
+            early_stop_val_accuracy=val_accuracy,
+            early_stop_test_accuracy=test_accuracy,
             final_val_accuracy=last.val_accuracy,
             final_test_accuracy=float(at_end.accuracy),
             final_train_loss=last.train_loss,
             steps=self.last - self.first,
             train_seconds=self.seconds / len(self.runs),
-            kernel=self.experiment.native.column(run.form),
+            kernel=self.experiment.native.column(self.forms[index]),
+            diverged=diverged_since(points, state.state.params),
+            last_step=self.last,
+            operations=self._operations(run),
         )
+
+    def _operations(self, run: Run) -> float:
+        """Counts what a run's training takes; 0 (unknown) where the number of weights moves."""
+        if run.moving and (run.moving.rule.starts_dense or run.moving.rule.trained):
+            return 0.0
+        return training_operations(
+            run.start.mask,
+            self.experiment.uses,
+            steps=self.last - self.first,
+            batch_size=self.experiment.spec.train.batch_size,
+        )
+
+
+def diverged_since(points: Sequence[CurvePoint], params: PyTree) -> int:
+    """Returns the step of the evaluation since which a trained run's loss is not finite, or -1.
+
+    A loss that was finite again is one that the run came back from: it did not diverge. Parameters
+    that are not finite never come back, though a network may hide them; its last step counts then.
+
+    Args:
+      points: its evaluations, in order.
+      params: with which it ended, on the host.
+    """
+    step = -1
+    for point in reversed(points):
+        if math.isfinite(point.val_loss):
+            break
+        step = point.step
+    broken = not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
+    return points[-1].step if broken and step < 0 else step
 
 
 def place(run: Run, progress: Mapping[RunId, Progress]) -> tuple[int, int]:
@@ -270,12 +476,28 @@ def place(run: Run, progress: Mapping[RunId, Progress]) -> tuple[int, int]:
     return (made.step, made.evaluated) if made else (run.start.step, -1)
 
 
-def _loop_state(run: Run, progress: Progress | None) -> LoopState:
-    """Returns the state from which a run begins or goes on, in its form."""
-    state = new_loop_state(run.start.state, len(run.experiment.train.labels))
-    if progress:
-        state = state._replace(**fill(kept_state(state), progress.arrays))
-    return from_dense(state, run.form, run.experiment.optimizer)
+def _beginning(run: Run, progress: Progress | None) -> tuple[LoopState, MovingMask | None]:
+    """Returns the dense state from which a run begins or goes on, and its mask if that moves."""
+    state = new_loop_state(run.start.state, len(run.experiment.train.targets))
+    mask = MovingMask.at_start(run.moving, run.start) if run.moving else None
+    if not progress:
+        return state, mask
+    found = fill(kept_state(state, mask), progress.arrays)
+    moving = found.pop("moving", None)
+    state = state._replace(**found)
+    return state, mask and mask.resumed(to_device(moving), state.best, progress.masks)
+
+
+def _first(counts: Mapping[str, int], name: str, leaf: Any) -> np.ndarray:
+    """Returns a leaf's mask that keeps as many of the first weights as `counts` says, or all."""
+    return (np.arange(leaf.size) < counts.get(name, leaf.size)).reshape(leaf.shape)
+
+
+def _with_run(runs: PyTree, run: PyTree, index: int) -> PyTree:
+    """Returns a group with run `index` replaced; alone in it, it may have another form."""
+    if len(jax.tree.leaves(runs)[0]) == 1:
+        return stack_runs([run])
+    return jax.tree.map(lambda leaf, new: leaf.at[index].set(new), runs, run)
 
 
 class LevelTrainer:
@@ -288,8 +510,7 @@ class LevelTrainer:
       save_seconds: how often to save, at most.
       workers: how many groups train side by side. A small network's operations do not keep two
         cores busy; two networks side by side do, and each has the bits that it has alone.
-      capture_at: the steps at which `capture` sees the trunk's states.
-      capture: called with a replicate, a step and the state there.
+      captures: the steps at which the trunk's states are kept, each with its checkpoint's name.
     """
 
     def __init__(
@@ -300,12 +521,11 @@ class LevelTrainer:
         *,
         save_seconds: float,
         workers: int = 1,
-        capture_at: Sequence[int] = (),
-        capture: Callable[[int, int, TrainState], None] = lambda *_: None,
+        captures: Mapping[int, str] = MappingProxyType({}),
     ):
         self.store, self.observer, self.stop_signal = store, observer, stop_signal
         self.save_seconds, self.workers = save_seconds, workers
-        self.capture_at, self.capture = capture_at, capture
+        self.captures = captures
         self._saved_at = time.monotonic()
         self._signum = 0
 
@@ -319,31 +539,35 @@ class LevelTrainer:
         steps = sum((group.last - group.first) * len(group.runs) for group in groups)
         done = sum((group.step - group.first) * len(group.runs) for group in groups)
         self.observer.level_started(level, _density(runs), len(runs), steps, done)
+        for group in groups:
+            if not group.is_compiled():
+                self.observer.compiling(level)
+                group.compile()
+        self._saved_at = time.monotonic()
         with ThreadPoolExecutor(self.workers) as pool:
             self._advance_all(level, groups, pool)
-            self._write_curves(level, groups)
-            finished = list(pool.map(RunGroup.finish, groups))
+            self._write_curves(level, groups, finished=True)
+            finished = list(pool.map(in_32_bits(RunGroup.finish), groups))
         return {one.row.run_id: one for group in finished for one in group}
 
     def _groups(self, level: int, runs: Sequence[Run]) -> list[RunGroup]:
-        """Returns the runs in groups of one experiment, form and step, compiled and ready."""
+        """Returns the runs in groups of one experiment, form and step."""
         progress = self._progress(level, {run.run_id for run in runs})
         alike: dict[tuple[Any, ...], list[Run]] = {}
         for run in runs:
+            # By identity: experiments hold arrays and functions, which say nothing of equality.
             together = (id(run.experiment), run.form.form, run.start.step, run.last_step)
-            alike.setdefault((*place(run, progress), *together), []).append(run)
-        largest = max(map(len, alike.values()))
+            together = (run.devices.count, *together)
+            alike.setdefault((*together, *place(run, progress)), []).append(run)
         groups = []
-        for members in alike.values():
-            size = members[0].experiment.group_size(largest)
+        for (count, *_), members in alike.items():
+            largest = max(len(runs) for key, runs in alike.items() if key[0] == count)
+            size = members[0].experiment.group_size(largest, count)
             for index in range(0, len(members), size):
                 groups.append(RunGroup(members[index : index + size], size, progress))
-        for group in groups:
-            group.compile()
         if progress:
             step = min(group.step for group in groups)
             self.observer.note(f"level {level} goes on from step {step} of {groups[0].last}")
-        self._saved_at = time.monotonic()
         return groups
 
     def _advance_all(
@@ -360,7 +584,7 @@ class LevelTrainer:
             while waiting and len(training) < self.workers:
                 group = waiting.popleft()
                 beside = min(self.workers, len(training) + 1 + len(waiting))
-                training[pool.submit(group.advance, self.capture_at, beside)] = group
+                training[pool.submit(in_32_bits(group.advance), self.captures, beside)] = group
             done, _ = wait(training, return_when=FIRST_COMPLETED)
             if self._is_time():
                 done, _ = wait(training)
@@ -377,13 +601,19 @@ class LevelTrainer:
     ) -> None:
         if steps:
             self.observer.advanced(level, steps * len(group.runs), None, None)
-        if steps and group.step in self.capture_at:
+        if steps and group.step in self.captures:
             for index, run in enumerate(group.runs):
                 if run.run_id.branch == TRUNK:
-                    state = group.dense_state(index).state
-                    self.capture(run.run_id.replicate, group.step, state)
+                    self.store.save(
+                        run.run_id.replicate,
+                        self.captures[group.step],
+                        group.dense_state(index).state,
+                        {"step": group.step},
+                    )
         trunk = [point for run_id, point in points.items() if run_id.branch == TRUNK]
         if trunk:
+            # Of those that have not diverged, as long as there are any.
+            trunk = [point for point in trunk if math.isfinite(point.val_loss)] or trunk
             loss = float(np.mean([point.val_loss for point in trunk]))
             accuracy = float(np.mean([point.val_accuracy for point in trunk]))
             self.observer.advanced(level, 0, loss, accuracy)
@@ -424,7 +654,7 @@ class LevelTrainer:
         progress = {}
         for index, facts in enumerate(meta["runs"]):
             run_id = RunId(*facts["id"])
-            if run_id not in wanted or self._lost_rewind_point(run_id, facts["step"]):
+            if run_id not in wanted or self._lost_state(run_id, facts["step"]):
                 continue
             prefix = f"run_{index}/"
             progress[run_id] = Progress(
@@ -437,27 +667,39 @@ class LevelTrainer:
                     for name, array in arrays.items()
                     if name.startswith(prefix)
                 },
+                masks=[MaskCounts(*counts) for counts in facts.get("masks", ())],
             )
         return progress
 
-    def _lost_rewind_point(self, run_id: RunId, step: int) -> bool:
-        """Returns whether a run is past a step where its state was captured, which is damaged."""
-        past = any(capture <= step for capture in self.capture_at)
-        return past and not self.store.intact(run_id.replicate, "rewind")
+    def _lost_state(self, run_id: RunId, step: int) -> bool:
+        """Returns whether a run is past a step where its state was kept, which is damaged."""
+        past = [name for kept_at, name in self.captures.items() if kept_at <= step]
+        return run_id.branch == TRUNK and not all(
+            self.store.intact(run_id.replicate, name) for name in past
+        )
 
-    def _write_curves(self, level: int, groups: Sequence[RunGroup]) -> None:
-        points = {run: points for group in groups for run, points in group.points.items()}
-        for branch in {run.branch for run in points}:
-            mine = {
-                (run.replicate, run.draw): p for run, p in points.items() if run.branch == branch
-            }
-            others = [
-                point
-                for point in self.store.curve(branch, level)
-                if (point.replicate, point.draw) not in mine
-            ]
-            new = [point for curve in mine.values() for point in curve]
-            self.store.write_curve(branch, level, [*others, *new])
+    def _write_curves(
+        self, level: int, groups: Sequence[RunGroup], *, finished: bool = False
+    ) -> None:
+        """Writes the evaluations so far, and masks that move.
+
+        Those of runs that are trained again are written once they are finished.
+        """
+        curves: dict[str, list[CurvePoint]] = {}
+        masks: dict[str, list[MaskPoint]] = {}
+        for group in groups:
+            for run_id, points in group.points.items():
+                if finished or run_id not in self.store.rows:
+                    curves.setdefault(run_id.branch, []).extend(points)
+            for run, mask in zip(group.runs, group.masks, strict=True):
+                if mask and (finished or run.run_id not in self.store.rows):
+                    whose = run.run_id.replicate, run.run_id.draw
+                    moved = (MaskPoint(*whose, *counts) for counts in mask.history)
+                    masks.setdefault(run.run_id.branch, []).extend(moved)
+        for branch, points in curves.items():
+            self.store.update_curve(branch, level, points)
+        for branch, points in masks.items():
+            self.store.update_masks(branch, level, points)
 
 
 def _density(runs: Sequence[Run]) -> float:

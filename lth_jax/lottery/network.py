@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -11,31 +11,33 @@ import jax
 import jax.numpy as jnp
 
 from lth_jax import data
-from lth_jax.config import ModelSpec, Spec, to_dict
-from lth_jax.errors import SpecError, nearest
+from lth_jax.config import ModelSpec, Spec, own_fields, to_dict
+from lth_jax.errors import SpecError, in_one_line, nearest, shown
 from lth_jax.lottery.observer import ParameterRow
 from lth_jax.models import DTYPES, INITIALIZERS, MODELS, STEMS, ZOO
 from lth_jax.models.base import Model
 from lth_jax.pruning import schedules
 from lth_jax.pruning.masks import exact, prunable
 from lth_jax.pruning.trees import PyTree, named_leaves, size
+from lth_jax.training.metrics import Metric
 from lth_jax.training.pixels import Pixels, statistics
+from lth_jax.training.tasks import TASKS, Targets
 
 
 class Network(NamedTuple):
-    """A spec's network, for images of one shape and a number of classes.
+    """A spec's network, for inputs of one shape and a task.
 
     Attributes:
       model: the network.
-      shape: of an image as it takes it, (height, width, channels).
-      classes: the number of its logits.
+      shape: of an input as it takes it; of an image (height, width, channels).
+      classes: the number of its logits, or of its outputs.
       params: the parameters' shapes.
       rates: what may be pruned: leaf name -> multiple of `pruning.fraction`.
       targets: what each ranked group keeps, by level.
     """
 
     model: Model
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     classes: int
     params: PyTree
     rates: Mapping[str, Fraction]
@@ -55,21 +57,21 @@ class Network(NamedTuple):
         )
 
 
-def network_of(spec: Spec, shape: tuple[int, ...], classes: int) -> Network:
+def network_of(spec: Spec, facts: data.Facts) -> Network:
     """Returns the spec's network for a dataset.
 
     Args:
       spec: the spec.
-      shape: of an image of the dataset, (height, width, channels), before `data.side` and its like.
-      classes: how many the dataset has.
+      facts: of its dataset, before `data.side` and its like.
 
     Raises:
-      SpecError: the network cannot be made, does not take such images, has no such layers, or a
-        level would prune a group of them to nothing.
+      SpecError: the network cannot be made, does not take such inputs, has no such layers, or a
+        level would prune a group of them to nothing; or the task does not take such targets.
     """
-    shape, classes = shape_of(spec, shape), classes_of(spec, classes)
-    model = model_of(spec, classes)
-    params = parameters_of(spec, model, shape, classes)
+    shape, outputs = shape_of(spec, facts.shape), outputs_of(spec, facts)
+    model, classes = model_of(spec, outputs[-1]), outputs[-1]
+    example = example_of(shape, facts.tokens)
+    params = parameters_of(spec, model, example, outputs)
     try:
         rates = prunable(params, spec.pruning.layer_rates)
     except ValueError as error:
@@ -89,6 +91,8 @@ def model_of(spec: Spec, classes: int) -> Model:
         for name in member.options()
         if (value := getattr(spec.model, name)) != getattr(defaults, name)
     }
+    if spec.model.name not in ZOO:
+        given |= own_fields.taken(member.module, spec.custom, given=1)
     with _named(spec):
         return member.make(classes, **given)
 
@@ -103,59 +107,69 @@ def check_model(spec: Spec) -> None:
         value = getattr(spec.model, name)
         if name not in ("name", *taken) and value != default:
             raise SpecError(
-                f"config.model.{name}={value!r}: {spec.model.name} does not take it; "
+                f"config.model.{name}={shown(value)}: {spec.model.name} does not take it; "
                 f"accepted: {', '.join(taken)}"
             )
 
 
-def parameters_of(spec: Spec, model: Model, shape: tuple[int, ...], classes: int) -> PyTree:
-    """Returns the parameters' shapes, provided that the network takes such images.
+def example_of(shape: tuple[int, ...], tokens: bool, count: int = 1) -> jax.ShapeDtypeStruct:
+    """Returns what a network sees of `count` inputs: int32 tokens, else float32, [count, …]."""
+    return jax.ShapeDtypeStruct((count, *shape), jnp.int32 if tokens else jnp.float32)
 
-    A custom network is asked for its logits, too: one of the zoo gives what it should.
+
+def parameters_of(
+    spec: Spec, model: Model, images: jax.ShapeDtypeStruct, outputs: tuple[int, ...]
+) -> PyTree:
+    """Returns the parameters' shapes, provided that the network takes such inputs.
+
+    Its outputs are asked for, too, save of a network of the zoo for classes of images: it gives
+    what it should.
     """
-    images = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
 
     def run(key: jax.Array, images: jax.Array) -> tuple[Any, Any]:
         variables = model.init(key, images)
         return variables, model.apply(variables, images, False, {})
 
     with _named(spec):
-        if spec.model.name in ZOO:
+        if spec.model.name in ZOO and len(outputs) == 1 and len(images.shape) == 4:
             return jax.eval_shape(model.init, jax.random.key(0), images)["params"]
         variables, answer = jax.eval_shape(run, jax.random.key(0), images)
         if not isinstance(answer, tuple) or len(answer) != 2:
             raise SpecError("apply gave no pair; accepted: (logits, new_state)")
-        if getattr(answer[0], "shape", None) != (1, classes):
+        if getattr(answer[0], "shape", None) != (1, *outputs):
             given = jax.tree.map(lambda leaf: leaf.shape, answer[0])
+            size = "×".join(map(str, images.shape[1:]))
+            one, what = ("image", "logits") if len(images.shape) == 4 else ("input", "outputs")
+            each = ", one for each class" if TASKS[spec.task].classes else f" for {spec.task}"
             raise SpecError(
-                f"for one image of {'×'.join(map(str, shape))} it gives logits of shape {given}; "
-                f"accepted: (1, {classes}), one for each class"
+                f"for one {one} of {size} it gives {what} of shape {given}; "
+                f"accepted: {(1, *outputs)}{each}"
             )
         return variables["params"]
 
 
-@contextlib.contextmanager
-def _named(spec: Spec) -> Iterator[None]:
-    """Turns whatever a network raises into one line that names it."""
-    try:
-        yield
-    except Exception as error:  # a user's own code raises of every kind
-        if isinstance(error, SpecError):
-            line = str(error)
-        else:
-            line = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        raise SpecError(f"config.model.name={spec.model.name!r}: {line}") from error
+def _named(spec: Spec) -> AbstractContextManager[None]:
+    """Turns whatever a network raises into one line: its own text, and what it is made of."""
+    return in_one_line(f"config.model.name={spec.model.name!r}, its options and images")
 
 
-def shape_of(spec: Spec, shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Returns the shape of an image as the network takes it: after `data.side` and its like.
+def shape_of(spec: Spec, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Returns the shape of an input as the network takes it: after `data.side` and its like.
 
     Raises:
       SpecError: it is smaller than the network takes.
     """
+    member = MODELS[spec.model.name]
+    if len(shape) != 3:
+        if member.least > 1:
+            size = "×".join(map(str, shape)) or "one number"
+            raise SpecError(
+                f"config.model.name={spec.model.name!r}: it takes images, and the inputs of "
+                f"{spec.data.name} are {size}; accepted: another network"
+            )
+        return shape
     height, width, channels = shape
     height, width = spec.data.side or height, spec.data.side or width
-    member = MODELS[spec.model.name]
     if min(height, width) < member.least:
         raise SpecError(
             f"config.model.name={spec.model.name!r}: it takes images from {member.least}×"
@@ -166,9 +180,64 @@ def shape_of(spec: Spec, shape: tuple[int, ...]) -> tuple[int, int, int]:
     return max(height, padded), max(width, padded), spec.data.channels or channels
 
 
+def outputs_of(spec: Spec, facts: data.Facts) -> tuple[int, ...]:
+    """Returns the shape of what the network gives for one example of a dataset.
+
+    Raises:
+      SpecError: the task does not take the dataset's targets.
+    """
+    task, classes = TASKS[spec.task], facts.classes
+    targets = Targets(facts.target_shape, classes > 0, classes)
+    accepted, fits = task.accepts
+    if not fits(targets):
+        kind = "integers" if targets.integers else "floats"
+        shape = "".join(f", {size}" for size in targets.shape)
+        raise SpecError(
+            f"config.task={spec.task!r}: the targets of {spec.data.name} are {kind} [n{shape}]"
+            f"{f' up to {classes - 1}' if classes else ''}; accepted: {accepted}"
+        )
+    if facts.labelled:
+        classes = classes_of(spec, classes)
+    return task.output_shape(targets._replace(classes=classes))
+
+
+def task_metric(spec: Spec) -> Metric:
+    """Returns what the spec's networks are measured by."""
+    return TASKS[spec.task].metric(spec.metric)
+
+
+def check_task(spec: Spec) -> None:
+    """Checks that the task is known, and that what else is asked for has a meaning for it.
+
+    Raises:
+      SpecError: it has none.
+    """
+    check_known("task", spec.task, TASKS)
+    task = TASKS[spec.task]
+    names = [metric.name for metric in task.metrics]
+    if spec.metric:
+        check_known("metric", spec.metric, names)
+    metric = task_metric(spec)
+    if spec.analysis.margin is None and metric.margin is None:
+        raise SpecError(
+            f"config.analysis.margin=None: accepted for {metric.title()}: a number above 0, by how "
+            "much a network may stay behind the dense one and still match it"
+        )
+    if spec.train.label_smoothing and not task.smoothed_loss:
+        raise SpecError(
+            f"config.train.label_smoothing={spec.train.label_smoothing}: it has no meaning for "
+            f"config.task={spec.task!r}; accepted: 0"
+        )
+    if spec.pruning.probe == "balanced" and not task.classes:
+        raise SpecError(
+            f"config.pruning.probe='balanced': an example of config.task={spec.task!r} has no "
+            "class; accepted: random"
+        )
+
+
 def classes_of(spec: Spec, count: int) -> int:
     """Returns the number of logits for a dataset of `count` classes."""
-    remapped = spec.data.classes and spec.data.labels == "remapped"
+    remapped = spec.data.classes and spec.data.labels != "original"
     return len(spec.data.classes) if remapped else count
 
 
@@ -203,6 +272,11 @@ def targets_of(
 def pixels_of(spec: Spec, whole: data.Dataset) -> Pixels:
     """Returns how the network sees the images of the whole dataset."""
     standard = ((), ())
+    if spec.data.standardize and whole.train_images.ndim != 4:
+        raise SpecError(
+            f"config.data.standardize=True: the inputs of {whole.name} are no images, whose "
+            "channels it is of; accepted: False"
+        )
     if spec.data.standardize:
         standard = statistics(whole.train_images, whole.scale)
     return Pixels(whole.scale, *standard, crop=spec.data.crop, flip=spec.data.flip)
@@ -211,4 +285,4 @@ def pixels_of(spec: Spec, whole: data.Dataset) -> Pixels:
 def check_known(field: str, name: str, registry: Iterable[str]) -> None:
     """Raises a SpecError, with the nearest name, unless `name` is in `registry`."""
     if name not in registry:
-        raise SpecError(f"config.{field}={name!r}: no such name; {nearest(name, registry)}")
+        raise SpecError(f"config.{field}={shown(name)}: no such name; {nearest(name, registry)}")

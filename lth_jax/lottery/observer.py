@@ -6,11 +6,14 @@ does changes a result.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from lth_jax.errors import SpecError, first_line, shown
 from lth_jax.store.tables import ResultRow
+from lth_jax.training.metrics import ACCURACY, Metric
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +36,25 @@ class ParameterRow:
 
 
 @dataclasses.dataclass(frozen=True)
+class PlannedLevel:
+    """What is to be done at one level, for the time that it will take.
+
+    Attributes:
+      level: which.
+      steps: the updates of all its runs together.
+      done: those of finished runs.
+      cost: what one of them costs, in times of one of the dense network.
+      programs: how many programs have to be compiled that no earlier level has.
+    """
+
+    level: int
+    steps: int
+    done: int
+    cost: float
+    programs: int
+
+
+@dataclasses.dataclass(frozen=True)
 class ExperimentHeader:
     """What is said of an experiment before it trains.
 
@@ -42,8 +64,8 @@ class ExperimentHeader:
       device: what it trains on, one phrase.
       data: what it trains with, one phrase.
       parameters: a row for each leaf.
-      total_steps: the updates of all its runs together.
-      done_steps: those of finished runs.
+      levels: what is planned, level by level.
+      metric: what networks are measured by.
     """
 
     name: str
@@ -52,17 +74,17 @@ class ExperimentHeader:
     device: str
     data: str
     parameters: Sequence[ParameterRow]
-    total_steps: int
-    done_steps: int
+    levels: Sequence[PlannedLevel]
+    metric: Metric = ACCURACY
 
 
 class Observer:
     """The events of one experiment, in the order in which they come. Override those of interest.
 
     `experiment_started`, then for each level that has work left `level_started`, any number of
-    `advanced`, `level_finished`; then `experiment_finished`. `note` may come at any time, `close`
-    comes last, after an error or an interruption too. Steps are counted over runs: one update of
-    one run is one.
+    `compiling` and `advanced`, `level_finished`; then `experiment_finished`. `note` may come at any
+    time, `close` comes last, after an error or an interruption too. Steps are counted over runs:
+    one update of one run is one.
     """
 
     def experiment_started(self, header: ExperimentHeader) -> None:
@@ -71,13 +93,22 @@ class Observer:
     def level_started(self, level: int, density: float, runs: int, steps: int, done: int) -> None:
         """`runs` runs of `level` begin or go on: `done` of their `steps` in all are done."""
 
+    def compiling(self, level: int) -> None:
+        """A program for `level`, which has begun, is compiled until the next event."""
+
     def advanced(
         self, level: int, steps: int, loss: float | None, val_accuracy: float | None
     ) -> None:
-        """`steps` more are done; the trunk's latest loss and accuracy, None if nothing is new."""
+        """`steps` more are done; the trunk's latest loss and accuracy, None if nothing is new.
+
+        Where networks are measured by another metric, that stands in place of the accuracy.
+        """
 
     def level_finished(self, level: int, rows: Sequence[ResultRow], seconds: float) -> None:
         """All runs of `level` are done; `rows` are theirs, `seconds` is what the level took."""
+
+    def shortened(self, steps: int) -> None:
+        """`steps` less are to be done in all: the ticket of a replicate ended."""
 
     def note(self, message: str) -> None:
         """Something is worth one line, such as where a run was resumed from."""
@@ -95,14 +126,59 @@ class Observers(Observer):
     def __init__(self, *observers: Observer):
         self.observers = observers
 
-
-def _telling_all(event: str) -> Callable[..., None]:
-    def tell(self: Observers, *arguments: Any, **facts: Any) -> None:
+    def tell(self, event: str, *arguments: Any, **facts: Any) -> None:
+        """Tells all of an event."""
         for observer in self.observers:
             getattr(observer, event)(*arguments, **facts)
 
-    return tell
+
+def _telling(event: str) -> Callable[..., None]:
+    return lambda self, *arguments, **facts: self.tell(event, *arguments, **facts)
 
 
 for _event in [name for name in vars(Observer) if not name.startswith("_")]:
-    setattr(Observers, _event, _telling_all(_event))
+    setattr(Observers, _event, _telling(_event))
+
+
+class Guarded(Observers):
+    """An observer of a user's own, which may fail: no result is worth less for it.
+
+    What it raises is told in one line; it is closed then, and told nothing more.
+
+    Args:
+      name: what it is called.
+      make: makes it.
+      warn: takes the line.
+
+    Raises:
+      SpecError: what `make` gives is no observer.
+    """
+
+    def __init__(self, name: str, make: Callable[[], Any], warn: Callable[[str], None]):
+        super().__init__()
+        self._name, self._warn = name, warn
+        try:
+            made = make()
+        except (Exception, SystemExit) as error:
+            self._give_up(error)
+            return
+        if not isinstance(made, Observer):
+            raise SpecError(
+                f"OBSERVERS['{name}'] gave {shown(made)}; accepted: an lth_jax.Observer"
+            )
+        self.observers = (made,)
+
+    def tell(self, event: str, *arguments: Any, **facts: Any) -> None:
+        """Tells it of an event, unless it failed before."""
+        try:
+            super().tell(event, *arguments, **facts)
+        except (Exception, SystemExit) as error:
+            failed, self.observers = self.observers, ()
+            self._give_up(error)
+            for observer in failed if event != "close" else ():
+                with contextlib.suppress(Exception, SystemExit):
+                    observer.close()
+
+    def _give_up(self, error: BaseException) -> None:
+        what = f"{type(error).__name__}: {first_line(error)}"
+        self._warn(f"the observer '{self._name}' failed and is told nothing more ({what})")

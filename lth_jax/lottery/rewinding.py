@@ -8,6 +8,7 @@ back; with `finetune` nothing does (Renda et al. 2020).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
@@ -60,6 +61,7 @@ class StoredTrunk:
         """The dense state at initialization."""
         arrays = self._load("initial")
         params = subtree(arrays, "params")
+        # An optimizer begins as a function of the parameters, so that its state is not on disk.
         state = TrainState(params, subtree(arrays, "model_state"), self.optimizer.init(params))
         return to_device(state)
 
@@ -69,9 +71,13 @@ class StoredTrunk:
         # The spec says whether there is one, not the disk: one that is lost is no initialization.
         if not duration_steps(self.spec.rewind.step, steps_per_epoch=1):
             return None
-        state = to_device(fill(self.initial, self._load("rewind")))
+        state = self.kept_state("rewind")
         path = self.store.checkpoint(self.replicate, "rewind")
         return state, read_manifest(path).meta["step"]
+
+    def kept_state(self, name: str) -> TrainState:
+        """Returns the dense run's state on its way, as it was kept: `rewind`, `step_500`."""
+        return to_device(fill(self.initial, self._load(name)))
 
     def rewind_point(self, level: int) -> tuple[TrainState, int]:
         """Returns the dense state that a level goes back to, and its step.
@@ -83,7 +89,14 @@ class StoredTrunk:
 
     def mask(self, level: int) -> PyTree:
         """Returns the mask that a finished level was trained with."""
-        arrays = self._load(level_name(level))
+        return self._mask_of(self._load(level_name(level)))
+
+    def kept_mask(self, level: int) -> PyTree | None:
+        """Returns the same; None where its checkpoint is missing or damaged."""
+        arrays = self.store.load(self.replicate, level_name(level))
+        return None if arrays is None else self._mask_of(arrays)
+
+    def _mask_of(self, arrays: Mapping[str, np.ndarray]) -> PyTree:
         bools = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, np.bool_), self.initial.params
         )
@@ -94,6 +107,7 @@ class StoredTrunk:
 
         Only fine-tuning goes on with the trained optimizer, and only there it is kept.
         """
+        # That which the next level returns to; level 0's own is initialization, always.
         point, _ = self.rewind_point(max(level, 1))
         wanted: dict[str, Any] = {"params": point.params, "model_state": point.model_state}
         if self.spec.rewind.kind == "finetune":
@@ -111,8 +125,10 @@ class StoredTrunk:
         return StartPoint(mask, rewind(point, mask, self.optimizer), step)
 
     def steps_behind(self, level: int) -> int:
-        """Returns the updates behind a level's trained network where each goes on from the last."""
-        before = self.steps_behind(source_level(self.spec, level)) if level else 0
+        """Returns the updates behind a level's trained network, counted from initialization."""
+        _, before = self.rewind_point(level)
+        if level and self.spec.rewind.kind == "finetune":  # each goes on from the last
+            before = self.steps_behind(source_level(self.spec, level))
         return before + self.store.rows[RunId(TRUNK, level, self.replicate, 0)].steps
 
     def _load(self, name: str) -> dict[str, np.ndarray]:

@@ -7,28 +7,48 @@ this makes is the *trunk*.
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 
+from lth_jax.config import BranchSpec, PruningSpec
 from lth_jax.errors import RunError
-from lth_jax.lottery.branches import BRANCHES, FROM_SCRATCH, BranchPoint, StartPoint, new_heads
-from lth_jax.lottery.experiment import Experiment, optimizer_of
+from lth_jax.lottery.branches import BranchPoint, StartPoint, from_scratch, new_heads, start_of
+from lth_jax.lottery.experiment import Experiment, source_optimizer
 from lth_jax.lottery.level import FinishedRun, LevelTrainer, Run
-from lth_jax.lottery.observer import Observer
-from lth_jax.lottery.plan import pending_runs, source_level
+from lth_jax.lottery.moving import moving_of
+from lth_jax.lottery.observer import Observer, PlannedLevel
+from lth_jax.lottery.paths import Paths
+from lth_jax.lottery.pending import pending_runs, waits
+from lth_jax.lottery.plan import (
+    captures,
+    ended_tickets,
+    is_kept,
+    origin,
+    parting,
+    source_level,
+)
 from lth_jax.lottery.rewinding import StoredTrunk
-from lth_jax.pruning.criteria import Scoring
-from lth_jax.pruning.masks import apply_mask, kept_counts, ones_mask, with_leaves
+from lth_jax.native.packing import Layout
+from lth_jax.pruning.criteria import CRITERIA
+from lth_jax.pruning.masks import kept_counts, ones_mask, with_leaves
 from lth_jax.pruning.selection import prune_to
 from lth_jax.pruning.trees import PyTree, named_leaves, to_device
-from lth_jax.store import RunDirectory, level_name
+from lth_jax.store import RunDirectory, checkpoint_name
 from lth_jax.store.checkpoints import fill
-from lth_jax.store.tables import TRUNK, RunId
+from lth_jax.store.tables import TRUNK, ResultRow, RunId
 from lth_jax.training import keys
 from lth_jax.training.states import TrainState
+
+# What a run that is trained again may have otherwise; rows of earlier versions lack the last two.
+UNCOMPARED = ("train_seconds", "kernel", "last_step", "operations")
 
 
 class Runner:
@@ -56,31 +76,80 @@ class Runner:
         self._trunks: dict[int, StoredTrunk] = {}
         self._sources: dict[int, StoredTrunk] = {}
         self._told_heads = False
+        self.paths = Paths(experiment, store)
 
     def run(self) -> None:
         """Trains every run of the spec that is not done yet, level by level.
 
+        A ticket that diverges ends there: its replicate's later levels have nothing to start from.
+        The other replicates go on.
+
         Raises:
           Interrupted: a signal came; the same experiment goes on from there.
-          RunError: a run diverged, so that nothing can be ranked; what was done is kept.
+          RunError: the weights of a trained network have no ranking, all else is done.
         """
-        pending = pending_runs(self.spec, self.store, self.experiment.rewind_step)
-        if pending and self.experiment.native.note:
-            self.observer.note(self.experiment.native.note)
-        for level in range(self.spec.levels + 1):
-            todo = [run for run in pending if run.level == level]
+        pending = self.pending()
+        failed: dict[int, RunError] = {}
+        for note in (*self.experiment.notes, self.experiment.native.note):
+            if pending and note:
+                self.observer.note(note)
+        for level, late in itertools.product(range(self.spec.levels + 1), (False, True)):
+            todo = [
+                run
+                for run in pending
+                if (run.level, waits(self.spec, run)) == (level, late)
+                and run.replicate not in failed
+            ]
             if not todo:
                 continue
             began = time.perf_counter()
             tickets = {}
             for replicate in sorted({run.replicate for run in todo}):
-                mask = self.prune(replicate, level)
-                tickets[replicate] = self.rewind(replicate, level, mask)
-            runs = [self.run_of(run_id, tickets[run_id.replicate]) for run_id in todo]
+                try:
+                    mask = self.prune(replicate, level)
+                except RunError as error:
+                    failed[replicate] = error
+                    self.observer.note(str(error))
+                else:
+                    tickets[replicate] = self.rewind(replicate, level, mask)
+            runs = [
+                self.run_of(run_id, tickets[run_id.replicate])
+                for run_id in todo
+                if run_id.replicate in tickets
+            ]
+            if not runs:
+                continue
             finished = self.train(level, runs)
-            self._keep(level, tickets, finished)
+            self._keep(finished)
             rows = [run.row for run in finished.values()]
             self.observer.level_finished(level, rows, time.perf_counter() - began)
+            pending = self._still_reachable(pending, rows)
+            self.paths.measure(self.stop_signal)
+        self.paths.measure(self.stop_signal)
+        for error in failed.values():
+            raise error
+
+    def pending(self) -> list[RunId]:
+        """Returns the runs that are still to be trained."""
+        return pending_runs(self.spec, self.store, self.experiment.steps_per_epoch, self.source)
+
+    def _still_reachable(self, pending: list[RunId], rows: Sequence[ResultRow]) -> list[RunId]:
+        """Tells which of a level's runs diverged; returns what is reachable yet of `pending`."""
+        diverged = [row for row in rows if row.diverged >= 0]
+        if not diverged:
+            return pending
+        ended = ended_tickets(self.spec, diverged)
+        for row in diverged:
+            ends = row.branch == TRUNK and row.replicate in ended
+            end = f"; the ticket of replicate {row.replicate} ends there" if ends else ""
+            self.observer.note(
+                f"{row.run_id}, diverged: no finite loss from step {row.diverged} on{end}"
+            )
+        left = [run for run in pending if run.level <= ended.get(run.replicate, run.level)]
+        lost = set(pending) - set(left)
+        if lost:
+            self.observer.shortened(sum(run_steps(self.experiment, run) for run in lost))
+        return left
 
     def prune(self, replicate: int, level: int) -> PyTree:
         """Returns the mask of a level: kept from when it was trained, or pruned from its source."""
@@ -88,17 +157,18 @@ class Runner:
         if level == 0:
             return ones_mask(trunk.initial.params)
         finished = RunId(TRUNK, level, replicate, 0) in self.store.rows
-        if finished and self.store.intact(replicate, level_name(level)):
-            return trunk.mask(level)
+        kept = trunk.kept_mask(level) if finished else None
+        if kept is not None:
+            return kept
         source = source_level(self.spec, level)
         scores, before = self._scores(replicate, level, source), trunk.mask(source)
         rounds = self.spec.pruning.rounds or self.experiment.criterion.rounds
         try:
-            return prune_to(scores, before, self.experiment.targets[level], rounds=rounds)
+            targets, invert = self.experiment.targets[level], self.spec.pruning.invert
+            return prune_to(scores, before, targets, rounds=rounds, invert=invert)
         except ValueError as error:
             raise RunError(
-                f"replicate {replicate} cannot be pruned after level {source}: {error}; "
-                "it diverged: lower train.learning_rate"
+                f"replicate {replicate} cannot be pruned after level {source}: {error}"
             ) from error
 
     def rewind(self, replicate: int, level: int, mask: PyTree) -> StartPoint:
@@ -107,6 +177,8 @@ class Runner:
 
     def run_of(self, run_id: RunId, ticket: StartPoint) -> Run:
         """Returns a run: the trunk's starts from the ticket, a branch's where its function says."""
+        # Of no branch, level or draw: a ticket and its controls see the same batches in the same
+        # order, so that their differences are paired.
         data_key = keys.data_key(self.spec.seed, run_id.replicate)
         if run_id.branch == TRUNK:
             last = self.experiment.last_step(ticket.step)
@@ -115,6 +187,12 @@ class Runner:
         experiment = self.experiment.for_branch(run_id.branch)
         trunk = self.trunk(run_id.replicate)
         point, step = trunk.rewind_point(run_id.level)
+        if branch.kind == "sibling":
+            number, _ = parting(self.spec, run_id)
+            data_key = keys.sibling_key(self.spec.seed, run_id.replicate, number)
+            parted = origin(self.spec, run_id, self.experiment.steps_per_epoch)
+            if parted and not run_id.level:
+                ticket = ticket._replace(state=trunk.kept_state(f"step_{parted}"), step=parted)
         at = BranchPoint(
             ticket=ticket,
             point=point,
@@ -123,7 +201,12 @@ class Runner:
             rates=experiment.rates,
             optimizer=self.experiment.optimizer,
             fresh=self.experiment.fresh,
-            dense_scores=lambda: self._scores(run_id.replicate, 0)(ones_mask(point.params)),
+            # Functions, since few branches ask for these, and they take time.
+            dense_scores=lambda: self._dense_scores(run_id.replicate, point),
+            ranking=lambda: self._ranking(run_id.replicate, run_id.level, branch),
+            pruned_from=lambda: trunk.trained(source_level(self.spec, run_id.level)),
+            steps_behind=lambda: trunk.steps_behind(source_level(self.spec, run_id.level)),
+            trained=lambda: trunk.trained(run_id.level),
             source=lambda: self._source_ticket(run_id.replicate, run_id.level),
             options=branch,
             key=keys.branch_key(
@@ -131,12 +214,26 @@ class Runner:
             ),
         )
         try:
-            start = BRANCHES[branch.kind](at)
+            start = start_of(branch.kind, at, self.spec.under(run_id.branch).custom)
         except ValueError as error:
             raise RunError(f"{run_id}: {error}") from error
         if experiment is not self.experiment:
             start = start._replace(state=_for_optimizer(start.state, experiment))
-        return Run(run_id, start, experiment, experiment.last_step(start.step), data_key)
+        last = experiment.steps if run_id.level == 0 else experiment.last_step(start.step)
+        try:
+            moving = moving_of(
+                at,
+                start,
+                keys.moving_key(
+                    self.spec.seed, run_id.branch, run_id.replicate, run_id.level, run_id.draw
+                ),
+                last=last,
+                steps_per_epoch=self.experiment.steps_per_epoch,
+                custom=self.spec.under(run_id.branch).custom,
+            )
+        except ValueError as error:
+            raise RunError(f"{run_id}: {error}") from error
+        return Run(run_id, start, experiment, last, data_key, moving)
 
     def trunk(self, replicate: int) -> StoredTrunk:
         """Returns a replicate's trunk; its initialization is drawn, and stored, the first time."""
@@ -168,9 +265,7 @@ class Runner:
             assert self.source is not None, "the command refuses transfers without a source"
             store = RunDirectory.read(self.source)
             spec = store.spec()
-            # The structure of its state does not depend on when a schedule drops.
-            optimizer = optimizer_of(spec, steps_per_epoch=1)
-            self._sources[replicate] = StoredTrunk(store, spec, replicate, optimizer)
+            self._sources[replicate] = StoredTrunk(store, spec, replicate, source_optimizer(spec))
         return self._sources[replicate]
 
     def _source_ticket(self, replicate: int, level: int) -> StartPoint:
@@ -195,82 +290,134 @@ class Runner:
         params = with_leaves(trained.params, {name: own[name] for name in heads})
         return fresh._replace(params=params, model_state=trained.model_state)
 
-    def _scores(self, replicate: int, level: int, source: int = 0) -> Callable[[PyTree], PyTree]:
-        """Returns the criterion as a function of the mask, for pruning `source` to `level`."""
-        spec, criterion, trunk = self.spec.pruning, self.experiment.criterion, self.trunk(replicate)
+    def _ranking(
+        self, replicate: int, level: int, branch: BranchSpec
+    ) -> tuple[Callable[[PyTree], PyTree], int]:
+        """Returns the scores of the dense network by a branch's criterion, and its rounds."""
+        spec = self.spec.pruning
+        if branch.criterion:  # with what that criterion does by itself
+            spec = PruningSpec(criterion=branch.criterion, examples=spec.examples)
+        spec = dataclasses.replace(spec, at=branch.scored or spec.at)
+        rounds = spec.rounds or CRITERIA[spec.criterion].rounds
+        return self._scores(replicate, level, 0, spec, branch.custom), rounds
+
+    def _dense_scores(self, replicate: int, point: TrainState) -> PyTree:
+        """Returns the scores of the trained dense network by which levels are pruned."""
+        scores = self._scores(replicate, 0)(ones_mask(point.params))
+        return jax.tree.map(jnp.negative, scores) if self.spec.pruning.invert else scores
+
+    def _scores(
+        self,
+        replicate: int,
+        level: int,
+        source: int = 0,
+        spec: PruningSpec | None = None,
+        custom: Mapping[str, Any] = MappingProxyType({}),
+    ) -> Callable[[PyTree], PyTree]:
+        """Returns a criterion, the spec's by default, as a function of the mask.
+
+        It is for pruning the network of level `source` to `level`; `custom` are own fields beside
+        the spec's.
+        """
+        spec, trunk = spec or self.spec.pruning, self.trunk(replicate)
         point, _ = trunk.rewind_point(max(level, 1))
-        at_rewind = spec.at == "rewind" or (not spec.at and criterion.at_rewind)
+        at_rewind = spec.at == "rewind" or (not spec.at and CRITERIA[spec.criterion].at_rewind)
         scored = point if at_rewind else trunk.trained(source)
         key = keys.pruning_key(self.spec.seed, replicate, level)
-        probe = None
-        if criterion.needs_probe:
-            probe = self.experiment.probe(jax.random.fold_in(key, 1), scored.model_state)
-
-        def scores(mask: PyTree) -> PyTree:
-            return criterion.scores(
-                Scoring(
-                    final=apply_mask(scored.params, mask),
-                    initial=apply_mask(point.params, mask),
-                    key=key,
-                    probe=probe,
-                    alpha=spec.alpha,
-                    temperature=spec.temperature,
-                )
-            )
-
-        return scores
+        return self.experiment.scores(scored, point.params, key, spec, custom)
 
     def train(self, level: int, runs: Sequence[Run]) -> dict[RunId, FinishedRun]:
         """Trains runs of one level; the dense run leaves its state at the rewind step behind."""
-        step = self.experiment.rewind_step
-
-        def capture(replicate: int, step: int, state: TrainState) -> None:
-            self.store.save(replicate, "rewind", state, {"step": step})
-
+        captured = captures(self.spec, self.experiment.steps_per_epoch)
         trainer = LevelTrainer(
             self.store,
             self.observer,
             self.stop_signal,
             save_seconds=self.spec.checkpoint.every_seconds,
             workers=self.experiment.workers(),
-            capture_at=(step,) if level == 0 and step else (),
-            capture=capture,
+            captures={} if level else captured,
         )
         return trainer.train(level, runs)
 
-    def _keep(
-        self, level: int, tickets: dict[int, StartPoint], finished: dict[RunId, FinishedRun]
-    ) -> None:
+    def _keep(self, finished: dict[RunId, FinishedRun]) -> None:
         """Writes checkpoints, then rows: a row says that what later levels need is there."""
         for run_id, run in finished.items():
-            if run_id.branch != TRUNK:
+            if not is_kept(self.spec, run_id):
                 continue
-            mask = tickets[run_id.replicate].mask
+            mask = run.mask
             tree = {
                 "mask": mask,
                 "params": run.state.params,
                 "model_state": run.state.model_state,
             }
-            if self.spec.rewind.kind == "finetune":
+            if self.spec.rewind.kind == "finetune" and run_id.branch == TRUNK:
                 tree["opt_state"] = run.state.opt_state
             layers = kept_counts(mask, self.experiment.rates)
-            self.store.save(run_id.replicate, level_name(level), tree, {"layers": layers})
-        self.store.record(run.row for run in finished.values())
+            name = checkpoint_name(run_id)
+            self.store.save(run_id.replicate, name, tree, {"layers": layers})
+        rows = [run.row for run in finished.values()]
+        self._compare(rows)
+        # A kill between the two lines leaves progress of finished runs, which nobody asks for.
+        self.store.record(rows)
         self.store.clear_progress()
+
+    def _compare(self, rows: Sequence[ResultRow]) -> None:
+        """Tells where a run that was trained again has other results than it had before."""
+        for row in rows:
+            before = self.store.rows.get(row.run_id)
+            if before is None:
+                continue
+            old, new = dataclasses.asdict(before), dataclasses.asdict(row)
+            other = [name for name in new if repr(old[name]) != repr(new[name])]
+            if found := [name for name in other if name not in UNCOMPARED]:
+                name = found[0]
+                self.observer.note(
+                    f"{row.run_id} was trained again and is another ({name} was {old[name]}, is "
+                    f"{new[name]}): this machine or its versions differ"
+                )
+
+
+def planned_levels(
+    experiment: Experiment, planned: Sequence[RunId], pending: Container[RunId]
+) -> list[PlannedLevel]:
+    """Returns what is to be done, level by level, and what it costs.
+
+    Args:
+      experiment: the built experiment.
+      planned: all runs that can be trained.
+      pending: those of them that are still to be.
+    """
+    programs: set[tuple[int, Layout]] = set()
+    levels: list[PlannedLevel] = []
+    for level in sorted({run.level for run in planned}):
+        runs = [run for run in planned if run.level == level]
+        steps = {run: run_steps(experiment, run) for run in runs}
+        layout, cost = experiment.native.expected(level, experiment.densities(level))
+        trained = {run.branch for run in runs if run in pending}
+        known = len(programs)
+        for branch in trained:
+            own = experiment if branch == TRUNK else experiment.for_branch(branch)
+            programs.add((id(own.programs), layout))
+        done = sum(count for run, count in steps.items() if run not in pending)
+        total = sum(steps.values())
+        levels.append(PlannedLevel(level, total, done, cost, len(programs) - known))
+    return levels
 
 
 def run_steps(experiment: Experiment, run: RunId) -> int:
     """Returns the updates of a run, those past the step at which it starts, for the time left."""
-    first = experiment.rewind_step if run.level else 0
+    first = origin(experiment.spec, run, experiment.steps_per_epoch)
     if run.branch != TRUNK:
         branch = experiment.spec.branch_spec(run.branch)
         experiment = experiment.for_branch(run.branch)
-        first = 0 if branch.kind in FROM_SCRATCH else first
+        first = 0 if from_scratch(branch) else first
     return experiment.steps - first
 
 
 def _for_optimizer(state: TrainState, experiment: Experiment) -> TrainState:
     """Returns `state` for a branch with another optimizer: begun anew where its state differs."""
+    # The trunk's moments go on where the branch's optimizer knows them: a controlled difference is
+    # the learning rate alone, say, and not the moments too.
     fresh = jax.eval_shape(experiment.optimizer.init, state.params)
     if jax.tree.structure(fresh) == jax.tree.structure(state.opt_state):
         return state

@@ -13,6 +13,7 @@ from lth_jax.models.alexnet import AlexNet
 from lth_jax.models.base import Model, from_linen
 from lth_jax.models.conv import Conv
 from lth_jax.models.densenet import DenseNet
+from lth_jax.models.gpt import GPT
 from lth_jax.models.layers import DTYPES, INITIALIZERS, Network
 from lth_jax.models.lenet5 import LeNet5
 from lth_jax.models.mlp import MLP
@@ -40,6 +41,9 @@ _OPTIONS = {
     "width": "width",
     "dropout": "dropout",
     "stem": "stem",
+    "layers": "layers",
+    "features": "features",
+    "heads": "heads",
     "init": "kernel_init",  # `init` is a method of every module
     "dtype": "dtype",
 }
@@ -87,11 +91,13 @@ def custom_model(name: str, make: Any) -> Member:
 
     Args:
       name: that of the network, for error messages.
-      make: takes the number of classes, and gives a Flax Linen module whose `__call__` takes
-        `(x, train)`, a `Model`, or a pair of functions `(init, apply)` such as a `Model` has;
-        `from_nnx` makes one of an NNX module. A Linen module's class is such a function.
+      make: takes the number of classes (of outputs, for tasks without classes), and gives a Flax
+        Linen module whose `__call__` takes `(x, train)`, a `Model`, or a pair of functions `(init,
+        apply)` such as a `Model` has; `from_nnx` makes one of an NNX module. A Linen module's class
+        is such a function.
         Parameters that are called as options of `config.model` (`hidden`, `width`, `dropout`,
-        `stem`, `dtype`) are given these where a config sets them. A `Member` stays as it is.
+        `stem`, `layers`, `features`, `heads`, `dtype`) are given these where a config sets them. A
+        `Member` stays as it is.
 
     Raises:
       SpecError: `make` cannot be called with the number of classes alone.
@@ -140,6 +146,7 @@ MODELS: dict[str, Member] = {
     "resnet34": Member(ResNet, {"blocks": (3, 4, 6, 3)}),
     "resnet50": Member(ResNet, {"blocks": (3, 4, 6, 3), "bottleneck": True}),
     "densenet121": Member(DenseNet, {"blocks": (6, 12, 24, 16)}, least=8),
+    "gpt": Member(GPT),
     "vit_tiny": Member(ViT, {"depth": 12, "features": 192, "heads": 3}, least=4),
 }
 # The names of the package's networks, whatever a user adds.

@@ -20,9 +20,10 @@ class Model(NamedTuple):
 
     Attributes:
       init: (key, x) -> variables: `{"params": …}` and further collections such as `batch_stats`.
-      apply: (variables, x, train, rngs) -> (logits, new_state). `x` is float [batch, height,
-        width, channels], logits are [batch, classes]; `new_state` holds the collections besides
-        `params`, changed only where `train` is True.
+      apply: (variables, x, train, rngs) -> (outputs, new_state). `x` is float [batch, height,
+        width, channels], and outputs are logits [batch, classes]; for other datasets and tasks
+        they are what these say. `new_state` holds the collections besides `params`, changed only
+        where `train` is True.
     """
 
     init: Callable[[jax.Array, jax.Array], Variables]

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 
 # Kernel initializations by name. `glorot_normal` is "Gaussian Glorot" as the text of Frankle &
 # Carbin (2019, Figure 2) has it, a plain normal distribution of variance 2 / (fan_in + fan_out).
-# `glorot_truncated` is what their code drew: the same variance, cut off at two deviations of the
-# normal distribution below it, so that no weight starts large. JAX's `glorot_normal` is this one.
+# `glorot_truncated` is what their code drew, to 0.3% of the deviation: the same variance, cut off
+# at two deviations of the normal distribution below it. JAX's `glorot_normal` is this one.
 INITIALIZERS = {
     "glorot_normal": nn.initializers.variance_scaling(1.0, "fan_avg", "normal"),
     "glorot_truncated": nn.initializers.variance_scaling(1.0, "fan_avg", "truncated_normal"),
@@ -31,7 +31,7 @@ class Network(nn.Module):
     """The base class of the zoo's networks.
 
     Attributes:
-      classes: number of logits.
+      classes: number of logits; of outputs, for tasks without classes.
       kernel_init: the kernels' initialization, one of `INITIALIZERS`.
       dtype: what is computed in, one of `DTYPES`; parameters and logits are float32.
     """
@@ -85,7 +85,7 @@ class Network(nn.Module):
         return nn.Dropout(rate, deterministic=not train)(x) if rate else x
 
     def output(self, x: jax.Array) -> jax.Array:
-        """Applies the linear layer `output`: gives [batch, classes], at least float32."""
+        """Applies the linear layer `output`: gives [..., classes], at least float32."""
         logits = self.dense(self.classes, "output")(x)
         return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
 

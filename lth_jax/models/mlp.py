@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from lth_jax.models.layers import Network, flat
 
@@ -15,8 +16,10 @@ class MLP(Network):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        """Returns logits [batch, classes] of images [batch, ...], which are flattened."""
+        """Returns outputs [batch, classes] of images or features [batch, ...], flattened."""
         del train  # nothing here behaves differently
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            raise ValueError(f"it takes numbers, no tokens ({x.dtype}): their sizes mean nothing")
         x = flat(x)
         for index, width in enumerate(self.hidden, start=1):
             x = nn.relu(self.dense(width, f"fc{index}")(x))

@@ -5,14 +5,14 @@ from __future__ import annotations
 import flax.linen as nn
 import jax
 
-from lth_jax.models.layers import DTYPES, Network, scaled
+from lth_jax.models.layers import scaled
+from lth_jax.models.transformer import Transformer
 
 
-class ViT(Network):
+class ViT(Transformer):
     """Pre-norm transformer over patches, whose outputs are averaged instead of a class token.
 
-    Queries, keys, values and their projection are layers of their own, so that each is ranked by
-    itself. The positions' embedding is no kernel and never pruned.
+    The positions' embedding is no kernel and never pruned.
 
     Attributes:
       depth: number of blocks.
@@ -26,8 +26,6 @@ class ViT(Network):
     features: int = 192
     heads: int = 3
     patch: int = 4
-    width: float = 1.0
-    dropout: float = 0.0
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
@@ -41,22 +39,8 @@ class ViT(Network):
         )
         x = x + positions.astype(x.dtype)
         for block in range(1, self.depth + 1):
-            x = x + self._attention(self._norm(x, f"block{block}_norm1"), f"block{block}", train)
-            y = self.dense(4 * features, f"block{block}_fc1")(self._norm(x, f"block{block}_norm2"))
+            x = x + self.attention(self.normed(x, f"block{block}_norm1"), f"block{block}", train)
+            y = self.dense(4 * features, f"block{block}_fc1")(self.normed(x, f"block{block}_norm2"))
             y = self.dropped(self.dropout, nn.gelu(y), train)
             x = x + self.dense(features, f"block{block}_fc2")(y)
-        return self.output(self._norm(x, "norm").mean(1))
-
-    def _norm(self, x: jax.Array, name: str) -> jax.Array:
-        return nn.LayerNorm(dtype=DTYPES[self.dtype], name=name)(x)
-
-    def _attention(self, x: jax.Array, name: str, train: bool) -> jax.Array:
-        features = x.shape[-1]
-
-        def split(part: str) -> jax.Array:
-            y = self.dense(features, f"{name}_{part}")(x)
-            return y.reshape(*y.shape[:-1], self.heads, -1)
-
-        y = nn.dot_product_attention(split("query"), split("key"), split("value"))
-        y = self.dense(features, f"{name}_projection")(y.reshape(*y.shape[:2], -1))
-        return self.dropped(self.dropout, y, train)
+        return self.output(self.normed(x, "norm").mean(1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float32
 
 from lth_jax.native.build import target
 
@@ -12,7 +13,9 @@ LEAST_OUTPUTS = 16
 
 
 @jax.custom_vjp
-def dense_product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def dense_product(
+    x: Float32[Array, "n inputs"], kernel: Float32[Array, "inputs outputs"]
+) -> Float32[Array, "n outputs"]:
     """Returns the product of `x` with the kernel of a dense layer.
 
     Inputs that are zero in all examples that lie together are left out, and weights of inputs that
@@ -22,11 +25,11 @@ def dense_product(x: jax.Array, kernel: jax.Array) -> jax.Array:
     derivatives. `vmap` gives each run the bits that it has alone.
 
     Args:
-      x: float32 [n, in].
-      kernel: float32 [in, out], of no fewer than `LEAST_OUTPUTS` outputs.
+      x: float32 [n, inputs].
+      kernel: float32 [inputs, outputs], of no fewer than `LEAST_OUTPUTS` outputs.
 
     Returns:
-      float32 [n, out].
+      float32 [n, outputs].
     """
     return _call("DenseProductForward", (x.shape[0], kernel.shape[1]), x, kernel)
 
@@ -45,6 +48,6 @@ def _backward(residuals, out_gradient):
 dense_product.defvjp(_forward, _backward)
 
 
-def _call(name: str, shape: tuple[int, ...], *arrays: jax.Array) -> jax.Array:
+def _call(name: str, shape: tuple[int, ...], *arrays: Array) -> Array:
     result = jax.ShapeDtypeStruct(shape, jnp.float32)
     return jax.ffi.ffi_call(target(name), result, vmap_method="broadcast_all")(*arrays)

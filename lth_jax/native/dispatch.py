@@ -18,10 +18,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from lth_jax.native.dense_conv import dense_conv
+from lth_jax.native.dense_conv import dense_conv, winograd_cost
 from lth_jax.native.dense_product import dense_product
 from lth_jax.native.sparse import Tables, Window, sparse_conv, sparse_product
 from lth_jax.native.xla_convolution import LAYOUT, xla_conv
+from lth_jax.training.backend import platform
 
 
 class Dispatch(NamedTuple):
@@ -35,17 +36,20 @@ class Dispatch(NamedTuple):
       products: the names of the kernels of dense layers that are native where they are not packed.
       convolutions: whether plain float32 convolutions are native where they are not packed.
       watch: is told of every Dense and Conv of Linen that is called: (module, its kernel's name,
-        its arguments).
+        its arguments). What it returns, if not None, is the layer's output.
       convolved: collects the kernel's shape of every native convolution.
+      platform: that the networks will be compiled for; None for JAX's own choice.
     """
 
     tables: Mapping[str, Tables] = {}
     products: Set[str] = frozenset()
     convolutions: bool = False
-    watch: Callable[[nn.Module, str, tuple[Any, ...]], None] | None = None
+    watch: Callable[[nn.Module, str, tuple[Any, ...]], jax.Array | None] | None = None
     convolved: list[tuple[int, ...]] | None = None
+    platform: str | None = None
 
 
+# A context variable, since networks of several experiments may be traced in threads side by side.
 _in_force: ContextVar[Dispatch] = ContextVar("dispatch", default=Dispatch())  # noqa: B039
 
 
@@ -72,10 +76,11 @@ def intercept(
 ) -> Any:
     """Computes a Linen layer as the dispatch in force says; for `flax.linen.intercept_methods`."""
     module, dispatch = context.module, _in_force.get()
+    # These classes and no others: one derived from them may compute something else.
     if context.method_name == "__call__" and type(module) in (nn.Dense, nn.Conv):
         name = kernel_name(module)
-        if dispatch.watch:
-            dispatch.watch(module, name, args)
+        if dispatch.watch and (out := dispatch.watch(module, name, args)) is not None:
+            return out
         if name in dispatch.tables:
             return _packed(module, dispatch.tables[name], *args)
         if name in dispatch.products and type(module) is nn.Dense:
@@ -100,17 +105,20 @@ def conv_general_dilated(
     over on a CPU: by native code, or by XLA with gradients that are fast inside a compiled loop.
     All others go to JAX itself.
     """
-    if not _is_plain(lhs, rhs, options) or jax.default_backend() != "cpu":
+    dispatch = _in_force.get()
+    if not _is_plain(lhs, rhs, options) or (dispatch.platform or platform()) != "cpu":
         return lax.conv_general_dilated(lhs, rhs, window_strides, padding, **options)
     strides = window_strides[0], window_strides[1]
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], strides, padding)
     pads = tuple((int(low), int(high)) for low, high in padding)
-    dispatch = _in_force.get()
     if dispatch.convolutions and _native_takes(lhs, rhs, pads):
         if dispatch.convolved is not None:
             dispatch.convolved.append(rhs.shape)
-        return dense_conv(lhs, rhs, strides, pads)
+        sides = rhs.shape[0], rhs.shape[1]
+        images, height, width, _ = Window(sides, strides, pads).out(lhs.shape, rhs.shape[3])
+        winograd = winograd_cost(images, (height, width), rhs.shape, strides) > 0
+        return dense_conv(lhs, rhs, strides, pads, winograd)
     return xla_conv(lhs, rhs, strides, pads)
 
 

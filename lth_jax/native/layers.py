@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from lth_jax.native.dense_conv import winograd_cost
 from lth_jax.native.dispatch import Dispatch, both, dispatching, padding_of, window_of
 from lth_jax.pruning.trees import PyTree, named_leaves
 
@@ -27,12 +28,15 @@ class Layer(NamedTuple):
       strides: of a convolution's window, by row and column.
       applied: how often a batch meets the kernel: its number of examples, times the number of
         output pixels of a convolution.
+      winograd: what an output pixel takes, in multiply-adds, of a convolution that is computed by
+        Winograd's way where it is dense; else 0.
     """
 
     kind: str
     shape: tuple[int, ...]
     strides: tuple[int, int] = (1, 1)
     applied: int = 1
+    winograd: float = 0.0
 
 
 def find_layers(
@@ -60,7 +64,8 @@ def find_layers(
         found[name] = layer if found.get(name, layer) == layer else None
 
     def traced(variables, x, key):
-        with dispatching(Dispatch(convolutions=True, watch=watch, convolved=convolved)):
+        on_cpu = Dispatch(convolutions=True, watch=watch, convolved=convolved, platform="cpu")
+        with dispatching(on_cpu):
             logits, _ = apply(variables, x, True, {"dropout": key})
         return logits
 
@@ -79,8 +84,10 @@ def _layer(module: nn.Module, leaf: Any, args: tuple[Any, ...]) -> Layer | None:
     if _is_plain_dense(module, leaf, x):
         return Layer("dense", tuple(leaf.shape), applied=math.prod(x.shape[:-1]))
     if _is_plain_conv(module, leaf, x):
-        *pixels, _ = window_of(module, x).out(x.shape, module.features)
-        return Layer("conv", tuple(leaf.shape), both(module.strides), math.prod(pixels))
+        images, *out, _ = window_of(module, x).out(x.shape, module.features)
+        shape, strides = tuple(leaf.shape), both(module.strides)
+        winograd = winograd_cost(images, (out[0], out[1]), shape, strides)
+        return Layer("conv", shape, strides, images * math.prod(out), winograd)
     return None
 
 

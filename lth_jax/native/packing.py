@@ -13,12 +13,13 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import Bool, Int, Int32, Int64, Shaped
 
 from lth_jax.native.layers import Layer
 from lth_jax.native.sparse import Tables
+from lth_jax.pruning.masks import map_optimizer_state
 from lth_jax.pruning.trees import PyTree, map_named, named_leaves
 from lth_jax.training.states import TrainState
 
@@ -65,10 +66,10 @@ class PackedLeaf(NamedTuple):
 
     shape: tuple[int, ...]
     length: int
-    order: np.ndarray
+    order: Int64[np.ndarray, " kept"]
     tables: Tables
 
-    def pack(self, leaf: Any) -> np.ndarray:
+    def pack(self, leaf: Any) -> Shaped[np.ndarray, " {self.length}"]:
         """Returns the survivors of a dense leaf, with zeros behind them."""
         leaf = np.asarray(leaf)
         vector = np.zeros(self.length, leaf.dtype)
@@ -82,8 +83,9 @@ class PackedLeaf(NamedTuple):
         leaf[self.order] = vector[: len(self.order)]
         return leaf.reshape(self.shape)
 
-    def mask(self) -> np.ndarray:
+    def mask(self) -> Bool[np.ndarray, " {self.length}"]:
         """Returns the vector's own mask: True on the survivors."""
+        # What fills the vector up counts as pruned: no update moves it from zero.
         return np.arange(self.length) < len(self.order)
 
 
@@ -134,59 +136,83 @@ def zero_where_pruned(
         def look(leaf: Any, leaf_name: str) -> Any:
             if leaf_name == name:
                 pruned = np.asarray(leaf)[~masks[name]]
+                # Unpacking gives +0.0: a -0.0 is equal to it, and has other bits.
                 found.append(not np.any(pruned) and not np.any(np.signbit(pruned)))
             return leaf
 
         names = map_named(lambda leaf_name, _: leaf_name, state.params)
         jax.tree.map(look, state.params, names)
-        optax.tree_map_params(optimizer, look, state.opt_state, names)
+        map_optimizer_state(optimizer, look, state.opt_state, names)
         return all(found)
 
     return is_zero
 
 
 def _packed(layer: Layer, length: int, mask: np.ndarray) -> PackedLeaf:
-    """Returns the order of a leaf's survivors in its vector, and their index tables."""
+    """Returns the order of a leaf's survivors in its vector, and their index tables.
+
+    Nothing is sorted: both orders are those in which survivors are met along the kernel's axes. A
+    mask that moves has new tables every hundred steps.
+    """
     dense = layer.kind == "dense"
     blocked = dense and length >= BLOCKED_SHARE * math.prod(layer.shape)
     forward, transposed = (_dense_entries if dense else _conv_entries)(layer, mask)
     # The vector lies in the order of the forward matrix, so that the forward product and the
     # gradient of the values read it from front to back; the transposed one looks its values up.
-    order = np.lexsort((forward.columns, forward.rows))
-    rows, columns = transposed.rows[order], transposed.columns[order]
-    by_input = np.lexsort((columns, rows))
-    tables = Tables(
-        row_pointers=_row_pointers(forward, blocked),
-        column_indices=_padded(forward.columns[order], length),
-        transposed_row_pointers=_row_pointers(transposed, blocked),
-        transposed_column_indices=_padded(columns[by_input], length),
-        value_indices=_padded(by_input, length),
+    order = forward.places
+    in_vector = np.empty(mask.size, np.int32)
+    in_vector[order] = np.arange(len(order), dtype=np.int32)
+    tables = (
+        _row_pointers(forward, blocked),
+        _padded(forward.columns, length),
+        _row_pointers(transposed, blocked),
+        _padded(transposed.columns, length),
+        _padded(in_vector[transposed.places], length),
     )
-    return PackedLeaf(layer.shape, length, np.flatnonzero(mask)[order], tables)
+    return PackedLeaf(layer.shape, length, order, Tables(*jax.device_put(tables)))
 
 
 class _Entries(NamedTuple):
-    """The survivors of a kernel as entries of a sparse matrix.
+    """The survivors of a kernel as entries of a sparse matrix, by row and then by column.
 
     Attributes:
       shape: of the matrix, (rows, columns).
       rows: int64 [kept], the row of each survivor.
       columns: int64 [kept], its column.
+      places: int64 [kept], its flat index in the kernel.
     """
 
     shape: tuple[int, int]
-    rows: np.ndarray
-    columns: np.ndarray
+    rows: Int64[np.ndarray, " kept"]
+    columns: Int64[np.ndarray, " kept"]
+    places: Int64[np.ndarray, " kept"]
 
 
-def _dense_entries(layer: Layer, mask: np.ndarray) -> tuple[_Entries, _Entries]:
+def _survivors(mask: np.ndarray, axes: tuple[int, ...]) -> tuple[list[np.ndarray], np.ndarray]:
+    """Returns the indices of survivors along each axis of the kernel, and their flat indices.
+
+    They are met in the order of `axes`, the last one changing fastest.
+    """
+    flat = np.flatnonzero(mask.transpose(axes))
+    along = np.unravel_index(flat, [mask.shape[axis] for axis in axes])
+    indices = [along[axes.index(axis)] for axis in range(mask.ndim)]
+    return indices, np.ravel_multi_index(tuple(indices), mask.shape)
+
+
+def _dense_entries(
+    layer: Layer, mask: Bool[np.ndarray, "inputs outputs"]
+) -> tuple[_Entries, _Entries]:
     """Returns the matrix with a row for each output, and its transpose."""
     width, count = layer.shape
-    inputs, outputs = np.nonzero(mask)
-    return _Entries((count, width), outputs, inputs), _Entries((width, count), inputs, outputs)
+    (inputs, outputs), places = _survivors(mask, (1, 0))
+    forward = _Entries((count, width), outputs, inputs, places)
+    (inputs, outputs), places = _survivors(mask, (0, 1))
+    return forward, _Entries((width, count), inputs, outputs, places)
 
 
-def _conv_entries(layer: Layer, mask: np.ndarray) -> tuple[_Entries, _Entries]:
+def _conv_entries(
+    layer: Layer, mask: Bool[np.ndarray, "height width channels features"]
+) -> tuple[_Entries, _Entries]:
     """Returns the matrix with a row for each feature, and its transpose.
 
     A column is a channel together with a position under the window, in one integer. The transpose
@@ -194,18 +220,21 @@ def _conv_entries(layer: Layer, mask: np.ndarray) -> tuple[_Entries, _Entries]:
     image that have one residue meet the same weights. `find_layers` sees to it that the integers
     can hold channel and position.
     """
-    rows, columns, channels, features = np.nonzero(mask)
-    position = (rows << 8) + columns
     down, along = layer.strides
-    residues = (channels * down + rows % down) * along + columns % along
     *_, inputs, outputs = layer.shape
-    return (
-        _Entries((outputs, inputs << 16), features, (channels << 16) + position),
-        _Entries((inputs * down * along, outputs << 16), residues, (features << 16) + position),
-    )
+    (rows, columns, channels, features), places = _survivors(mask, (3, 2, 0, 1))
+    under = (channels << 16) + (rows << 8) + columns
+    forward = _Entries((outputs, inputs << 16), features, under, places)
+    (rows, columns, channels, features), places = _survivors(mask, (2, 3, 0, 1))
+    residues = (channels * down + rows % down) * along + columns % along
+    under = (features << 16) + (rows << 8) + columns
+    if down * along > 1:  # a channel has several rows, whose entries were met in turns
+        order = np.argsort(residues, kind="stable")
+        residues, under, places = residues[order], under[order], places[order]
+    return forward, _Entries((inputs * down * along, outputs << 16), residues, under, places)
 
 
-def _row_pointers(entries: _Entries, blocked: bool) -> jax.Array:
+def _row_pointers(entries: _Entries, blocked: bool) -> Int32[np.ndarray, "rows_and_one blocks"]:
     """Returns where each row's entries of each block of columns begin, int32 [rows + 1, blocks].
 
     The last row holds the number of entries.
@@ -218,10 +247,14 @@ def _row_pointers(entries: _Entries, blocked: bool) -> jax.Array:
     blocks = -(-width // BLOCK) if blocked else 1
     block = entries.columns // -(-width // blocks)
     counts = np.bincount(entries.rows * blocks + block, minlength=height * blocks)
+    # A block ends where the next one begins, the last of a row where the next row does. So there is
+    # one row more than the matrix has, without entries.
     begins = np.concatenate([[0], np.cumsum(counts), np.full(blocks - 1, len(entries.rows))])
-    return jnp.asarray(begins.reshape(-1, blocks), jnp.int32)
+    return begins.reshape(-1, blocks).astype(np.int32)
 
 
-def _padded(entries: np.ndarray, length: int) -> jax.Array:
+def _padded(entries: Int[np.ndarray, " kept"], length: int) -> Int32[np.ndarray, " {length}"]:
     """Returns entries with zeros behind them, int32 [length]."""
-    return jnp.asarray(np.pad(entries, (0, length - len(entries))), jnp.int32)
+    padded = np.zeros(length, np.int32)
+    padded[: len(entries)] = entries
+    return padded

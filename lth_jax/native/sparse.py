@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float32, Int32
 
 from lth_jax.native.build import target
 
@@ -33,19 +34,19 @@ class Tables(NamedTuple):
       value_indices: [capacity], where the value of each entry of the transposed matrix lies.
     """
 
-    row_pointers: jax.Array
-    column_indices: jax.Array
-    transposed_row_pointers: jax.Array
-    transposed_column_indices: jax.Array
-    value_indices: jax.Array
+    row_pointers: Int32[Array, "outputs_and_one blocks"]
+    column_indices: Int32[Array, " capacity"]
+    transposed_row_pointers: Int32[Array, "inputs_and_one transposed_blocks"]
+    transposed_column_indices: Int32[Array, " capacity"]
+    value_indices: Int32[Array, " capacity"]
 
     @property
-    def forward(self) -> tuple[jax.Array, jax.Array]:
+    def forward(self) -> tuple[Array, Array]:
         """The matrix with a row for each output, as native code takes it."""
         return self.row_pointers, self.column_indices
 
     @property
-    def transposed(self) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def transposed(self) -> tuple[Array, Array, Array]:
         """The matrix with a row for each input, as native code takes it."""
         return self.transposed_row_pointers, self.transposed_column_indices, self.value_indices
 
@@ -63,7 +64,9 @@ def _call(name: str, *shapes: tuple[int, ...]) -> Callable[..., Any]:
 
 
 @jax.custom_vjp
-def sparse_product(values: jax.Array, tables: Tables, x: jax.Array) -> jax.Array:
+def sparse_product(
+    values: Float32[Array, " capacity"], tables: Tables, x: Float32[Array, "n inputs"]
+) -> Float32[Array, "n outputs"]:
     """Returns the product of `x` with a packed kernel [in, out].
 
     `values` and `x` can be differentiated in reverse mode, once; `tables` cannot. `vmap` gives each
@@ -72,10 +75,10 @@ def sparse_product(values: jax.Array, tables: Tables, x: jax.Array) -> jax.Array
     Args:
       values: float32 [capacity], the surviving weights.
       tables: where they are.
-      x: float32 [n, in].
+      x: float32 [n, inputs].
 
     Returns:
-      float32 [n, out].
+      float32 [n, outputs].
     """
     shape = (x.shape[0], tables.outputs)
     return _call("SparseProductForward", shape)(values, *tables.forward, x)
@@ -129,7 +132,12 @@ class Window(NamedTuple):
         return x[0], height, width, features
 
 
-def sparse_conv(values: jax.Array, tables: Tables, x: jax.Array, window: Window) -> jax.Array:
+def sparse_conv(
+    values: Float32[Array, " capacity"],
+    tables: Tables,
+    x: Float32[Array, "n height width channels"],
+    window: Window,
+) -> Float32[Array, "n out_height out_width features"]:
     """Returns the convolution of `x` by a packed kernel [*sides, channels, features].
 
     `values` and `x` can be differentiated in reverse mode, once; `tables` cannot. `vmap` gives each
@@ -153,7 +161,7 @@ def _sparse_conv(values, tables, x, window):
     return _conv_call("SparseConvForward", shape, window, values, *tables.forward, x)
 
 
-def _conv_call(name: str, shape: tuple[int, ...], window: Window, *arrays: jax.Array) -> jax.Array:
+def _conv_call(name: str, shape: tuple[int, ...], window: Window, *arrays: Array) -> Array:
     return _call(name, shape)(
         *arrays,
         sides=np.array(window.sides, np.int64),

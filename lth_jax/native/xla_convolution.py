@@ -12,6 +12,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Float
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 Padding = tuple[tuple[int, int], ...]
@@ -19,8 +20,11 @@ Padding = tuple[tuple[int, int], ...]
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def xla_conv(
-    x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: Padding
-) -> jax.Array:
+    x: Float[Array, "n height width channels"],
+    kernel: Float[Array, "kernel_height kernel_width channels features"],
+    strides: tuple[int, int],
+    padding: Padding,
+) -> Float[Array, "n out_height out_width features"]:
     """Computes a plain convolution by XLA, with gradients that are fast inside a compiled loop.
 
     Args:

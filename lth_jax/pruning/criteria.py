@@ -14,25 +14,30 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int32, Key
+from jaxtyping import Array, Key, Shaped
 
-from lth_jax.pruning.trees import PyTree
+from lth_jax.pruning.trees import PyTree, map_named
 
 
 class Probe(NamedTuple):
     """A network, and the examples on which a criterion takes gradients.
 
     Attributes:
-      apply: (variables, x, train, rngs) -> (logits, new_state), as a model has it.
+      apply: (variables, x, train, rngs) -> (outputs, new_state), as a model has it.
       model_state: the collections besides the parameters, such as batch statistics.
-      images: float32 [n, height, width, channels], as the network sees them.
-      labels: int32 [n].
+      inputs: [n, …], as the network sees them: images are float32 [n, height, width, channels].
+      targets: int32 labels [n], or whatever the loss compares outputs with, [n, …].
+      loss: (outputs, targets) -> float [n], the task's; a module's own function, since a program is
+        compiled for each.
     """
 
     apply: Callable[..., tuple[jax.Array, PyTree]]
     model_state: PyTree
-    images: Float[Array, "n height width channels"]
-    labels: Int32[Array, " n"]
+    inputs: Shaped[Array, "n ..."]
+    targets: Shaped[Array, "n ..."]
+    loss: Callable[[jax.Array, jax.Array], jax.Array] = (
+        optax.softmax_cross_entropy_with_integer_labels
+    )
 
 
 class Scoring(NamedTuple):
@@ -44,8 +49,11 @@ class Scoring(NamedTuple):
       initial: the parameters at the rewind point.
       key: a key of its own for (seed, replicate, level).
       probe: the network and a batch of training examples, for criteria that need gradients.
-      alpha: the weight of |w_final| in `large_init_large_final`.
-      temperature: what logits are divided by in `grasp`.
+      alpha: the factor of the trained magnitude in `large_init_large_final`.
+      temperature: what logits are divided by in `grasp`; 1 where outputs are no logits.
+      train: whether gradients are those of training, with dropout and the batch's own statistics,
+        or of evaluation; None is what the criterion's authors do.
+      hessian_of: the names of the parameters whose Hessian `grasp` takes; None is all.
     """
 
     final: PyTree
@@ -54,6 +62,8 @@ class Scoring(NamedTuple):
     probe: Probe | None = None
     alpha: float = 1.0
     temperature: float = 200.0
+    train: bool | None = None
+    hessian_of: frozenset[str] | None = None
 
 
 class Criterion(NamedTuple):
@@ -130,16 +140,29 @@ def large_final_same_sign(scoring: Scoring) -> PyTree:
 
 
 def snip(scoring: Scoring) -> PyTree:
-    """|g ⊙ w|: connection sensitivity (Lee et al. 2019, eq. 5, without its normalization)."""
-    return _sensitivity(*_probe(scoring), scoring.final, scoring.key)
+    """|g ⊙ w|: connection sensitivity (Lee et al. 2019, eq. 5, without its normalization).
+
+    Its authors take the gradient in evaluation mode, as do Tanaka et al. (2020).
+    """
+    train = bool(scoring.train)
+    return _sensitivity(*_probe(scoring), scoring.final, scoring.key, train=train)
 
 
 def grasp(scoring: Scoring) -> PyTree:
     """+w ⊙ Hg, of the loss at a temperature (Wang et al. 2020, §4).
 
-    The paper's S = -w ⊙ Hg marks what to *remove*; higher = keep turns its sign.
+    The paper's S = -w ⊙ Hg marks what to *remove*; higher = keep turns its sign. Its authors take
+    the gradient in training mode, and g and H of the prunable kernels alone: elsewhere g counts as
+    0.
     """
-    return _gradient_flow(*_probe(scoring), scoring.final, scoring.key, scoring.temperature)
+    return _gradient_flow(
+        *_probe(scoring),
+        scoring.final,
+        scoring.key,
+        scoring.temperature,
+        train=scoring.train is not False,
+        of=scoring.hessian_of,
+    )
 
 
 def synflow(scoring: Scoring) -> PyTree:
@@ -149,7 +172,7 @@ def synflow(scoring: Scoring) -> PyTree:
     mode, so that R is a sum over paths of products of magnitudes.
     """
     probe = _probe(scoring)
-    return _synaptic_flow(probe.apply, probe.model_state, probe.images[:1], scoring.final)
+    return _synaptic_flow(probe.apply, probe.model_state, probe.inputs[:1], scoring.final)
 
 
 def _both(function: Callable[[jax.Array, jax.Array], jax.Array], scoring: Scoring) -> PyTree:
@@ -165,16 +188,22 @@ def _probe(scoring: Scoring) -> Probe:
 # Compiled once for a network: a function made anew in every call would be compiled in every level.
 
 
-@partial(jax.jit, static_argnums=0)
-def _sensitivity(apply, model_state, images, labels, params, key):
-    loss = partial(_loss, apply, model_state, images, labels, key, 1.0)
+@partial(jax.jit, static_argnums=(0, 4), static_argnames="train")
+def _sensitivity(apply, model_state, inputs, targets, loss_of, params, key, *, train):
+    loss = partial(_loss, apply, model_state, inputs, targets, loss_of, key, train, 1.0)
     return jax.tree.map(lambda g, w: jnp.abs(g * w), jax.grad(loss)(params), params)
 
 
-@partial(jax.jit, static_argnums=0)
-def _gradient_flow(apply, model_state, images, labels, params, key, temperature):
-    gradient = jax.grad(partial(_loss, apply, model_state, images, labels, key, temperature))
+@partial(jax.jit, static_argnums=(0, 4), static_argnames=("train", "of"))
+def _gradient_flow(
+    apply, model_state, inputs, targets, loss_of, params, key, temperature, *, train, of
+):
+    probed = apply, model_state, inputs, targets, loss_of
+    gradient = jax.grad(partial(_loss, *probed, key, train, temperature))
     g = gradient(params)
+    if of is not None:
+        # Hg along a direction that is 0 elsewhere is, in these rows, the Hessian of these alone.
+        g = map_named(lambda name, leaf: leaf if name in of else jnp.zeros_like(leaf), g)
     _, hessian_gradient = jax.jvp(gradient, (params,), (g,))
     return jax.tree.map(jnp.multiply, params, hessian_gradient)
 
@@ -191,11 +220,11 @@ def _synaptic_flow(apply, model_state, example, params):
     return jax.tree.map(lambda g, w: jnp.abs(g * w), jax.grad(flow)(magnitudes), magnitudes)
 
 
-def _loss(apply, model_state, images, labels, key, temperature, params):
-    """Returns the mean cross-entropy in training mode; the state that it changes is dropped."""
-    logits, _ = apply({"params": params, **model_state}, images, True, {"dropout": key})
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits / temperature, labels)
-    return jnp.mean(losses)
+def _loss(apply, model_state, inputs, targets, loss_of, key, train, temperature, params):
+    """Returns the mean loss; the state that it changes in training mode is dropped."""
+    rngs = {"dropout": key} if train else {}
+    outputs, _ = apply({"params": params, **model_state}, inputs, train, rngs)
+    return jnp.mean(loss_of(outputs / temperature, targets))
 
 
 CRITERIA: dict[str, Criterion] = {

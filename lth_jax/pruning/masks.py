@@ -1,6 +1,7 @@
 """Masks: bool pytrees of exactly the parameters' structure, True = kept.
 
-Every function takes any parameter pytree. What may be pruned is a plain dict, `rates`: the name of
+Every function takes any parameter pytree; of NNX's variables (`nnx.state(module, nnx.Param)`) it
+takes the arrays, and gives variables back. What may be pruned is a plain dict, `rates`: the name of
 a prunable leaf -> its multiple of the pruning fraction. Leaves that it does not name stay all True.
 """
 
@@ -14,7 +15,16 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lth_jax.pruning.trees import PyTree, count_true, map_named, name_matches, named_leaves, size
+from lth_jax.pruning.trees import (
+    PyTree,
+    count_true,
+    like,
+    map_named,
+    name_matches,
+    named_leaves,
+    plain,
+    size,
+)
 
 
 def exact(value: float | str | Fraction) -> Fraction:
@@ -78,6 +88,10 @@ def apply_mask(tree: PyTree, mask: PyTree) -> PyTree:
 
     It selects instead of multiplying, since 0 × NaN is NaN and 0 × -1 is a negative zero.
     """
+    return like(tree, _zeroed(plain(tree), plain(mask)))
+
+
+def _zeroed(tree: PyTree, mask: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf, m: jnp.where(m, leaf, jnp.zeros_like(leaf)), tree, mask)
 
 
@@ -125,17 +139,53 @@ def masked_step(
     Returns:
       (parameters, optimizer state) after the step.
     """
-    updates, opt_state = optimizer.update(
-        apply_mask(grads, mask), opt_state, apply_mask(params, mask)
+    weights, kept = plain(params), plain(mask)
+    updates, state = optimizer.update(
+        _zeroed(plain(grads), kept), plain(opt_state), _zeroed(weights, kept)
     )
-    stepped = optax.apply_updates(params, updates)
-    return jax.tree.map(jnp.where, mask, stepped, params), opt_state
+    stepped = optax.apply_updates(weights, updates)
+    # The optimizer was given zeros for pruned parameters, but these keep the values that they have:
+    # a branch may freeze them elsewhere than at zero.
+    stepped = jax.tree.map(jnp.where, kept, stepped, weights)
+    return like(params, stepped), like(opt_state, state)
 
 
 def mask_optimizer_state(
     optimizer: optax.GradientTransformation, opt_state: optax.OptState, mask: PyTree
 ) -> optax.OptState:
-    """Returns `opt_state` with zeros at pruned weights in every leaf shaped like the parameters."""
-    return optax.tree_map_params(
-        optimizer, lambda leaf, m: jnp.where(m, leaf, jnp.zeros_like(leaf)), opt_state, mask
-    )
+    """Returns `opt_state` with zeros at pruned weights in every leaf shaped like the parameters.
+
+    What an optimizer keeps of a parameter in another shape, such as Adafactor its rows' and
+    columns' means, stays as it is.
+    """
+
+    def masked(leaf: Any, m: Any) -> Any:
+        return jnp.where(m, leaf, jnp.zeros_like(leaf)) if jnp.shape(leaf) == m.shape else leaf
+
+    zeroed = map_optimizer_state(optimizer, masked, plain(opt_state), plain(mask))
+    return like(opt_state, zeroed)
+
+
+def map_optimizer_state(
+    optimizer: optax.GradientTransformation,
+    function: Callable[..., Any],
+    opt_state: optax.OptState,
+    *rest: PyTree,
+) -> optax.OptState:
+    """Returns `opt_state` with `function(leaf, *rest)` of each leaf that belongs to a parameter.
+
+    Args:
+      optimizer: whose state it is; parts of it may be for some of the parameters alone
+        (`optax.masked`, `optax.multi_transform`).
+      function: of such a leaf, and of those of `rest` at its parameter.
+      opt_state: the state.
+      rest: pytrees of the parameters' structure.
+    """
+
+    def absent(leaf: Any) -> bool:
+        return isinstance(leaf, optax.MaskedNode)
+
+    def mapped(leaf: Any, *others: Any) -> Any:
+        return leaf if absent(leaf) else function(leaf, *others)
+
+    return optax.tree_map_params(optimizer, mapped, opt_state, *rest, is_leaf=absent)

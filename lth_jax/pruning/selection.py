@@ -88,6 +88,7 @@ def prune_to(
     targets: Mapping[tuple[str, ...], int],
     *,
     rounds: int = 1,
+    invert: bool = False,
 ) -> PyTree:
     """Returns the mask whose groups keep exactly `targets` of their survivors.
 
@@ -100,10 +101,16 @@ def prune_to(
       mask: bool, the mask so far.
       targets: names of a group's leaves -> weights that it keeps.
       rounds: how often scores are taken, at least 1.
+      invert: whether the highest scores go instead, as many in each leaf as would go of the lowest
+        (Frankle et al. 2021, §5): a check of what scores are worth within their layer.
 
     Raises:
       ValueError: as `remove_lowest`.
     """
+    if invert:
+        kept = named_leaves(prune_to(scores, mask, targets, rounds=rounds))
+        own = {(name,): count_true(kept[name]) for names in targets for name in names}
+        return prune_to(_negated(scores), mask, own, rounds=rounds)
     leaves = named_leaves(mask)
     start = {names: sum(count_true(leaves[name]) for name in names) for names in targets}
     now = dict(start)
@@ -118,6 +125,13 @@ def prune_to(
         mask = remove_lowest(ranked, mask, {names: now[names] - aim[names] for names in targets})
         now = aim
     return mask
+
+
+def _negated(scores: PyTree | Callable[[PyTree], PyTree]) -> Callable[[PyTree], PyTree]:
+    def negated(mask: PyTree) -> PyTree:
+        return jax.tree.map(jnp.negative, scores(mask) if callable(scores) else scores)
+
+    return negated
 
 
 def _on_the_way(start: int, end: int, share: float) -> int:
@@ -138,6 +152,7 @@ def remove_lowest(scores: PyTree, mask: PyTree, removals: Mapping[tuple[str, ...
         alive = tuple(jnp.asarray(mask_leaves[name]) for name in names)
         values = tuple(jnp.asarray(score_leaves[name]) for name in names)
         surviving, finite = jax.device_get(_survey(values, alive))
+        # The bits of a NaN have a place in the order too: it would be ranked, unnoticed.
         if not finite:
             raise ValueError(f"scores of {', '.join(names)} are not finite: nothing to rank")
         if not 0 <= count <= surviving:
@@ -150,6 +165,7 @@ def remove_lowest(scores: PyTree, mask: PyTree, removals: Mapping[tuple[str, ...
 def _survey(scores: Sequence[jax.Array], alive: Sequence[jax.Array]) -> tuple:
     """Returns (number of survivors, whether all their scores are finite)."""
     surviving = sum(jnp.count_nonzero(a) for a in alive)
+    # What is pruned already may have any score.
     finite = [jnp.all(jnp.isfinite(s) | ~a) for s, a in zip(scores, alive, strict=True)]
     return surviving, jnp.all(jnp.stack(finite))
 
@@ -161,6 +177,8 @@ def _drop_lowest(
     """Returns `alive` without its `count` lowest scores; of equal ones the earlier goes first."""
     live = jnp.concatenate([jnp.ravel(a) for a in alive])
     key = jnp.concatenate([jnp.ravel(k) for k in _same_width([_ordered(s) for s in scores])])
+    # All below the threshold go. Of those equal to it go the first, as many as are still missing:
+    # so exactly `count`, however many scores are equal.
     threshold = _kth_smallest(key, live, count)
     below = live & (key < threshold)
     ties = live & (key == threshold)

@@ -13,11 +13,11 @@ from lth_jax.analysis.layers import FirstLayer, LayerCounts, first_layer, layer_
 from lth_jax.analysis.overlap import PackedMask
 from lth_jax.data import facts
 from lth_jax.errors import StoreError
-from lth_jax.lottery.plan import planned_runs
+from lth_jax.lottery.plan import reachable_runs, source_path
 from lth_jax.pruning.masks import is_kernel
 from lth_jax.store import RunDirectory, level_name
 from lth_jax.store.checkpoints import Manifest, read_manifest
-from lth_jax.store.tables import TRUNK
+from lth_jax.store.tables import TRUNK, MaskPoint, PathPoint
 
 
 class Contents:
@@ -32,8 +32,9 @@ class Contents:
       record: its `spec.json`.
       spec: the spec in it.
       name: what the experiment is called.
+      metric: what its networks are measured by.
       rows: those of the runs that the spec plans, in the order of `results.csv`.
-      planned: how many runs the spec plans.
+      planned: how many runs the spec plans, without those that no ticket is left for.
       status: `finished`, `running` or `stopped`.
       remark: what else the directory holds, or an empty string.
       densities: level -> mean density of its tickets.
@@ -47,8 +48,9 @@ class Contents:
         self.record: Mapping[str, Any] = store.record_of_spec()
         self.spec: specs.Spec = store.spec()
         self.name: str = self.record["name"]
-        planned = set(planned_runs(self.spec))
+        self.metric = store.metric
         rows = store.sorted_rows()
+        planned = set(reachable_runs(self.spec, rows, source_path(self.spec, store.path)))
         self.rows = [row for row in rows if row.run_id in planned]
         self.planned = len(planned)
         further = len(rows) - len(self.rows)
@@ -100,6 +102,12 @@ class Contents:
         """(replicate, level) -> prunable layer -> (kept, total)."""
         return {key: manifest.meta["layers"] for key, manifest in self.manifests.items()}
 
+    @property
+    def of_images(self) -> bool:
+        """Whether inputs are images, as far as is known: older runs do not say."""
+        sides = str(self.record.get("data", {}).get("inputs", "?×?×?")).split("×")
+        return len(sides) == 3 and "1" not in sides[:2]
+
     @cached_property
     def first(self) -> FirstLayer | None:
         """The layer that sees the image, if the kernels' shapes tell."""
@@ -111,6 +119,8 @@ class Contents:
             if name.startswith("params/") and is_kernel(name, np.broadcast_to(0, shape))
         }
         data, known = self.spec.data, facts(self.spec.data.name)
+        if not self.of_images:
+            return None
         if known is None:
             return first_layer(shapes)
         # Networks that pad their images begin with a convolution, to which only channels matter.
@@ -123,6 +133,26 @@ class Contents:
         """The prunable layers in the order of the data."""
         first = self.first.name if self.first else ""
         return layer_order(next(iter(self.counts.values()), {}), first)
+
+    @cached_property
+    def paths(self) -> list[PathPoint]:
+        """The networks on the paths between trained ones, where `paths.csv` is whole."""
+        try:
+            return self.store.paths()
+        except StoreError as error:
+            self._notes.append(f"{error}; it is left out")
+            return []
+
+    @cached_property
+    def masks_on_their_way(self) -> dict[tuple[str, int], list[MaskPoint]]:
+        """(branch, level) -> its masks that move, where their file is whole."""
+        found: dict[tuple[str, int], list[MaskPoint]] = {}
+        for key in dict.fromkeys((row.branch, row.level) for row in self.rows):
+            try:
+                found[key] = self.store.masks(*key)
+            except StoreError as error:
+                self._notes.append(f"{error}; it is left out")
+        return {key: points for key, points in found.items() if points}
 
     @cached_property
     def masks(self) -> dict[tuple[int, int], dict[str, PackedMask]]:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import io
 import math
+import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -19,11 +21,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.lines import Line2D
+from matplotlib.text import Text
 from numpy.typing import ArrayLike
 
 from lth_jax.analysis.paired import Paired
 from lth_jax.analysis.summary import Stat, percent
 from lth_jax.store.tables import TRUNK
+from lth_jax.system.streams import printable
 
 
 class Style(NamedTuple):
@@ -66,13 +70,17 @@ _SETTINGS: dict[Any, Any] = {
     "legend.frameon": False,
     "svg.fonttype": "none",  # text stays text: it can be searched, and set in a paper's own font
     "svg.hashsalt": "lth_jax",  # equal figures are equal files
+    "text.parse_math": False,  # a $ in a name is a $
 }
+
+
+_drawing = threading.RLock()
 
 
 @contextlib.contextmanager
 def house_style() -> Iterator[None]:
     """Sets Matplotlib up for what is drawn and rendered inside, whatever the user's settings."""
-    with matplotlib.rc_context():
+    with _drawing, matplotlib.rc_context():  # its settings are the whole process's
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_SETTINGS)
         yield
@@ -91,6 +99,10 @@ class Figure(matplotlib.figure.Figure):
         self.suptitle(title, fontsize=10)
         self.caption = caption
         self.notes: list[Note] = []
+
+    def _repr_png_(self) -> bytes:
+        """Returns the image that a notebook shows."""
+        return png(self)
 
     def panels(self, count: int, columns: int, **options: Any) -> list[Axes]:
         """Makes axes for `count` panels, at most `columns` side by side (see `grid_of`)."""
@@ -112,6 +124,14 @@ class Figure(matplotlib.figure.Figure):
             ncols=-(-len(entries) // rows) or 1,  # as even as can be
             columnspacing=1.4,
         )
+
+
+def label_text(name: str) -> str:
+    """Returns a name for the label of a line, an artist or a tick, whatever is in it.
+
+    Matplotlib leaves labels that begin with an underscore out of legends.
+    """
+    return printable(f" {name}" if name.startswith("_") else name, line=True)
 
 
 def grid_of(count: int, columns: int) -> tuple[int, int]:
@@ -155,6 +175,7 @@ def points(
     stats: Sequence[Stat | Paired],
     texts: Sequence[str],
     *,
+    bars: Sequence[tuple[float, float]],
     scale: float,
     label: str,
     style: Style,
@@ -162,24 +183,25 @@ def points(
     size: float = 4.5,
     zorder: float = 3,
 ) -> None:
-    """Draws means against densities, joined by a line, with a bar over each one's interval.
+    """Draws means against densities, joined by a line, each with a bar.
 
     Args:
       ax: where.
       densities: fractions, drawn as percent.
       stats: what to draw, one for each density.
       texts: what each point says under a pointer.
+      bars: the two ends of each bar; NaN draws none.
       scale: what the values are multiplied by to be in the unit of the axis.
       label: what a legend calls the line.
       style, width, size, zorder: how it looks.
     """
     x, y = [100 * density for density in densities], [scale * stat.mean for stat in stats]
-    bars = [(stat.mean - stat.interval[0], stat.interval[1] - stat.mean) for stat in stats]
+    lengths = [(s.mean - low, high - s.mean) for s, (low, high) in zip(stats, bars, strict=True)]
     ax.errorbar(
         x,
         y,
-        yerr=scale * np.array(bars).reshape(-1, 2).T,
-        label=label,
+        yerr=scale * np.nan_to_num(np.array(lengths)).reshape(-1, 2).T,
+        label=label_text(label),
         color=style.colour,
         marker=style.marker,
         linestyle=style.dashes,
@@ -310,8 +332,25 @@ def marks(figure: Figure) -> list[list[Any]]:
 # Files
 
 
+@contextlib.contextmanager
+def _any_letters(figure: matplotlib.figure.Figure) -> Iterator[None]:
+    """Lets the texts of a figure have any letters: one that no font has is drawn as a box."""
+    for text in figure.findobj(Text):
+        assert isinstance(text, Text)
+        if (shown := printable(text.get_text())) != text.get_text():
+            text.set_text(shown)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        yield
+
+
 def svg(figure: Figure) -> str:
     """Renders the figure as an SVG document."""
+    with _any_letters(figure):
+        return _svg(figure)
+
+
+def _svg(figure: Figure) -> str:
     # Laid out once for all renderings, which takes half of the time of each. The second pass is
     # needed because long labels find their size in the first.
     engine = figure.get_layout_engine()
@@ -322,11 +361,12 @@ def svg(figure: Figure) -> str:
     out = io.BytesIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     figure.savefig(out, format="svg", metadata=nothing)
-    return out.getvalue().decode("utf-8")
+    return printable(out.getvalue().decode("utf-8"))
 
 
-def png(figure: Figure) -> bytes:
-    """Renders the figure, which was rendered as SVG before, as PNG."""
+def png(figure: matplotlib.figure.Figure, dpi: int = DPI) -> bytes:
+    """Renders the figure as PNG; one of the report was rendered as SVG before."""
     out = io.BytesIO()
-    figure.savefig(out, format="png", dpi=DPI)
+    with _any_letters(figure):
+        figure.savefig(out, format="png", dpi=dpi)
     return out.getvalue()

@@ -13,7 +13,7 @@ from lth_jax.disk.files import write_text
 from lth_jax.lottery.observer import Observer
 from lth_jax.report.contents import Contents
 from lth_jax.report.page import PAGE, render
-from lth_jax.report.tensorboard import write_curves, write_rows
+from lth_jax.report.tensorboard import write_level
 from lth_jax.store import RunDirectory
 from lth_jax.store.tables import TRUNK, ResultRow
 
@@ -71,10 +71,9 @@ class LiveReport(Observer):
             self._safely("the report", self._say_stopped)
 
     def _write_events(self, level: int, *, finished: bool = False) -> None:
+        first = Contents(self._store).first if finished else None
         for branch in (TRUNK, *self._store.spec().branches):
-            write_curves(self._store, branch, level)
-        if finished:
-            write_rows(self._store, Contents(self._store).first)
+            write_level(self._store, branch, level, first)
         self._next_events = self._clock() + SECONDS_BETWEEN_EVENTS
 
     def _write_page(self, contents: Contents) -> None:

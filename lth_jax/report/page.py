@@ -1,37 +1,46 @@
-"""`report.html` and `figures/` of a run, or of several overlaid: one page for a browser offline.
+"""`report.html`, `figures/` and `claims.md` of a run, or of several: a page for a browser offline.
 
-What comes from a run (names, notes, values of a spec) is escaped by Jinja; our own figures are the
-only markup that is put in as it is.
+What comes from a run (names, notes, values of a spec) is escaped by Jinja, and links are quoted;
+our own figures are the only markup that is put in as it is. No character of either is obeyed.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from lth_jax import config as specs
 from lth_jax._version import __version__
+from lth_jax.analysis.verdicts import Standard
 from lth_jax.disk.files import write_bytes, write_text
+from lth_jax.errors import StoreError
+from lth_jax.report.claims import MEANS as MEANS_OF_CLAIMS
+from lth_jax.report.claims import claims_markdown, claims_table
 from lth_jax.report.contents import Contents
+from lth_jax.report.methods import methods_said, methods_tables
 from lth_jax.report.table import MARKS, Cell, Table, legend, results_tables
 from lth_jax.report.tensorboard import write_events
 from lth_jax.report.verdict import listed, verdict
 from lth_jax.store import RunDirectory
+from lth_jax.store.record import command_of
+from lth_jax.store.tables import named
+from lth_jax.system.streams import printable
 
 if TYPE_CHECKING:
+    from jinja2 import Template
+
     from lth_jax.report.figures import Rendered
 
-PAGE, FIGURES = "report.html", "figures"
+PAGE, FIGURES, CLAIMS = "report.html", "figures", "claims.md"
 REFRESH_SECONDS = 30  # how often an open page of a running experiment looks for a new one
-LINKED = ("results.csv", "spec.json", "metrics", FIGURES, "tensorboard")
+LINKED = ("results.csv", CLAIMS, "spec.json", "metrics", FIGURES, "tensorboard")
 # Pixels of a page for each inch: letters about as large as the text, or just legible on a phone.
 WIDE, NARROW = 115, 62
 
@@ -50,12 +59,14 @@ def write_report(
       A line for each thing that is left out.
 
     Raises:
-      StoreError: a directory cannot be read, or the folder not be written.
+      StoreError: a directory cannot be read, or the folder not be written; or experiments are
+        measured by different metrics.
     """
     from lth_jax.report.figures import render_figures  # takes seconds: it imports Matplotlib
 
     folder = folder or stores[0].path
     runs = labelled([Contents(store) for store in stores])
+    _check_alike(runs)
     notes: list[str] = []
     figures = render_figures(runs, notes)
     if events:
@@ -70,8 +81,21 @@ def write_report(
         write_bytes(folder / FIGURES / f"{figure.name}.svg", figure.svg.encode("utf-8"))
     for label, run in runs.items():
         notes += [note if len(runs) == 1 else f"{label}: {note}" for note in run.notes]
+    texts = (claims_markdown(run.rows, run.spec, run.metric) for run in runs.values())
+    claims = "\n".join(filter(None, texts))
+    if claims:
+        write_text(folder / CLAIMS, printable(claims))
     write_text(folder / PAGE, render(runs, figures, folder, notes, files=True))
     return notes
+
+
+def _check_alike(runs: Mapping[str, Contents]) -> None:
+    metrics = {run.metric: label for label, run in runs.items()}
+    if len(metrics) > 1:
+        (one, first), (other, second), *_ = ((m.title(), label) for m, label in metrics.items())
+        raise StoreError(
+            f"{first} is measured by {one}, {second} by {other}; accepted: runs of one metric"
+        )
 
 
 def labelled(runs: Sequence[Contents]) -> dict[str, Contents]:
@@ -105,22 +129,16 @@ def render(
       stale: what to say of figures that are older than the tables.
       files: whether the figures are files, too.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
     templates = resources.files("lth_jax.report") / "templates"
-    environment = Environment(
-        loader=PackageLoader("lth_jax.report", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-    )
     (first, *others) = runs.values()
     watched = not files and first.status == "running"
-    return environment.get_template("report.html.j2").render(
+    page = template("report.html.j2").render(
         title=f"Comparison of {listed(list(runs))}" if others else first.name,
         subtitle=f"{len(runs)} runs" if others else _subtitle(first),
         runs=[_section(label, run, folder) for label, run in runs.items()],
-        figures=[(figure, Markup(_inline(figure)), _width(figure)) for figure in figures],
+        figures=[(figure, Markup(inline(figure)), width_of(figure)) for figure in figures],
         folder=FIGURES if files else "",
         notes=[*filter(None, (run.remark for run in runs.values())), *notes],
         stale=stale,
@@ -132,15 +150,40 @@ def render(
         css=Markup((templates / "report.css").read_text("utf-8")),
         js=Markup((templates / "report.js").read_text("utf-8")),
     )
+    return printable(page)
 
 
-def _inline(figure: Rendered) -> str:
+def results_html(title: str, run: Contents) -> str:
+    """Returns the tables of an experiment and what was found, as HTML to stand in a notebook."""
+    standard, bars = Standard.of(run.spec, run.metric), run.spec.report.bars
+    fragment = template("results.html.j2").render(
+        title=title,
+        tables=results_tables(run.rows, standard, bars),
+        legend=legend(run.rows, standard, bars),
+        verdict=verdict(run.rows, standard),
+        marks=MARKS,
+    )
+    return printable(fragment)
+
+
+def template(name: str) -> Template:
+    """Returns one of the report's templates."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    return Environment(
+        loader=PackageLoader("lth_jax.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+    ).get_template(name)
+
+
+def inline(figure: Rendered) -> str:
     """Returns the figure as an SVG element whose ids are those of no other figure on the page."""
     element = figure.svg[figure.svg.index("<svg") :]
     return re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{figure.name}-", element)
 
 
-def _width(figure: Rendered) -> str:
+def width_of(figure: Rendered) -> str:
     """Returns between which widths the figure's letters are legible, as CSS."""
     most, least = (round(pixels * figure.width) for pixels in (WIDE, NARROW))
     return f"max-width: {most}px; min-width: {least}px"
@@ -163,17 +206,22 @@ def _section(label: str, run: Contents, folder: Path) -> dict[str, Any]:
     """Returns what the template says of one experiment besides figures."""
     present = [name for name in LINKED if (run.store.path / name).exists()]
     links = {name: os.path.relpath(run.store.path / name, folder) for name in present}
+    standard, bars = Standard.of(run.spec, run.metric), run.spec.report.bars
     return {
         "label": label,
         "name": run.name,
         "identity": run.record["identity"],
-        "verdict": verdict(run.rows),
-        "tables": results_tables(run.rows),
-        "legend": legend(run.rows),
-        "command": shlex.join(["python", *run.record["command"]]),
+        "verdict": verdict(run.rows, standard),
+        "tables": results_tables(run.rows, standard, bars),
+        "legend": legend(run.rows, standard, bars),
+        "claims": claims_table(run.rows, run.spec, run.metric),
+        "methods": methods_tables(run.rows, run.spec, run.metric),
+        "methods_said": methods_said(run.rows, run.spec, run.metric),
+        "means": MEANS_OF_CLAIMS,
+        "command": command_of(run.record),
         "status": _status(run),
         "versions": ", ".join(f"{name} {v}" for name, v in run.record["versions"].items()),
-        "files": {name: Path(link).as_posix() for name, link in links.items()},
+        "files": {name: quote(Path(link).as_posix()) for name, link in links.items()},
         "spec": spec_tables(run.spec),
     }
 
@@ -201,19 +249,19 @@ def _data(runs: Mapping[str, Contents], figures: Sequence[Rendered]) -> dict[str
             "label": label,
             "status": run.status,
             **{key: run.record[key] for key in ("name", "identity", "spec", "versions", "command")},
-            "results": [dataclasses.asdict(row) for row in run.rows],
+            "results": [named(row, run.metric.column) for row in run.rows],
         }
         for label, run in runs.items()
     ]
-    return _finite({"runs": listed_runs, "figures": {f.name: f.marks for f in figures}})
+    return finite({"runs": listed_runs, "figures": {f.name: f.marks for f in figures}})
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """Returns `value` with null for what JSON has no number for."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):
-        return {name: _finite(inner) for name, inner in value.items()}
+        return {name: finite(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
+        return [finite(inner) for inner in value]
     return value

@@ -13,7 +13,7 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from lth_jax.report.drawing import TICKET_STYLE, house_style
+from lth_jax.report.drawing import TICKET_STYLE, house_style, label_text, png
 
 SHOWN = 10  # classes, the likeliest first where there are more
 COLUMNS = 32  # of the terminal, for a picture
@@ -97,6 +97,12 @@ def picture_text(image: np.ndarray, colours: bool) -> Text:
 
 
 @house_style()
+def prediction_png(predictions: Sequence[Prediction], title: str) -> bytes:
+    """Draws the images, and beside each the bars of its probabilities, as PNG."""
+    return png(prediction_figure(predictions, title), dpi=150)
+
+
+@house_style()
 def prediction_figure(predictions: Sequence[Prediction], title: str) -> Figure:
     """Draws the images, and beside each the bars of its probabilities."""
     rows = len(predictions)
@@ -115,7 +121,7 @@ def prediction_figure(predictions: Sequence[Prediction], title: str) -> Figure:
         shares = [float(one.probabilities[index]) for index in shown]
         colours = [TICKET_STYLE.colour if index == one.best else _OTHERS for index in shown]
         right.barh(range(len(shown)), [100 * share for share in shares], color=colours)
-        right.set_yticks(range(len(shown)), [one.names[index] for index in shown])
+        right.set_yticks(range(len(shown)), [label_text(one.names[index]) for index in shown])
         for place, (index, share) in enumerate(zip(shown, shares, strict=True)):
             text = _percent(share) + ("  true class" if index == one.label else "")
             right.text(100 * share + 1, place, text, va="center", fontsize=7)

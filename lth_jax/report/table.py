@@ -17,19 +17,26 @@ from rich.console import Console
 from rich.text import Text
 
 from lth_jax.analysis.summary import (
+    INTERVAL,
     LevelSummary,
     Stat,
     branch_order,
-    judge,
-    matching_threshold,
     percent,
     summarize,
 )
-from lth_jax.report.metric import ACCURACY, STEP, Metric
+from lth_jax.analysis.verdicts import USUAL, Judgement, Standard, Verdict, judge
+from lth_jax.report.metric import STEP
 from lth_jax.store.tables import TRUNK, ResultRow
+from lth_jax.training.metrics import Metric
 
-MATCH, UNFINISHED = "✓", "?"
-MARKS = {MATCH: "matches the dense network", UNFINISHED: "not every replicate is done"}
+UNFINISHED, BOUND = "?", "≥ "
+MARK_OF = {Verdict.MATCHES: "✓", Verdict.BELOW: "✗", Verdict.UNDECIDED: "·"}
+MARKS = {
+    MARK_OF[Verdict.MATCHES]: "matches the dense network",
+    MARK_OF[Verdict.BELOW]: "below it",
+    MARK_OF[Verdict.UNDECIDED]: "undecided",
+    UNFINISHED: "not every replicate is done",
+}
 GAP = 2  # characters between columns
 FIXED = 2  # columns that name a line: level and weights
 
@@ -50,22 +57,27 @@ class Table(NamedTuple):
     rows: list[list[Cell]]
 
 
-def results_tables(rows: Iterable[ResultRow]) -> list[Table]:
-    """Returns early-stop steps, and test accuracy at early stop (marked where it matches) and end.
+def results_tables(
+    rows: Iterable[ResultRow], standard: Standard = USUAL, bars: str = INTERVAL
+) -> list[Table]:
+    """Returns early-stop steps, and the test metric at early stop (which is judged) and at the end.
 
     Args:
       rows: the experiment's results by level, then by branch in the order of the columns.
+      standard: by what levels are judged, and what networks are measured by.
+      bars: what stands beside a mean: its 95% `interval`, or the `range` over runs.
     """
     rows = list(rows)
     names = branch_order(rows)
     summaries = summarize(rows)
     if not summaries:
         return []
-    step = _results_table("Early-stop step", names, summaries, "early_stop_step", STEP, {})
-    title, column = ACCURACY.title("Test", "at early stop"), "early_stop_test_accuracy"
-    stop = _results_table(title, names, summaries, column, ACCURACY, judge(summaries))
-    title, column = ACCURACY.title("Test", "at the end"), "final_test_accuracy"
-    return [step, stop, _results_table(title, names, summaries, column, ACCURACY, {})]
+    step = _results_table("Early-stop step", names, summaries, "early_stop_step", STEP, bars, {})
+    metric, judgements = standard.metric, judge(rows, standard)
+    title, column = metric.title("Test", "at early stop"), "early_stop_test_accuracy"
+    stop = _results_table(title, names, summaries, column, metric, bars, judgements)
+    title, column = metric.title("Test", "at the end"), "final_test_accuracy"
+    return [step, stop, _results_table(title, names, summaries, column, metric, bars, {})]
 
 
 def _results_table(
@@ -74,54 +86,78 @@ def _results_table(
     summaries: Sequence[LevelSummary],
     column: str,
     metric: Metric,
-    matches: Mapping[tuple[str, int], bool],
+    bars: str,
+    judgements: Mapping[tuple[str, int], Judgement],
 ) -> Table:
-    """Returns one column of `results.csv` by level and branch, marked where `matches` is true."""
+    """Returns one column of `results.csv` by level and branch, with the marks of `judgements`."""
     by_key = {(summary.level, summary.branch): summary for summary in summaries}
     lines = []
     for level in sorted({summary.level for summary in summaries}):
         here = [by_key.get((level, name)) for name in names]
         density = next(summary.density for summary in here if summary)
-        cells = [
-            _cell(s, getattr(s, column), metric, matches.get((s.branch, level), False))
-            if s
-            else Cell()
-            for s in here
-        ]
+        cells = []
+        for summary in here:
+            if summary is None:
+                cells.append(Cell())
+                continue
+            judged = judgements.get((summary.branch, level))
+            mark = MARK_OF[judged.verdict] if judged else "" if summary.whole else UNFINISHED
+            bound = BOUND if summary.censored and metric is STEP else ""
+            stat = getattr(summary, column)
+            cells.append(Cell(bound + _number(stat, metric), _span(stat, metric, bars), mark))
         lines.append([Cell(str(level)), Cell(percent(density)), *cells])
     return Table(title, ["level", "weights", *names], lines)
 
 
-def _cell(summary: LevelSummary, stat: Stat, metric: Metric, matching: bool) -> Cell:
-    mark = (MATCH if matching else "") if summary.whole else UNFINISHED
-    if not math.isfinite(stat.mean):
-        return Cell("–", "", mark)
-    low, high = map(metric.number, stat.interval)
-    return Cell(metric.number(stat.mean), f"{low}–{high}" if summary.runs > 1 else "", mark)
+def _number(stat: Stat, metric: Metric) -> str:
+    return metric.number(stat.mean) if math.isfinite(stat.mean) else "–"
 
 
-def legend(rows: Iterable[ResultRow]) -> str:
+def _span(stat: Stat, metric: Metric, bars: str) -> str:
+    """Writes half of an interval, `± 0.12`, or the ends of a range, `97.6–97.9`."""
+    low, high = stat.bar(bars)
+    if not math.isfinite(low):
+        return ""
+    if bars == INTERVAL:
+        return f"± {metric.number((high - low) / 2)}"
+    return f"{metric.number(low)}–{metric.number(high)}" if high > low else ""
+
+
+def legend(rows: Iterable[ResultRow], standard: Standard = USUAL, bars: str = INTERVAL) -> str:
     """Says what the marks and numbers of the tables mean, for these rows; empty for none."""
+    rows = list(rows)
     summaries = summarize(rows)
     parts = []
-    if any(summary.runs > 1 for summary in summaries):
+    if bars == INTERVAL and any(summary.replicates > 1 for summary in summaries):
+        parts.append("Mean ± 95% t-interval over replicates: the randomness of training alone.")
+    elif bars != INTERVAL and any(summary.runs > 1 for summary in summaries):
         parts.append("Mean, and min–max over replicates and draws.")
-    threshold = matching_threshold(summaries)
-    if threshold is not None and math.isfinite(threshold):
+    judgements = judge(rows, standard)
+    if judgements:
+        marks = ", ".join(f"{mark} {MARKS[mark]}" for mark in MARK_OF.values())
         parts.append(
-            f"{MATCH} {MARKS[MATCH]}: mean validation {ACCURACY.name} at early stop at least "
-            f"{ACCURACY.text(threshold)}, the dense mean minus its standard deviation."
+            f"{marks}: the paired difference of test {standard.metric.name} at early stop, "
+            f"{'' if standard.metric.higher_is_better else 'of which less is better, '}one-sided "
+            f"{100 * standard.confidence:g}% t-intervals, margin "
+            f"{standard.metric.difference(standard.margin)}."
         )
+    if any(summary.censored for summary in summaries):
+        parts.append(f"{BOUND.strip()}: training ended before a network would stop.")
     if not all(summary.whole for summary in summaries):
         parts.append(f"{UNFINISHED} {MARKS[UNFINISHED]}, so not judged.")
     return " ".join(parts)
 
 
-def print_results_tables(console: Console, rows: Sequence[ResultRow]) -> None:
+def print_results_tables(
+    console: Console,
+    rows: Sequence[ResultRow],
+    standard: Standard = USUAL,
+    bars: str = INTERVAL,
+) -> None:
     """Prints the results over levels and what their marks mean, as wide as the console."""
-    for table in results_tables(rows):
+    for table in results_tables(rows, standard, bars):
         print_table(console, table)
-    console.print(Text(legend(rows), style="dim") if rows else "No results yet.")
+    console.print(Text(legend(rows, standard, bars), style="dim") if rows else "No results yet.")
 
 
 def print_table(console: Console, table: Table) -> None:
@@ -151,6 +187,25 @@ def print_table(console: Console, table: Table) -> None:
             printed.add_row(*line)
         console.print(printed)
         console.print()
+
+
+def markdown(table: Table) -> str:
+    """Returns a table in Markdown, its title in bold above it."""
+    lines = [
+        f"**{escaped(table.title)}**\n",
+        "| " + " | ".join(map(escaped, table.header)) + " |",
+        "| --- |" + " ---: |" * (len(table.header) - 1),
+        *(
+            "| " + " | ".join(escaped(" ".join(filter(None, cell))) for cell in row) + " |"
+            for row in table.rows
+        ),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def escaped(text: str) -> str:
+    """Returns a text of a user's that is no markup in Markdown."""
+    return text.replace("|", "\\|").replace("<", "&lt;")
 
 
 def new_table(title: str | None = None, *, show_footer: bool = False) -> rich_tables.Table:

@@ -39,6 +39,14 @@ def data_key(seed: int, replicate: int) -> Key[Array, ""]:
     return derive(seed, "data", replicate)
 
 
+def sibling_key(seed: int, replicate: int, number: int) -> Key[Array, ""]:
+    """Returns the key of the data order, augmentation and dropout of a replicate's sibling.
+
+    It is the same at all levels and for all steps at which siblings part: pairs are comparable.
+    """
+    return derive(seed, "sibling", replicate, number)
+
+
 def pruning_key(seed: int, replicate: int, level: int) -> Key[Array, ""]:
     """Returns the key of what a criterion draws to prune to `level`."""
     return derive(seed, "prune", replicate, level)
@@ -47,3 +55,8 @@ def pruning_key(seed: int, replicate: int, level: int) -> Key[Array, ""]:
 def branch_key(seed: int, branch: str, replicate: int, level: int, draw: int) -> Key[Array, ""]:
     """Returns the key of what one draw of a branch draws, such as fresh weights."""
     return derive(seed, "branch", branch, replicate, level, draw)
+
+
+def moving_key(seed: int, branch: str, replicate: int, level: int, draw: int) -> Key[Array, ""]:
+    """Returns the key of what a rule draws that moves a run's mask, of all of its moves."""
+    return derive(seed, "moving", branch, replicate, level, draw)

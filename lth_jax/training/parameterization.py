@@ -8,11 +8,13 @@ scores of a mask that is learned. The loop knows nothing of a form but what `Par
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
+import jax.numpy as jnp
 import optax
 
+from lth_jax.pruning.masks import map_optimizer_state
 from lth_jax.pruning.trees import PyTree, map_named
 from lth_jax.training.states import LoopState
 
@@ -73,6 +75,52 @@ class Dense:
 DENSE = Dense()
 
 
+class Forward(NamedTuple):
+    """The constants of `ForwardMasked`: the network's masks, of the parameters' structure."""
+
+    mask: PyTree
+
+    def network(self, params: PyTree) -> PyTree:
+        """Returns the parameters that the network computes with; gradients reach all."""
+        return jax.tree.map(_forward, params, self.mask)
+
+
+@jax.custom_vjp
+def _forward(w: jax.Array, mask: jax.Array) -> jax.Array:
+    return jnp.where(mask, w, jnp.zeros_like(w))
+
+
+_forward.defvjp(lambda w, mask: (_forward(w, mask), None), lambda _, gradient: (gradient, None))
+
+
+class ForwardMasked(Dense):
+    """The form whose network computes with a part of the weights alone, while more are trained.
+
+    A weight outside of the network's mask keeps its value, and gets the gradient that it would have
+    in the network (Jayakumar et al. 2020, §2.1). Which weights are updated is the loop's mask.
+
+    Args:
+      mask: of the network, bool, of the parameters' structure.
+    """
+
+    form: Hashable = ("forward masked",)
+
+    def __init__(self, mask: PyTree):
+        self.constants = Forward(mask)
+
+
+def through_forms(apply: Apply) -> Apply:
+    """Returns `apply` for runs whose form says what the network computes with, and all others."""
+
+    def applied(constants: PyTree, variables: PyTree, *rest: Any) -> tuple[jax.Array, PyTree]:
+        if isinstance(constants, Forward):
+            variables = {**variables, "params": constants.network(variables["params"])}
+            constants = DENSE.constants
+        return apply(constants, variables, *rest)
+
+    return applied
+
+
 def dense_apply(apply: Callable[..., tuple[jax.Array, PyTree]]) -> Apply:
     """Returns `apply(variables, x, train, rngs)` as the loop calls it, for dense parameters."""
     return lambda _constants, *arguments: apply(*arguments)
@@ -103,7 +151,7 @@ def _map_params(
 
     state = run.state._replace(
         params=jax.tree.map(leaf, run.state.params, names),
-        opt_state=optax.tree_map_params(optimizer, leaf, run.state.opt_state, names),
+        opt_state=map_optimizer_state(optimizer, leaf, run.state.opt_state, names),
     )
     best = run.best._replace(params=jax.tree.map(leaf, run.best.params, names))
     return run._replace(state=state, best=best)

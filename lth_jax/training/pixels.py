@@ -1,4 +1,4 @@
-"""Pixels: from stored images to what a network sees, inside the compiled step."""
+"""Pixels: from stored inputs, mostly images, to what a network sees, inside the compiled step."""
 
 from __future__ import annotations
 
@@ -28,7 +28,12 @@ class Pixels(NamedTuple):
     flip: bool = False
 
     def prepared(self, images: jax.Array) -> jax.Array:
-        """Returns stored images, of any batch axes, as the network sees them, float32."""
+        """Returns stored images, of any batch axes, as the network sees them, float32.
+
+        Tokens, which are int32, it sees as they are.
+        """
+        if images.dtype == jnp.int32:
+            return images
         floats = images.astype(jnp.float32) * self.scale
         if not self.mean:
             return floats
@@ -37,8 +42,8 @@ class Pixels(NamedTuple):
         return (floats - mean) / np.asarray(self.deviation, np.float32).reshape(shape)
 
     def augmented(
-        self, images: Shaped[Array, "batch height width channels"], key: Key[Array, ""]
-    ) -> Shaped[Array, "batch height width channels"]:
+        self, images: Shaped[Array, "batch ..."], key: Key[Array, ""]
+    ) -> Shaped[Array, "batch ..."]:
         """Returns stored images, each moved and mirrored by chance, as functions of `key` alone.
 
         He et al. 2016, §4.2: a random crop of the image with a border of `crop` black pixels.

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, Int32, Key, Shaped
+from jaxtyping import Array, Bool, Float, Int, Int32, Key, Shaped
 
 from lth_jax.pruning.masks import apply_mask, mask_optimizer_state
 from lth_jax.pruning.trees import PyTree
@@ -35,7 +35,8 @@ class EarlyStop(NamedTuple):
 
     Attributes:
       loss: float32 [], in nats; infinite before the first evaluation.
-      accuracy: float32 [], a fraction.
+      accuracy: float32 [], a fraction; of other tasks than classification their metric, which has
+        no name of its own in checkpoints.
       step: int32 [], the number of updates behind the network; -1 before the first evaluation.
       params: the network's parameters.
       model_state: its other collections.
@@ -86,16 +87,22 @@ class Examples(NamedTuple):
     """A split of the data on the device.
 
     Attributes:
-      images: uint8 or float [n, height, width, channels], as they are stored.
-      labels: int32 [n]; -1 marks padding, which counts nowhere.
+      inputs: [n, …], as they are stored: uint8 or float images [n, height, width, channels],
+        int32 tokens [n, tokens], or floats of any shape.
+      targets: int32 labels [n], or int32 or float [n, …].
+      valid: bool [n], False for padding, which counts nowhere; None for a split without any.
     """
 
-    images: Shaped[Array, "*n height width channels"]
-    labels: Int32[Array, "*n"]
+    inputs: Shaped[Array, "*n ..."]
+    targets: Shaped[Array, "*n ..."]
+    valid: Bool[Array, "*n"] | None = None
 
 
 class Evaluation(NamedTuple):
-    """The mean loss (nats) and the accuracy (fraction) over a whole split, float32 []."""
+    """The mean loss (nats) and the accuracy (fraction) over a whole split, float32 [].
+
+    Of other tasks than classification, `accuracy` is their metric.
+    """
 
     loss: Float[Array, "*runs"]
     accuracy: Float[Array, "*runs"]
@@ -111,6 +118,8 @@ def new_loop_state(state: TrainState, examples: int) -> LoopState:
     return LoopState(
         state,
         EarlyStop(
+            # Any finite loss is smaller. A loop's carry keeps its structure, so that there is a
+            # network here from the start, if only of zeros.
             jnp.array(jnp.inf, jnp.float32),
             jnp.zeros((), jnp.float32),
             jnp.array(-1, jnp.int32),
@@ -119,16 +128,24 @@ def new_loop_state(state: TrainState, examples: int) -> LoopState:
         ),
         jnp.zeros((), jnp.float32),
         jnp.zeros((examples,), jnp.int32),
+        # Of no epoch: the first step draws its order.
         jnp.array(-1, jnp.int32),
     )
 
 
+def for_gradients(run: LoopState) -> LoopState:
+    """Returns of a run, or of runs, what gradients depend on: neither moments nor early stop."""
+    return run._replace(state=run.state._replace(opt_state=()), best=(), loss_sum=())
+
+
+# Compiled once for each `init` and `optimizer` as an object, and jitted, as are the small functions
+# below: eagerly, each operation on each shape would be a program of its own.
 @partial(jax.jit, static_argnums=(0, 1))
 def new_state(
     init: Callable[..., Any],
     optimizer: optax.GradientTransformation,
     key: Key[Array, ""],
-    x: Float[Array, "1 ..."],
+    x: Shaped[Array, "1 ..."],
 ) -> TrainState:
     """Returns a freshly initialized training state.
 
@@ -136,7 +153,7 @@ def new_state(
       init: the network's `init(key, x) -> variables`.
       optimizer: the Optax transformation.
       key: typed key [] of the initialization.
-      x: an example input, float32 [1, height, width, channels].
+      x: an example input, such as float32 [1, height, width, channels].
     """
     variables = dict(init(key, x))
     params = variables.pop("params")
@@ -167,23 +184,25 @@ def stack_runs(runs: list[PyTree]) -> PyTree:
 @jax.jit
 def unstack_run(runs: PyTree, index: int) -> PyTree:
     """Returns run `index` of a pytree with a leading axis of runs."""
+    # The index is traced: one program for all runs of a group.
     return jax.tree.map(lambda leaf: leaf[index], runs)
 
 
 def in_batches(
-    images: Shaped[np.ndarray, "n height width channels"],
-    labels: Int[np.ndarray, " n"],
+    inputs: Shaped[np.ndarray, "n ..."],
+    targets: Shaped[np.ndarray, "n ..."],
     batch_size: int,
 ) -> Examples:
-    """Returns a split for evaluation as [batches, batch, …], the last batch padded with label -1.
+    """Returns a split for evaluation as [batches, batch, …], the last batch padded with zeros.
 
     No example is left out and none counts twice: a perfect predictor scores exactly 100%.
     """
-    size = min(batch_size, len(labels))
-    padding = -len(labels) % size
-    images = np.concatenate([images, np.zeros((padding, *images.shape[1:]), images.dtype)])
-    labels = np.concatenate([labels.astype(np.int32), np.full(padding, -1, np.int32)])
-    return Examples(
-        jnp.asarray(images.reshape(-1, size, *images.shape[1:])),
-        jnp.asarray(labels.reshape(-1, size)),
-    )
+    size = min(batch_size, len(targets))
+    padding = -len(targets) % size
+    valid = np.arange(len(targets) + padding) < len(targets)
+
+    def batches(array: np.ndarray) -> Array:
+        whole = np.concatenate([array, np.zeros((padding, *array.shape[1:]), array.dtype)])
+        return jnp.asarray(whole.reshape(-1, size, *array.shape[1:]))
+
+    return Examples(batches(inputs), batches(targets), jnp.asarray(valid.reshape(-1, size)))

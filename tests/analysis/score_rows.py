@@ -1,29 +1,30 @@
-"""Rows of which only the validation accuracy at early stop matters."""
+"""Rows of which only the accuracy at early stop matters, by which levels are judged."""
 
 from lth_jax.store.tables import TRUNK, ResultRow
 
 
 def score_row(
-    branch: str, level: int, replicate: int, accuracy: float, *, draw: int = 0, test: float = 0.5
+    branch: str, level: int, replicate: int, accuracy: float, *, draw: int = 0, **changes
 ) -> ResultRow:
-    return ResultRow(
-        branch=branch,
-        level=level,
-        replicate=replicate,
-        draw=draw,
-        density=0.8**level,
-        kept=round(1000 * 0.8**level),
-        prunable=1000,
-        early_stop_step=100 * (level + 1),
-        early_stop_val_loss=0.1,
-        early_stop_val_accuracy=accuracy,
-        early_stop_test_accuracy=test,
-        final_val_accuracy=accuracy,
-        final_test_accuracy=test,
-        final_train_loss=0.1,
-        steps=1000,
-        train_seconds=1.0,
-    )
+    values = {
+        "branch": branch,
+        "level": level,
+        "replicate": replicate,
+        "draw": draw,
+        "density": 0.8**level,
+        "kept": round(1000 * 0.8**level),
+        "prunable": 1000,
+        "early_stop_step": 100 * (level + 1),
+        "early_stop_val_loss": 0.1,
+        "early_stop_val_accuracy": accuracy,
+        "early_stop_test_accuracy": accuracy,
+        "final_val_accuracy": accuracy,
+        "final_test_accuracy": accuracy,
+        "final_train_loss": 0.1,
+        "steps": 1000,
+        "train_seconds": 1.0,
+    }
+    return ResultRow(**(values | changes))
 
 
 def score_rows(accuracies: dict[str, list[list[float]]], first: int = 1) -> list[ResultRow]:

@@ -1,4 +1,4 @@
-"""The paired difference of ticket and control, and its standard error."""
+"""The paired difference of ticket and control, and its interval."""
 
 import math
 
@@ -27,7 +27,8 @@ def test_differences_are_taken_within_a_replicate_first():
     assert pair.density == pytest.approx(0.8)
     assert pair.differences == pytest.approx((0.1, 0.09, 0.11))
     assert pair.mean == pytest.approx(0.1)
-    assert pair.error == pytest.approx(0.01 / math.sqrt(3))
+    half = 4.302653 * 0.01 / math.sqrt(3)
+    assert (pair.low, pair.high) == pytest.approx((0.1 - half, 0.1 + half))
 
 
 def test_a_control_with_draws_enters_by_their_mean():
@@ -38,7 +39,7 @@ def test_a_control_with_draws_enters_by_their_mean():
 def test_only_replicates_that_both_have_are_compared():
     (pair,) = paired_differences(rows([0.9, 0.8], [0.7]), METRIC)
     assert pair.replicates == (0,)
-    assert math.isnan(pair.error), "one difference has no error"
+    assert math.isnan(pair.low), "one difference has no interval"
     assert paired_differences(rows([], [0.7]), METRIC) == []
     assert paired_differences(rows([0.7], []), METRIC) == []
 

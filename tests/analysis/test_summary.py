@@ -1,3 +1,4 @@
+import dataclasses
 import math
 import random
 import statistics
@@ -8,13 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lth_jax.analysis.summary import (
+    RANGE,
     Stat,
     branch_order,
-    judge,
-    lowest_matching_density,
-    matching_threshold,
     mean_curve,
     percent,
+    running_mean,
     summarize,
 )
 from lth_jax.store import CurvePoint
@@ -23,10 +23,6 @@ from lth_jax.store.tables import TRUNK
 from .score_rows import score_row, score_rows
 
 ACCURACY = st.floats(0, 1)
-
-
-def judged(rows):
-    return judge(summarize(rows))
 
 
 @given(st.lists(ACCURACY, min_size=2, max_size=9))
@@ -39,7 +35,10 @@ def test_stat_agrees_with_the_standard_library(values):
 
 @given(ACCURACY, st.integers(1, 60))
 def test_equal_values_have_exactly_their_own_mean_and_no_deviation(value, count):
-    assert Stat.of([value] * count) == Stat(value, value, value, 0.0)
+    stat = Stat.of([value] * count)
+    assert (stat.mean, stat.minimum, stat.maximum, stat.std) == (value, value, value, 0.0)
+    assert stat.low == pytest.approx(value, nan_ok=True) or count == 1
+    assert math.isnan(stat.low) == (count == 1)
 
 
 def test_a_value_that_is_not_finite_leaves_no_statistics():
@@ -58,43 +57,42 @@ def test_a_control_is_averaged_over_draws_and_replicates():
     assert reinit.early_stop_val_accuracy.mean == pytest.approx(0.56)
     assert reinit.early_stop_val_accuracy.minimum == 0.5
     assert reinit.early_stop_val_accuracy.maximum == pytest.approx(0.62)
+    half = 12.706205 * 0.05  # of two replicates' means, 0.51 and 0.61
+    assert reinit.early_stop_val_accuracy.bar() == pytest.approx((0.56 - half, 0.56 + half))
 
 
-def test_matching_is_the_dense_mean_minus_its_sample_deviation():
-    dense = [0.90, 0.92, 0.94]  # mean 0.92, sample deviation 0.02
-    rows = score_rows({TRUNK: [dense, [0.9001] * 3, [0.8999] * 3], "reinit": [[0.95] * 3]})
-    assert matching_threshold(summarize(rows)) == pytest.approx(0.90)
-    assert judged(rows) == {
-        (TRUNK, 0): True,
-        (TRUNK, 1): True,
-        (TRUNK, 2): False,
-        ("reinit", 1): True,
-    }
-    assert lowest_matching_density(rows) == 0.8
-    assert lowest_matching_density(rows, "random_mask") is None
+def test_an_interval_is_of_the_mean_over_replicates_whatever_the_draws():
+    """Draws of one replicate see the same batches: more of them are no more replicates."""
+    values, replicates = [0.5, 0.52, 0.6, 0.62, 0.7, 0.72], [0, 0, 1, 1, 2, 2]
+    stat = Stat.of(values, replicates)
+    means = [0.51, 0.61, 0.71]
+    half = 4.302653 * statistics.stdev(means) / math.sqrt(3)
+    assert stat.bar() == pytest.approx((0.61 - half, 0.61 + half))
+    assert stat.bar(RANGE) == (0.5, 0.72)
 
 
-def test_one_replicate_has_no_deviation():
-    rows = score_rows({TRUNK: [[0.9], [0.9], [0.8999]]})
-    assert judged(rows) == {(TRUNK, 0): True, (TRUNK, 1): True, (TRUNK, 2): False}
+def test_a_run_that_diverged_is_counted_and_enters_no_mean():
+    rows = score_rows({TRUNK: [[0.9, 0.92, 0.1]]})
+    rows[2] = dataclasses.replace(rows[2], diverged=100, final_test_accuracy=math.nan)
+    (summary,) = summarize(rows)
+    assert (summary.runs, summary.diverged, summary.whole) == (3, 1, True)
+    assert summary.early_stop_test_accuracy.mean == pytest.approx(0.91)
+    assert summary.final_test_accuracy.mean == pytest.approx(0.91)
 
 
-def test_a_level_without_every_replicate_is_not_judged():
-    rows = score_rows({TRUNK: [[0.9, 0.9, 0.9], [0.99, 0.99]], "reinit": [[0.1]]})
-    assert judged(rows) == {(TRUNK, 0): True}
+def test_a_level_is_whole_without_the_replicates_whose_tickets_ended():
+    rows = score_rows({TRUNK: [[0.9, 0.9, 0.9], [0.9, 0.9]], "reinit": [[0.8, 0.8]]})
     assert [summary.whole for summary in summarize(rows)] == [True, False, False]
+    rows[2] = dataclasses.replace(rows[2], diverged=5)
+    assert [summary.whole for summary in summarize(rows)] == [True, True, True]
 
 
-def test_a_dense_network_without_every_replicate_judges_nothing():
-    rows = score_rows({TRUNK: [[0.9], [0.9, 0.9]]})
-    assert judged(rows) == {}
-    assert lowest_matching_density(rows) is None
-
-
-def test_uneven_draws_are_not_judged():
-    rows = score_rows({TRUNK: [[0.9, 0.9]], "reinit": [[0.9, 0.9]]})
-    assert ("reinit", 1) in judged(rows)
-    assert ("reinit", 1) not in judged([*rows, score_row("reinit", 1, 0, 0.9, draw=1)])
+def test_an_early_stop_at_the_last_evaluation_is_censored():
+    rows = score_rows({TRUNK: [[0.9, 0.9], [0.9, 0.9]]})
+    rows[3] = dataclasses.replace(rows[3], early_stop_step=1000)
+    assert [summary.censored for summary in summarize(rows)] == [False, True]
+    late = [dataclasses.replace(row, last_step=1500, early_stop_step=1000) for row in rows]
+    assert not any(summary.censored for summary in summarize(late))
 
 
 @given(st.randoms(use_true_random=False))
@@ -132,6 +130,16 @@ def test_branches_come_as_they_appear_after_the_trunk():
 )
 def test_percent_reads_like_the_papers(density, text):
     assert percent(density) == text
+
+
+@given(st.lists(ACCURACY, min_size=1, max_size=30), st.sampled_from([1, 3, 7]))
+def test_a_running_mean_is_of_as_many_on_either_side(values, width):
+    found = running_mean(np.array(values), width)
+    for place, mean in enumerate(found):
+        reach = min(width // 2, place, len(values) - 1 - place)
+        assert mean == pytest.approx(statistics.fmean(values[place - reach : place + reach + 1]))
+    line = np.arange(len(values), dtype=float)
+    np.testing.assert_allclose(running_mean(line, width), line, atol=1e-9)
 
 
 def test_a_mean_curve_is_over_the_runs_that_have_the_step():

@@ -25,8 +25,8 @@ def test_ratios_are_to_the_better_of_a_round(conv):
 
     lines = conv.report("conv2", [first, second])
 
-    assert "1.50  1.50–1.50" in lines[0]
-    assert lines[0].endswith("× PyTorch")
-    assert "0.50  0.50–0.50" in lines[1]
-    assert lines[1].endswith("≤ 1.11×")
+    assert "0.67  0.67–0.67" in lines[0]
+    assert lines[0].endswith("× as fast as PyTorch")
+    assert "2.00  2.00–2.00" in lines[1]
+    assert lines[1].endswith("≥ 1.6×")
     assert not any("×" in line for line in lines[2:])

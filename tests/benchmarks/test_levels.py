@@ -68,8 +68,9 @@ def test_groups_of_several_layers_keep_the_same_share_of_each(levels, problem):
 
 
 def test_all_runs_of_the_preset_are_trained(levels, problem):
-    assert levels.runs_of(problem.spec) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
-    assert levels.Bench(problem, ["xla"], 0, 1).replicates == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    runs = [replicate for replicate in range(5) for _ in range(3)]
+    assert levels.runs_of(problem.spec) == runs
+    assert levels.Bench(problem, ["xla"], 0, 1).replicates == runs
     assert levels.Bench(problem, ["xla"], 4, 1).replicates == [0, 0, 0, 1]
 
 
@@ -78,7 +79,7 @@ def test_ratios_are_within_rounds_and_slow_levels_are_marked(levels):
     second = {"xla": 3.0, "auto": 1.5, "sparse": 2.0}
     lines = levels.report("lenet", 5, 0.33, [first, second])
     assert "2.00  2.00–2.00" in lines[1]
-    assert lines[1].endswith("× as fast as xla  ≥ 1.5×")
+    assert lines[1].endswith("× as fast as xla  ≥ 1.8×")
     assert "fast" not in lines[0]
     assert not levels.is_above([first, second])
 
@@ -99,10 +100,22 @@ def test_times_every_kernel_at_every_level(levels, monkeypatch, capsys):
 
     output = capsys.readouterr().out
     assert "RANDOM" in output
-    assert "≥ 5.8×" in output
+    assert "≥ 8.0×" in output
     assert "auto above 1.05× the time of xla: " in output
-    assert output.rstrip().endswith("(of 2)")
+    assert "(of 2)" in output
+    assert "lenet, 2 levels  auto" in output
     assert list(found) == [("lenet", 0), ("lenet", 15)]
     for (one,) in found.values():
         assert set(one) == {"xla", "auto"}
         assert min(one.values()) > 0
+
+
+def test_levels_are_summed_up_round_by_round(levels):
+    found = {
+        ("lenet", 0): [{"layers": 4.0, "auto": 2.0}, {"layers": 4.0, "auto": 4.0}],
+        ("lenet", 9): [{"layers": 2.0, "auto": 1.0}, {"layers": 2.0, "auto": 2.0}],
+    }
+    before, after = levels.totals(found)
+    assert before.split() == ["lenet,", "2", "levels", "layers", "6.000", "6.000–6.000"]
+    assert "1.50  1.00–2.00" in after
+    assert after.endswith("× as fast as layers  ≥ 1.5×")

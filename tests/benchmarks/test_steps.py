@@ -11,7 +11,14 @@ def steps(benchmark_of):
 @pytest.mark.slow
 def test_times_our_step_and_the_floor(steps, capsys):
     rounds = steps.main(
-        ["--what=ours,floor", "--data=synthetic", "--rounds=2", "--steps=2", "--check-steps=1"]
+        [
+            "--what=ours,floor",
+            "--kernel=xla",
+            "--data=synthetic",
+            "--rounds=2",
+            "--steps=2",
+            "--check-steps=1",
+        ]
     )
 
     output = capsys.readouterr().out
@@ -40,4 +47,4 @@ def test_names_what_can_be_measured(steps, capsys):
         steps.parse(["--what=fused,flour"])
 
     assert exit_.value.code == 2
-    assert "flour; accepted: ours, alone, eager" in capsys.readouterr().err
+    assert "flour; accepted: ours, alone, xla, eager" in capsys.readouterr().err

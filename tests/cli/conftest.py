@@ -9,7 +9,7 @@ import pytest
 from lth_jax.cli import inspect, run
 from lth_jax.lottery import experiment as experiments
 
-from ..tiny import experiment, tiny_spec, train
+from ..tiny import experiment, finished_run, tiny_spec
 
 
 @pytest.fixture
@@ -39,11 +39,9 @@ def main(tmp_path, monkeypatch, capsys, request):
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory):
+def finished():
     """A run of one level, to inspect."""
-    path = tmp_path_factory.mktemp("inspect") / "run"
-    train(path, tiny_spec(levels=1))
-    return path
+    return finished_run(tiny_spec(levels=1))
 
 
 @pytest.fixture
@@ -56,11 +54,11 @@ def copy(finished, tmp_path):
 def shown(capsys, monkeypatch):
     """What `inspect` prints at a width, its words one space apart."""
 
-    def shown(path, *arguments, width=120):
+    def shown(path, *arguments, width=120, status=0):
         monkeypatch.setenv("COLUMNS", str(width))
-        assert inspect.main([str(path), *arguments]) == 0
+        assert inspect.main([str(path), *arguments]) == status
         out, err = capsys.readouterr()
-        assert err == ""
+        assert err.count("\n") == bool(status)
         return " ".join(out.split())
 
     return shown
@@ -70,10 +68,10 @@ def shown(capsys, monkeypatch):
 def found(capsys):
     """The object that `inspect --json` prints."""
 
-    def found(path, *arguments):
-        assert inspect.main([str(path), "--json", *arguments]) == 0
+    def found(path, *arguments, damaged_table=""):
+        assert inspect.main([str(path), "--json", *arguments]) == bool(damaged_table)
         out, err = capsys.readouterr()
-        assert err == ""
+        assert err == (f"error: {path}: {damaged_table}\n" if damaged_table else "")
 
         def refuse(name):
             pytest.fail(f"{name} is no JSON")

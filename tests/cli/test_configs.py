@@ -13,7 +13,7 @@ from lth_jax.lottery.branches import BRANCHES
 def spec_of(*arguments):
     file, overrides, others = configs.split_arguments(arguments)
     assert others == []
-    return from_config(configs.load_config(file, overrides, list(BRANCHES)))
+    return from_config(configs.load_config(file or configs.DEFAULT, overrides, list(BRANCHES)))
 
 
 DEFAULT = spec_of()
@@ -135,7 +135,7 @@ def test_config_and_overrides_in_any_order_and_form(arguments):
     assert spec.levels == 5
 
 
-def test_a_config_is_found_from_here_and_from_the_folder_of_run_py(tmp_path, monkeypatch):
+def test_a_config_is_a_file_from_here_or_else_one_of_the_package(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert spec_of("--config=configs/lenet_mnist.py").data.name == "mnist"
     (tmp_path / "configs").mkdir()
@@ -148,6 +148,43 @@ def test_a_config_is_found_from_here_and_from_the_folder_of_run_py(tmp_path, mon
     )
     assert spec_of("--config=configs/lenet_mnist.py").levels == 77
     assert spec_of(f"--config={tmp_path}/configs/lenet_mnist.py").levels == 77
+    for name in ("lenet_mnist", "lenet_mnist.py", "configs/lenet_mnist"):  # of no file here
+        assert spec_of(f"--config={name}:paper").levels != 77
+
+
+def test_a_drive_is_no_variant():
+    assert configs.split_name(r"C:\mine\two.py:9") == (r"C:\mine\two.py", "9")
+    assert configs.split_name("D:/two.py") == ("D:/two.py", "")
+    assert configs.split_name("d:9") == ("d", "9")
+
+
+def test_every_config_of_the_package_goes_by_its_name():
+    """And takes what it builds upon from `lth_jax.configs`, which a wheel has."""
+    known = configs.known_configs()
+    assert {"lenet_digits", "paper/figure4", "transfer/adam_to_sgd"} <= known.keys()
+    for name, file in known.items():
+        assert configs.find_file(name) == file
+        assert "\nfrom configs" not in file.read_text(encoding="utf-8"), f"{name}: lth_jax.configs"
+
+
+def test_what_is_not_there_is_answered_by_the_nearest(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "experiment.py").write_text("")
+    (tmp_path / "mine").write_text("")
+    for name, said in {
+        "configs/nope.py": "no such file; accepted: char_gpt, compare/methods_conv2, ",
+        "configs/paper/figur4.py": "did you mean 'paper/figure4'?",
+        "figure4": "did you mean 'paper/figure4'?",
+        "folder/experimnt.py": "did you mean 'folder/experiment.py'?",
+        "folder/experiment": "did you mean 'folder/experiment.py'?",
+        "mine": "no Python file; ",
+        "folder": "no such file; ",
+    }.items():
+        with pytest.raises(SpecError, match="file") as error:
+            configs.find_file(name)
+        assert said in str(error.value)
+        assert len(str(error.value)) < 200
 
 
 def test_a_config_may_import_its_neighbour_and_take_a_variant(tmp_path, monkeypatch):

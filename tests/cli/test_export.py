@@ -18,7 +18,7 @@ from lth_jax.export.inference import inference_of
 from lth_jax.export.shrinking import shrink
 from lth_jax.export.tickets import load_trained
 from lth_jax.export.whole import Origin
-from lth_jax.lottery import experiment as experiments
+from lth_jax.lottery import examples
 from lth_jax.store.record import new_record
 from lth_jax.training.pixels import Pixels
 
@@ -79,7 +79,7 @@ def test_a_compact_network_gives_the_same_logits(what, run, tmp_path, capsys, mo
 
 def test_without_the_data_random_images_are_compared_and_named(run, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(
-        experiments, "load", lambda _: (_ for _ in ()).throw(DataError("they are somewhere else"))
+        examples, "load", lambda _: (_ for _ in ()).throw(DataError("they are somewhere else"))
     )
     assert exported(run, tmp_path / "x", "compact") == 0
     out = capsys.readouterr().out
@@ -169,7 +169,10 @@ def test_a_whole_ticket_names_spec_versions_and_metrics(file_format, run, tmp_pa
         (["--level=1", "--format=onnx"], "argument --format: invalid choice: 'onnx'"),
         (["--level=1", "--what=mask"], "argument --what: invalid choice: 'mask'"),
         (["--level=1", "--out=."], "--out=.: a folder is there"),
-        (["--level=1", "--out=/proc/none/file"], "cannot write /proc/none/file"),
+        (
+            ["--level=1", "--out=/proc/none/file"],
+            "--out=/proc/none/file: there is no folder /proc/none",
+        ),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(

@@ -1,10 +1,10 @@
 """`inspect`: what a run is, in words and as an object."""
 
 import json
+import math
 import shutil
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from lth_jax.cli.directory import layers_of
 from lth_jax.errors import spans
 from lth_jax.store import checkpoints
 
-from ..tiny import tiny_spec, train
+from ..tiny import change_row, finished_run, tiny_spec
 
 
 def test_it_shows_spec_progress_results_and_checkpoints_without_loading_arrays(
@@ -33,7 +33,7 @@ def test_it_shows_spec_progress_results_and_checkpoints_without_loading_arrays(
     assert "pruning.fraction 0.3" in words
     assert "train.optimizer" not in words  # a default
     assert "Test accuracy at early stop" in words
-    assert "The ticket matches" in words
+    assert "the dense network (within 0.2 points)" in words
     assert "checkpoints: 6, 17,080 bytes, checksums verified" in words
     assert "replicate_1/level_00 to level_01 2 times 8 arrays, 3,050 bytes" in words
     assert "params/fc1/kernel float32[64, 8] 2,048 bytes" in words
@@ -135,7 +135,7 @@ def test_units_that_nothing_reaches_or_leaves_are_counted_in_kernels_of_any_rank
 
 
 def test_signs_are_compared_with_the_rewind_point_where_there_is_one(tmp_path, found):
-    train(tmp_path, tiny_spec(levels=1, replicates=1, branches=(), rewind__step="5"))
+    finished_run(tiny_spec(levels=1, replicates=1, branches=(), rewind__step="5"), tmp_path)
     run = found(tmp_path, "--level=1")
     assert run["layers_of"]["signs_since"] == "rewind"
     folder = tmp_path / "checkpoints" / "replicate_0"
@@ -170,14 +170,11 @@ def test_a_branch_a_level_a_replicate_and_a_layer_restrict_it(finished, shown, f
 
 
 def test_numbers_that_are_none_are_null(copy, found):
-    file = copy / "results.csv"
-    header, first, *rest = file.read_text().splitlines(keepends=True)
-    cells = first.split(",")
-    cells[8], cells[13] = "inf", "nan"
-    file.write_text("".join([header, ",".join(cells), *rest]))
+    nan = {"early_stop_val_accuracy": math.nan, "early_stop_test_accuracy": math.nan}
+    change_row(copy, 0, early_stop_step=-1, early_stop_val_loss=math.inf, **nan)
     row = found(copy)["results"][0]
     assert row["early_stop_val_loss"] is None
-    assert row["final_train_loss"] is None
+    assert row["early_stop_val_accuracy"] is None
 
 
 # The command line
@@ -223,10 +220,8 @@ def test_it_imports_neither_jax_nor_orbax_and_does_not_complain_to_a_closed_pipe
         "heavy = {'jax', 'orbax', 'flax', 'matplotlib', 'tensorflow'} & sys.modules.keys()\n"
         "sys.exit(f'imported {heavy}' if heavy else status)"
     )
-    start = time.monotonic()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    assert time.monotonic() - start < 10  # 0.5 s where nobody else is at work
     shell = f"{sys.executable} -m lth_jax inspect {finished} | head -1"
     done = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=False)
     assert done.stdout.startswith("tiny, identity ")

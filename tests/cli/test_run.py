@@ -1,20 +1,36 @@
 """`run.py`: exit statuses, and what is printed where."""
 
+import errno
+import io
+import logging
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
 
+import jax
 import pytest
 
+import lth_jax
 from lth_jax import data
-from lth_jax.config import default_config, flatten
+from lth_jax.config import BranchSpec, Spec, declared, default_config, flatten
+from lth_jax.config.files import known_configs
 from lth_jax.lottery import experiment as experiments
 from lth_jax.store import RunDirectory
 from lth_jax.store.tables import RESULTS
 
-from ..tiny import arguments, assert_same_run, data_file, flip_byte, results, tiny_spec, train
+from ..tiny import (
+    arguments,
+    assert_same_run,
+    data_file,
+    finished_run,
+    flip_byte,
+    results,
+    tiny_spec,
+)
 from . import command_line
 from .command_line import QUICK
 
@@ -70,8 +86,20 @@ def test_the_default_workdir_is_named_after_config_and_identity(main, tmp_path):
 @pytest.mark.slow
 def test_the_command_line_and_the_library_give_the_same_bits(main, tmp_path):
     assert main(*QUICK, "--workdir=x")[0] == 0
-    train(tmp_path / "y", tiny_spec(levels=1, replicates=1))
-    assert_same_run(tmp_path / "x", tmp_path / "y")
+    assert_same_run(tmp_path / "x", finished_run(tiny_spec(levels=1, replicates=1)))
+
+
+@pytest.mark.parametrize("option", ["jax_enable_x64", "jax_debug_nans"])
+def test_what_the_environment_asks_of_jax_changes_no_bit(option, main, tmp_path):
+    plain = finished_run(tiny_spec(levels=1, replicates=1))
+    try:
+        jax.config.update(option, True)
+        status, _, err = main(*QUICK, "--workdir=x")
+    finally:
+        jax.config.update(option, False)
+    assert status == 0
+    assert ("JAX_ENABLE_X64 has no effect" in err) == (option == "jax_enable_x64")
+    assert_same_run(tmp_path / "x", plain)
 
 
 # A run that fails
@@ -103,21 +131,73 @@ def test_damaged_checkpoints_are_warned_of(main, tmp_path):
     assert "not used" in warning
 
 
+def test_what_is_logged_is_said_once(main, monkeypatch):
+    """Libraries give the root logger a handler of its own, as `logging.basicConfig` does."""
+    root = logging.getLogger()
+    handler = logging.StreamHandler(sys.stderr)
+    monkeypatch.setattr(root, "handlers", [*root.handlers, handler])
+    status, _, err = main(*QUICK, "--workdir=x")
+    assert status == 0
+    assert err.count("drawing the figures") == 1
+
+
 # Help
 
 
 def test_help_lists_every_field_with_its_default(main):
     status, out, err = main("--help")
     assert (status, err) == (0, "")
-    assert "usage: run.py" in out
+    assert "usage: python -m lth_jax run" in out
     for name in flatten(default_config().to_dict()):
         assert f"--config.{name}=" in out
-    assert "--config.levels=16" in out
+    assert "--config.levels=14" in out
     assert "--config.branches=('reinit', 'random_mask')" in out
-    assert "--config.branch.<name>.<option>" in out
+    assert "--config.branch.<name>.sigma=" in out
     for flag in ("-h", "-help", "--helpfull", "--help"):
         assert main("--config=configs/lenet_mnist.py", flag, "--config.levels=9")[0] == 0
     assert "--config.levels=9\n" in main("--config.levels=9", "--help")[1]
+    for config in (["lenet_mnist"], ["--config.levels=3", "configs/lenet_mnist.py"]):
+        assert "--config.data.name='mnist'\n" in main(*config, "--help")[1]
+    assert all(f"\n  {name} " in out for name in known_configs())
+
+
+def test_help_says_of_each_field_what_it_means_and_accepts(main):
+    _, out, _ = main("--help")
+    words = " ".join(out.split())
+    for name, declaration in (declared(Spec) | declared(BranchSpec, "branch.<name>.")).items():
+        after = words.partition(f" --config.{name}")[2]
+        assert declaration.means in after
+        assert declaration.accepted in after or isinstance(declaration.default, dict)
+    assert (
+        "--config.pruning.fraction=0.2 The share of the surviving weights that a level removes. "
+        "float; accepted: a number above 0 and below 1; default: 0.2; part of the identity" in words
+    )
+    assert "float, in seconds; accepted: 0 to 1e09; default: 20.0 " in words
+
+
+def test_help_of_one_group_or_field(main):
+    status, out, _ = main("lenet_mnist", "--help=pruning")
+    assert status == 0
+    names = re.findall(r"^  --config\.([\w.]+)=", out, re.MULTILINE)
+    assert names == [name for name in declared(Spec) if name.startswith("pruning.")]
+    assert out.startswith("pruning: What a level prunes.\n")
+    assert main("--help=pruning.alpha")[1].count("--config.") == 1
+    assert main("-help=config.seed")[1].count("--config.") == 1
+    assert "--config.branch.<name>.draws=…" in main("--help=branch")[1]
+    for wrong, hint in (("prunin", "did you mean 'pruning'? "), ("data.flp", "'data.flip'? ")):
+        status, out, err = main(f"--help={wrong}")
+        assert (status, out) == (2, "")
+        assert f"error: --help={wrong}: no such group; " in err
+        assert hint in err
+        assert len(err) < 200
+    assert main("--help=")[0] == 2
+
+
+def test_the_version_is_told_before_anything_is_read(main, capsys):
+    for flag in ("--version", "-version"):
+        with pytest.raises(SystemExit, match="0"):
+            main("--config=no/such/file.py", flag)
+        assert capsys.readouterr().out == f"lth_jax {lth_jax.__version__}\n"
 
 
 def test_help_is_quick_since_it_imports_nothing_heavy(tmp_path):
@@ -144,12 +224,31 @@ def test_a_reader_that_goes_away_is_no_traceback(tmp_path):
         assert process.wait(60) == 128 + signal.SIGPIPE
 
 
+class FullDisk(io.StringIO):
+    """What a file on a full disk is, and a terminal that was closed."""
+
+    def write(self, text):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_nobody_has_to_see_an_experiment(main, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", FullDisk())
+        patch.setattr(sys, "stdout", FullDisk())
+        assert main(*QUICK, "--workdir=x")[0] == 0
+    assert len(results(tmp_path / "x")) == 4
+    monkeypatch.setattr(sys, "stdout", FullDisk())
+    status, _, err = main(*QUICK, "--workdir=x")
+    assert status == 0
+    assert err == "warning: the results were not printed: No space left on device; they are in x\n"
+
+
 @pytest.mark.slow
-def test_started_from_elsewhere_it_finds_its_configs_and_writes_here(tmp_path):
-    status, out, err = command_line.run(
-        *arguments(levels=0, replicates=1, branches="()"), cwd=tmp_path
-    )
-    assert status == 0, err
+def test_a_process_without_streams_trains_to_its_end_and_writes_here_alone(tmp_path):
+    small = arguments(levels=0, replicates=1, branches="()")
+    line = shlex.join([sys.executable, str(command_line.RUN), *small])
+    line += " <&- >&- 2>/dev/full"
+    assert subprocess.run(["bash", "-c", line], cwd=tmp_path, timeout=120).returncode == 0
     (folder,) = (tmp_path / "runs").iterdir()
-    assert f"runs/{folder.name}/results.csv" in out
+    assert len(results(folder)) == 1
     assert os.listdir(tmp_path) == ["runs"]

@@ -95,7 +95,7 @@ def test_interrupted_in_the_source_and_in_the_target_it_ends_with_the_same_bits(
                 pass
 
         with monkeypatch.context() as patch:
-            patch.setattr(run, "_signals", Signals)
+            patch.setattr(run, "listening", Signals)
             status, _, err = main(*HALVES, *SOURCE, "--workdir=cut")
         assert status == 130
         return next(line for line in err.splitlines() if "to go on" in line)

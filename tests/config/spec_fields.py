@@ -7,7 +7,9 @@ FIELDS = flatten(to_dict(Spec()))
 OPERATIONAL = {
     "branches", "levels", "replicates", "data.data_dir", "data.manual_dir", "data.cache_dir",
     "checkpoint.every_seconds", "execution.group_size", "execution.workers",
-    "execution.compilation_cache", "train.kernel",
+    "execution.compilation_cache", "train.kernel", "analysis.margin", "analysis.confidence",
+    "report.bars", "report.methods", "execution.mesh",
+    "paths.pairs", "paths.points", "paths.statistics", "paths.examples", "paths.align",
 }  # fmt: skip
 
 
@@ -15,7 +17,6 @@ OPERATIONAL = {
 BESIDE = {
     "pretrain": {"source": {"data": {"name": "mnist"}}},
     "pruning.densities": {"levels": 1},
-    "train.nesterov": {"train": {"nesterov": True, "optimizer": "momentum"}},
 }
 
 
@@ -45,11 +46,16 @@ def another(field):
     special = {
         "pruning.scope": "global", "pruning.layer_rates": (("output", 0.5),),
         "train.steps": "7ep", "eval.every": "7ep", "rewind.step": "7ep",
-        "data.classes": (3, 1), "data.labels": "original", "data.part": "1/2",
+        "data.classes": (3, 1), "data.labels": "original", "data.pixels": "permuted",
+        "data.part": "1/2",
         "pruning.schedule": "one_shot", "pruning.densities": (0.5, 0.1), "pruning.at": "rewind",
         "rewind.kind": "finetune", "train.schedule": "cosine", "train.warmup": "7ep",
-        "train.kernel": "sparse",
+        "train.kernel": "sparse", "analysis.confidence": 0.9, "report.bars": "range",
+        "execution.mesh": "runs:4", "execution.precision": "default",
+        "paths.pairs": ("levels",), "paths.statistics": "recomputed", "paths.align": "weights",
         "train.drops": (("7ep", 0.1),), "model.dropout": 0.25, "pruning.rounds": 2,
+        "analysis.margin": 0.5, "model.layers": 3, "model.features": 8, "model.heads": 2,
+        "pruning.mode": "eval", "pruning.probe": "balanced", "pruning.hessian": "kernels",
     }  # fmt: skip
     if field in special:
         return special[field]

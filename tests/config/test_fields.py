@@ -13,6 +13,7 @@ from lth_jax.config import (
     duration_steps,
     flatten,
     from_config,
+    settled,
     source_spec,
     to_dict,
 )
@@ -129,7 +130,7 @@ def test_the_source_is_the_experiment_with_what_differs():
     [
         ({"data": {"nme": "x"}}, "config.source.data.nme: no such field; did you mean 'name'?"),
         ({"dta": {"name": "x"}}, "config.source.dta.name: no such field; did you mean 'data'?"),
-        ({"levels": -1}, "config.source.levels=-1: accepted: 0 to 1000"),
+        ({"levels": -1}, "config.source.levels=-1: accepted: 0 to 1,000"),
         ({"train": {"steps": "0"}}, "config.source.train.steps='0': accepted: at least one step"),
     ],
     ids=str,
@@ -160,3 +161,16 @@ def test_a_branch_is_of_the_kind_that_it_is_named_for_unless_it_says_so():
     spec = from_config({"branches": ("again",), "branch": {"again": {"kind": "reinit"}}})
     assert spec.branch_spec("again").kind == "reinit"
     assert spec.branch_spec("random_mask") == BranchSpec(kind="random_mask")
+
+
+def test_a_source_of_another_criterion_has_its_own_choices_whoever_asks():
+    """A record says in words what a criterion did by itself; that is nothing to another one."""
+    spec = from_config({
+        "pruning": {"criterion": "snip"},
+        "branches": ("transfer",),
+        "source": {"pruning": {"criterion": "grasp"}},
+    })  # fmt: skip
+    recorded = from_config(to_dict(settled(spec)))
+    assert recorded.pruning.mode == "eval"
+    assert source_spec(recorded) == source_spec(spec)
+    assert source_spec(recorded).pruning.mode is None

@@ -1,6 +1,7 @@
 """Identities: golden, and of the science alone."""
 
 import dataclasses
+import hashlib
 import json
 
 import pytest
@@ -12,9 +13,12 @@ from lth_jax.config import (
     differences,
     flatten,
     from_config,
+    from_record,
     identity,
     is_default,
+    meant_before,
     science,
+    settled,
     to_dict,
 )
 from lth_jax.config.files import load_config
@@ -25,7 +29,7 @@ from .spec_fields import FIELDS, OPERATIONAL, another, config_of, spec_with
 @pytest.mark.parametrize(
     ("name", "golden"),
     [
-        ("configs/lenet_digits.py", "1199bda6"),
+        ("configs/lenet_digits.py", "0b035ec8"),
         ("configs/lenet_mnist.py", "6f40004b"),
         ("configs/lenet_mnist.py:paper", "b59482a1"),
     ],
@@ -64,11 +68,45 @@ def test_a_branchs_identity_covers_all_but_what_may_grow(field):
     values = {
         "kind": "other", "draws": 2, "levels": (1,), "sigma": 3.0, "steps": "7ep", "batch_size": 7,
         "optimizer": "sgd", "learning_rate": 0.5, "weight_decay": 0.0, "momentum": 0.0,
-        "new_head": True,
+        "new_head": True, "share": 0.1, "criterion": "snip", "scope": "global", "scored": "rewind",
+        "at": ("7",), "ablation": "shuffle", "keep": True, "cycles": 2, "custom": {"strength": 2},
+        "rule": "rigl", "distribution": "uniform", "every": "7", "begin": 0.1, "end": 0.5,
+        "fraction": 0.1,
     }  # fmt: skip
     base = BranchSpec(kind="reinit")
     changed = dataclasses.replace(base, **{field: values[field]})
-    assert (branch_identity(changed) == branch_identity(base)) is (field in ("draws", "levels"))
+    assert (branch_identity(changed) == branch_identity(base)) is (
+        field in ("draws", "levels", "keep")
+    )
+
+
+OLD = {"mode": "train", "probe": "random", "hessian": "all"}
+
+
+@pytest.mark.parametrize("criterion", ["snip", "grasp", "magnitude", "synflow"])
+def test_what_every_criterion_did_before_it_had_a_choice_keeps_its_identity(criterion):
+    """It goes on in its directory when it is asked for, and only then."""
+    before = hashlib.sha256(f'{{"pruning.criterion":"{criterion}"}}'.encode()).hexdigest()[:8]
+    before = "44136fa3" if criterion == "magnitude" else before
+    asked = from_config({"pruning": {"criterion": criterion, **OLD}})
+    own = from_config({"pruning": {"criterion": criterion}})
+    assert identity(asked) == before
+    assert (identity(own) == before) is (criterion in ("magnitude", "synflow"))
+    assert identity(settled(own)) == identity(own)
+
+
+def test_a_record_from_before_a_criterion_had_a_choice_is_of_what_it_did():
+    recorded = {"pruning": {"criterion": "snip", "alpha": 2.0}}
+    assert from_record(recorded).pruning.mode == "train"
+    assert from_record(recorded).pruning.probe is None
+    here = from_config(recorded)
+    assert from_record(json.loads(json.dumps(to_dict(settled(here))))) == settled(here)
+    assert settled(here).pruning.mode == "eval"
+    old, new = science(from_record(recorded)), science(here)
+    assert differences(old, new) == ['pruning.mode: "train" there, "eval" here']
+    assert meant_before(old, new) == ["--config.pruning.mode=train"]
+    assert meant_before(old, new | {"seed": 3}) == []
+    assert from_record({"pruning": {"criterion": "movement"}}).pruning.mode is None
 
 
 def test_a_spec_written_before_none_could_be_given_is_the_same_experiment():

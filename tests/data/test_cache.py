@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from lth_jax.data import cache, load
+from lth_jax.data.dataset import Dataset
 
 KEY = {"version": "1.0.0", "source": "00ff"}
 FILE = "tiny-1.0.0-00ff.arrays1"
@@ -204,3 +205,46 @@ def test_a_cached_mnist_that_was_not_recognized_as_mnist_is_not_taken(tmp_path, 
     cache.store(tmp_path, tiny._replace(name="mnist"), **key)
     with pytest.raises(DataError, match="nowhere"):
         load("mnist", data_dir=str(tmp_path / "nothing"), cache_dir=str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {"shapes": [[-1], [4], [6, 8, 8, 1], [4, 8, 8, 1]]},
+        {"shapes": [[6], [4], [6, -8, -8, 1], [4, 8, 8, 1]]},
+        {"shapes": [[6], [4], [5, 8, 8, 1], [4, 8, 8, 1]]},
+        {"shapes": [["6"], [4], [6, 8, 8, 1], [4, 8, 8, 1]]},
+        {"shapes": 3},
+        {"shapes": []},
+        {"dtypes": ["O", "<i4", "|u1", "|u1"]},
+        {"num_classes": "2"},
+        {"num_classes": 2**70},
+        {"num_classes": 0},
+        {"scale": None},
+        {"scale": float("inf")},
+        {"content": []},
+    ],
+)
+def test_a_forged_header_is_passed_over_whatever_its_checksum_says(tmp_path, forged, caplog):
+    images = np.zeros((6, 8, 8, 1), np.uint8)
+    labels = np.zeros(6, np.int32)
+    whole = Dataset("mine", images, labels, images[:4], labels[:4], 2, 1 / 255, "here")
+    cache.store(tmp_path, whole, version="1.0.0", source="ab")
+    (file,) = tmp_path.iterdir()
+    blob = file.read_bytes()[65:]
+    line, _, rest = blob.partition(b"\n")
+    header = json.dumps(json.loads(line) | forged).encode()
+    body = header + b"\n" + rest
+    file.write_bytes(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+    assert cache.load(tmp_path, "mine") is None
+    assert "passing over the damaged data cache" in caplog.text
+    assert len(caplog.messages[0].replace(str(file), "")) < 200
+
+
+def test_a_pipe_is_not_waited_for(tmp_path, tiny, caplog):
+    cache.store(tmp_path, tiny, version="1.0.0", source="ab")
+    (file,) = tmp_path.iterdir()
+    file.unlink()
+    os.mkfifo(file)
+    assert cache.load(tmp_path, tiny.name) is None
+    assert "it is no regular file" in caplog.text

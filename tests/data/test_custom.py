@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from lth_jax.config import ModelSpec
-from lth_jax.data import DATASETS, check_name, custom_dataset, facts, load, split
+from lth_jax.data import DATASETS, check_name, content_of, custom_dataset, facts, load, split
 from lth_jax.errors import DataError, SpecError
+from lth_jax.lottery import checks
 from lth_jax.lottery import experiment as experiments
 
 from ..tiny import tiny_spec, train
@@ -44,7 +45,8 @@ def loaded(monkeypatch, tmp_path):
         return load("mine")
 
     yield load_given
-    assert not list(tmp_path.iterdir())  # never cached
+    # The data are never cached; what computes a network may be.
+    assert {path.name for path in tmp_path.glob("cache/lth_jax/*")} <= {"kernels"}
 
 
 def test_bytes_are_taken_as_pixels(loaded):
@@ -184,6 +186,25 @@ def test_a_row_is_known_by_its_name_and_nothing_of_it_is_before_it_is_loaded(mon
     assert facts("mine") is None
 
 
+def test_the_digest_is_of_all_that_a_number_depends_on(loaded):
+    given = arrays(shape=(6, 5))
+    same = [given, pairs(given), {**given, "train_images": given["train_images"][..., None]}]
+    assert len({content_of(loaded(one)) for one in same}) == 1
+    other = {**given, "train_labels": given["train_labels"][::-1]}
+    floats = {f: a.astype(np.float32) if "images" in f else a for f, a in given.items()}
+    moved = {**given, "test_images": np.roll(given["test_images"], 1, 0)}
+    turned = {f: a.swapaxes(1, 2) if "images" in f else a for f, a in given.items()}
+    changed = [given, other, floats, moved, turned, {**given, "num_classes": 9}]
+    assert len({content_of(loaded(one)).digest for one in changed}) == len(changed)
+
+
+def test_the_digits_are_those_that_they_always_were():
+    """A golden value: run directories hold it, and go on with the same examples only."""
+    content = content_of(load("digits"))
+    assert content.digest == "9eaea972a403787f"
+    assert content.version.startswith("scikit-learn ")
+
+
 # --- From there to a network ----------------------------------------------------------------
 
 
@@ -197,8 +218,8 @@ def test_float_images_reach_the_network_as_they_are(loaded):
     given = arrays(shape=(6, 5), dtype=np.float32)
     loaded(given)
     built = experiments.build(experiment())
-    assert built.train.images.dtype == jnp.float32
-    seen = np.asarray(built.pixels.prepared(built.train.images))
+    assert built.train.inputs.dtype == jnp.float32
+    seen = np.asarray(built.pixels.prepared(built.train.inputs))
     parts = split(load("mine"), validation_size=10)
     np.testing.assert_array_equal(seen, parts.train.images)
     assert set(seen.ravel().tolist()) <= set(given["train_images"].ravel().tolist())
@@ -211,7 +232,7 @@ def test_float_images_are_standardized_scaled_and_moved(loaded):
         given[field] = given[field] * np.float32(1e-6)
     loaded(given)
     built = experiments.build(experiment(standardize=True, side=4, channels=3, crop=1, flip=True))
-    seen = np.asarray(built.pixels.prepared(built.train.images))
+    seen = np.asarray(built.pixels.prepared(built.train.inputs))
     assert seen.shape == (30, 4, 4, 3)
     assert abs(seen.mean()) < 0.2
     assert 0.8 < seen.std() < 1.2
@@ -258,7 +279,7 @@ def test_a_network_of_pictures_refuses_features(loaded):
 
 def test_what_cannot_be_done_to_images_is_refused_before_they_are_loaded():
     with pytest.raises(DataError, match="crop=8: digits has images of 8×8; accepted: 0 to 7"):
-        experiments.check(experiment(name="digits", crop=8))
-    experiments.check(experiment(name="digits", crop=8, side=9))
+        checks.check(experiment(name="digits", crop=8))
+    checks.check(experiment(name="digits", crop=8, side=9))
     with pytest.raises(DataError, match="channels=1: cifar10 has 3 channels; accepted: 0 or 3"):
-        experiments.check(experiment(name="cifar10", channels=1))
+        checks.check(experiment(name="cifar10", channels=1))

@@ -1,5 +1,8 @@
 """Image files as a dataset's images: size, grey, backdrop, and a line for each thing done."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
@@ -120,3 +123,43 @@ def test_what_is_no_image_is_refused(tmp_path):
         image_files.read(tmp_path / "cut.png", DIGITS)
     with pytest.raises(DataError, match="takes 13 channels; accepted: --index"):
         image_files.read(tmp_path / "cut.png", DIGITS._replace(shape=(8, 8, 13)))
+
+
+@pytest.mark.parametrize("bits", [10, 12, 16])
+def test_bits_that_a_deep_file_leaves_out_make_it_no_darker(bits, tmp_path):
+    values = np.full((60, 60), 2**bits - 1, np.uint16)
+    values[10:50, 27:33] = 0
+    Image.fromarray(values).save(tmp_path / "deep.png")
+    found = image_files.read(tmp_path / "deep.png", DIGITS)
+    reference = image_files.read(stroke(tmp_path / "bar.png"), DIGITS)
+    assert found.image.max() == reference.image.max() > 0.9
+    said = f"{bits} of its 16 bits are in use: stretched to their range"
+    assert (said in found.notes) == (bits < 16)
+    assert not any("blank" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_pixels_that_are_no_numbers_are_refused(value, tmp_path):
+    values = np.ones((8, 8), np.float32)
+    values[3, 3] = value
+    Image.fromarray(values).save(tmp_path / "float.tiff")
+    with pytest.raises(DataError, match=r"float\.tiff has pixels that are no finite numbers"):
+        image_files.read(tmp_path / "float.tiff", DIGITS)
+
+
+def test_only_files_are_opened(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    for path in (tmp_path / "pipe.png", tmp_path, Path("/dev/zero")):
+        with pytest.raises(DataError, match=r" is no file; accepted: an image file$"):
+            image_files.read(path, DIGITS)
+
+
+@pytest.mark.parametrize("times", [1.5, 3])
+def test_a_bomb_is_refused_before_it_is_unpacked(times, tmp_path, monkeypatch):
+    """Pillow only warns of less than twice its limit."""
+    Image.new("1", (100, 100)).save(tmp_path / "bomb.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", int(10_000 / times))
+    monkeypatch.setattr(Image.Image, "load", None)
+    said = f"bomb.png has too many pixels; accepted: at most {int(10_000 / times):,}"
+    with pytest.raises(DataError, match=said):
+        image_files.read(tmp_path / "bomb.png", DIGITS)

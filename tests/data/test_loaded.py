@@ -213,7 +213,7 @@ def test_the_default_folders_come_from_the_environment(monkeypatch, tmp_path, no
         ("cifar1O", "did you mean 'cifar10'"),
         ("stl1O", "did you mean 'stl10'"),
         ("../etc", "no such dataset"),
-        ("emnist", "accepted: emnist/byclass, emnist/bymerge, emnist/balanced"),
+        ("emnist", "accepted: emnist/balanced, emnist/byclass, emnist/bymerge and 3 more"),
         ("cifar10/small", "accepted: cifar10$"),
     ],
 )

@@ -5,7 +5,8 @@ import threading
 import pytest
 
 from lth_jax.disk import files
-from lth_jax.errors import StoreError
+from lth_jax.disk.files import read_bytes, reason_of
+from lth_jax.errors import StoreError, Unreadable
 
 
 def test_a_write_replaces_the_file_and_leaves_nothing_beside_it(tmp_path):
@@ -75,3 +76,25 @@ def test_a_folder_that_is_a_file_is_named_in_one_line(tmp_path):
 def test_json_is_indented_and_ends_with_a_newline(tmp_path):
     files.write_json(tmp_path / "a.json", {"a": (1, 2)})
     assert (tmp_path / "a.json").read_text() == '{\n  "a": [\n    1,\n    2\n  ]\n}\n'
+
+
+def test_what_may_have_no_end_is_not_read(tmp_path):
+    """A pipe or a device in the place of a file: one would wait, or read, for ever."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "device").symlink_to("/dev/zero")
+    for name in ("pipe", "device"):
+        with pytest.raises(Unreadable, match="it is no regular file; nothing was changed"):
+            read_bytes(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (ValueError(f"OCDBT {'x' * 300} [os_error_code='28']"), "No space left on device"),
+        (MemoryError(), "not enough memory"),
+        (ValueError("y" * 300), "y" * 99 + "…"),
+    ],
+)
+def test_a_reason_is_the_operating_system_s_or_short(error, reason):
+    assert reason_of(error) == reason

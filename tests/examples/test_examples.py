@@ -23,7 +23,7 @@ def plain_promotion():
         yield
 
 
-@pytest.mark.parametrize("name", ["prune_flax_loop", "prune_plain_loop"])
+@pytest.mark.parametrize("name", ["prune_flax_loop", "prune_nnx_loop", "prune_plain_loop"])
 def test_a_loop_of_ones_own_is_pruned_in_fewer_than_20_lines(name):
     source = (EXAMPLES / f"{name}.py").read_text()
     marked = [line for line in source.splitlines() if "# ticket" in line]

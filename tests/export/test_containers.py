@@ -69,7 +69,7 @@ def test_what_is_cut_short_foreign_or_newer_is_refused(file_format, tmp_path, mo
     monkeypatch.setattr(containers, "VERSION", "2")
     containers.write(file, ARRAYS, {"kind": "test"}, file_format)
     monkeypatch.undo()
-    with pytest.raises(StoreError, match="has version 2; this version reads 1"):
+    with pytest.raises(StoreError, match="has version '2'; this version reads 1"):
         containers.read(file)
 
 

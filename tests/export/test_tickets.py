@@ -15,7 +15,7 @@ from lth_jax.store.tables import TRUNK, RunId
 from lth_jax.training.keys import data_key
 
 from ..small_networks import assert_same_bits
-from ..tiny import data_file, experiment, flip_byte, tiny_spec, train
+from ..tiny import data_file, experiment, finished_run, flip_byte, tiny_spec, train
 
 REWINDS = {
     "initialization": {},
@@ -110,11 +110,9 @@ def test_a_lost_rewind_point_is_never_taken_for_initialization(runs, tmp_path):
 
 
 def test_a_damaged_checkpoint_is_never_exported(tmp_path, capsys):
-    store = train(tmp_path / "run", tiny_spec(levels=1, replicates=1, branches=()))
-    flip_byte(data_file(store.checkpoint(0, "level_01")))
-    status = export.main(
-        [str(store.path), "--level=1", "--format=npz", f"--out={tmp_path / 'file'}"]
-    )
+    path = finished_run(tiny_spec(levels=1, replicates=1, branches=()), tmp_path / "run")
+    flip_byte(data_file(path / "checkpoints" / "replicate_0" / "level_01"))
+    status = export.main([str(path), "--level=1", "--format=npz", f"--out={tmp_path / 'file'}"])
     (line,) = capsys.readouterr().err.splitlines()
     assert status == 2
     assert "level_01" in line

@@ -19,14 +19,18 @@ every_branch = pytest.mark.parametrize("name", sorted(BRANCHES))
 # What a branch draws at random, and whose mask it has.
 DRAWN = {
     "reinit", "random_mask", "reshuffle", "reinit_from_ticket", "constant_random_sign", "noise",
-    "transfer_reinit",
+    "transfer_reinit", "flip_signs", "shuffle_filters", "signs_of", "static", "set", "rigl",
 }  # fmt: skip
-SAME_MASK = set(BRANCHES) - {"random_mask", "one_shot", "dense", *TRANSFERS}
+SAME_MASK = set(BRANCHES) - {
+    "random_mask", "one_shot", "prune", "dense", "static", "set", "rigl", "gmp", "ac_dc", "topkast",
+    *TRANSFERS,
+}  # fmt: skip
 # Those that give the ticket other weights, by what each does to a kept one.
 REDRAWS = (
     "reshuffle", "reinit_from_ticket", "signed_constant", "constant_random_sign", "noise",
+    "flip_signs", "late_signs", "late_magnitudes", "shuffle_filters",
 )  # fmt: skip
-STEP = 6
+STEP, LAST_STEP = 6, 40
 MODEL, OPTIMIZER = norm_and_dropout(), optimizer("adam")
 
 
@@ -86,6 +90,10 @@ def branch_point(key=0, **changes):
         optimizer=OPTIMIZER,
         fresh=fresh_state,
         dense_scores=dense_scores,
+        ranking=lambda: (lambda _mask: dense_scores(), 1),
+        pruned_from=lambda: trained_looking(3),
+        steps_behind=lambda: LAST_STEP,
+        trained=lambda: trained_looking(4),
         source=source_ticket,
         options=BranchSpec(**options),
         key=jax.random.key(key),

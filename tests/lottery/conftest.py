@@ -2,45 +2,35 @@
 
 import pytest
 
-from ..tiny import tiny_spec, train
+from ..tiny import finished_run, tiny_spec
 from .trunk_runs import BIG, LATE, SPEC
 
 
-@pytest.fixture(scope="session")
-def whole(tmp_path_factory):
+@pytest.fixture
+def whole():
     """The tiny experiment, never interrupted."""
-    path = tmp_path_factory.mktemp("whole") / "run"
-    train(path, SPEC)
-    return path
+    return finished_run(SPEC)
 
 
-@pytest.fixture(scope="session")
-def late(tmp_path_factory):
+@pytest.fixture
+def late():
     """The same with late rewinding, to step 7 (of 12, in the second epoch, at no evaluation)."""
-    path = tmp_path_factory.mktemp("late") / "run"
-    train(path, LATE)
-    return path
+    return finished_run(LATE)
 
 
-@pytest.fixture(scope="session")
-def three(tmp_path_factory):
+@pytest.fixture
+def three():
     """Four levels of one replicate."""
-    path = tmp_path_factory.mktemp("three") / "run"
-    train(path, tiny_spec(levels=3, replicates=1))
-    return path
+    return finished_run(tiny_spec(levels=3, replicates=1))
 
 
-@pytest.fixture(scope="session")
-def big(tmp_path_factory):
+@pytest.fixture
+def big():
     """The tiny experiment with a replicate and a draw more."""
-    path = tmp_path_factory.mktemp("big") / "run"
-    train(path, BIG)
-    return path
+    return finished_run(BIG)
 
 
-@pytest.fixture(scope="session")
-def plain(tmp_path_factory):
+@pytest.fixture
+def plain():
     """A finished trunk of two levels, one replicate."""
-    path = tmp_path_factory.mktemp("plain") / "run"
-    train(path, tiny_spec(levels=2, replicates=1, branches=()))
-    return path
+    return finished_run(tiny_spec(levels=2, replicates=1, branches=()))

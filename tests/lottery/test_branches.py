@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lth_jax.config import TRANSFERS
-from lth_jax.lottery.branches import BRANCHES, StartPoint, draw_mask, keep_as_many
+from lth_jax.lottery.branches import BRANCHES, FROM_SCRATCH, StartPoint, draw_mask, keep_as_many
 from lth_jax.pruning.masks import kept_counts, ones_mask, prunable
 from lth_jax.pruning.trees import named_leaves
 from lth_jax.training.states import TrainState, rewind
@@ -16,6 +16,7 @@ from lth_jax.training.states import TrainState, rewind
 from ..small_networks import assert_same_bits, bits, random_mask
 from .branch_points import (
     DRAWN,
+    LAST_STEP,
     OPTIMIZER,
     REDRAWS,
     SAME_MASK,
@@ -31,11 +32,11 @@ from .branch_points import (
 
 @every_branch
 def test_each_layer_keeps_exactly_the_tickets_count(name):
-    """The source's, in a transfer; all of it, in `dense`."""
+    """The source's, in a transfer; all of it, in `dense` and in what is pruned as it trains."""
     at = branch_point()
     ticket = BRANCHES[name](at)
     assert jax.tree.structure(ticket.mask) == jax.tree.structure(at.ticket.mask)
-    if name == "dense":
+    if name in ("dense", "gmp", "ac_dc"):
         wanted = kept_counts(ones_mask(at.ticket.mask), at.rates)
     else:
         wanted = kept_counts((source_ticket() if name in TRANSFERS else at.ticket).mask, at.rates)
@@ -55,15 +56,16 @@ def test_only_the_controls_of_the_mask_have_another_mask(name):
 
 @every_branch
 def test_pruned_weights_and_their_moments_start_at_zero(name):
-    """Save in `freeze_pruned`, whose pruned weights are those of the rewind point, exactly."""
+    """Save in `freeze_pruned` and `topkast`: pruned weights are the rewind point's, exactly."""
     at = branch_point()
     ticket = jax.device_get(BRANCHES[name](at))
     adam = ticket.state.opt_state[-1][0]
     trees = (ticket.state.params, adam.mu, adam.nu)
-    for tree in trees[1:] if name == "freeze_pruned" else trees:
+    keeps = name in ("freeze_pruned", "topkast")
+    for tree in trees[1:] if keeps else trees:
         for leaf, m in zip(jax.tree.leaves(tree), jax.tree.leaves(ticket.mask), strict=True):
             assert not np.any(leaf[~m])
-    if name == "freeze_pruned":
+    if keeps:
         for leaf, m, old in zip(
             *map(jax.tree.leaves, (ticket.state.params, ticket.mask, at.point.params)), strict=True
         ):
@@ -89,9 +91,9 @@ def test_a_branch_changes_nothing_that_it_was_given(name):
 
 @every_branch
 def test_a_branch_starts_at_a_step_of_its_schedule(name):
-    """A fresh network at 0, what was rewound at the rewind step."""
+    """A fresh network at 0, what was rewound at the rewind step, what goes on where it ended."""
     step = BRANCHES[name](branch_point()).step
-    assert step == (0 if name in ("reinit", "transfer_reinit") else STEP)
+    assert step == (0 if name in FROM_SCRATCH else LAST_STEP if name == "finetune" else STEP)
 
 
 @every_branch
@@ -129,11 +131,11 @@ def test_a_random_mask_is_uniform_over_positions():
     mask = {"w": jnp.asarray([[True] * 3 + [False] * 9])}
     rates = {"w": Fraction(1)}
     draws = [
-        np.asarray(draw_mask(jax.random.key(seed), mask, rates)["w"][0]) for seed in range(400)
+        np.asarray(draw_mask(jax.random.key(seed), mask, rates)["w"][0]) for seed in range(200)
     ]
     assert {int(draw.sum()) for draw in draws} == {3}
-    # A position is kept with probability 1/4: four standard errors of 400 draws.
-    np.testing.assert_allclose(np.mean(draws, axis=0), 0.25, atol=4 * np.sqrt(0.1875 / 400))
+    # A position is kept with probability 1/4: four standard errors of 200 draws.
+    np.testing.assert_allclose(np.mean(draws, axis=0), 0.25, atol=4 * np.sqrt(0.1875 / 200))
 
 
 def test_layers_of_one_shape_draw_different_masks():

@@ -3,15 +3,25 @@
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from configs.paper.appendix import NAMES as APPENDIX
 from lth_jax import data
 from lth_jax.config import Spec, from_config, identity, source_spec
-from lth_jax.config.files import load_config
+from lth_jax.config.files import load_config, read_config
+from lth_jax.config.reference import published
 from lth_jax.errors import DataError, SpecError
+from lth_jax.lottery import network
 from lth_jax.lottery.branches import BRANCHES
-from lth_jax.lottery.experiment import check, check_transfers
+from lth_jax.lottery.checks import check, check_transfers
+from lth_jax.lottery.custom import register
+from lth_jax.lottery.examples import notes_of
+from lth_jax.lottery.experiment import build
+from lth_jax.lottery.optimizing import optimizer_of
+from lth_jax.system import machine
+
+from ..registries import kept_registries
 
 MINE = {"branches": ("mine",)}
 
@@ -31,11 +41,11 @@ def test_the_default_spec_names_what_exists():
             "accepted: grasp, large_final_same_sign",
         ),
         ({"branches": ("reint",)}, "config.branches='reint'", "'reinit'?"),
-        (MINE, "config.branches='mine'", "accepted: constant_random_sign, dense"),
+        (MINE, "config.branches='mine'", "accepted: ac_dc, constant_random_sign"),
         (
             MINE | {"branch": {"mine": {"kind": "x"}}},
             "config.branch.mine.kind='x'",
-            "accepted: constant_random_sign, dense",
+            "accepted: ac_dc, constant_random_sign",
         ),
         ({"branch": {"reint": {"draws": 2}}}, "config.branch.reint", "'reinit'?"),
         ({"model": {"init": "glorot"}}, "config.model.init='glorot'", "'glorot_"),
@@ -174,7 +184,7 @@ CONV_SCALES = ("", "laptop", "paper", "dropout")
 RATES = ("", "laptop", "paper", *(f"{rate}{scale}" for rate in ("low", "high", "warmup", "rewind")
          for scale in ("", ",paper")))  # fmt: skip
 VARIANTS = {
-    "configs/conv2_cifar10.py": CONV_SCALES,
+    "configs/conv2_cifar10.py": (*CONV_SCALES, "points"),
     "configs/conv4_cifar10.py": CONV_SCALES,
     "configs/conv6_cifar10.py": CONV_SCALES,
     "configs/densenet121_cifar10.py": RATES,
@@ -186,19 +196,28 @@ VARIANTS = {
     "configs/vgg19_cifar10.py": RATES,
     "configs/lenet_digits.py": ("",),
     "configs/lenet_mnist.py": SCALES,
+    "configs/compare/methods_conv2.py": SCALES,
+    "configs/compare/methods_fashion.py": ("",),
+    "configs/compare/methods_mnist.py": ("",),
     "configs/paper/appendix.py": ("", *APPENDIX, *(f"{name},paper" for name in APPENDIX)),
+    "configs/paper/connectivity.py": SCALES,
     "configs/paper/figure1.py": SCALES,
     "configs/paper/figure3.py": SCALES,
     "configs/paper/figure4.py": SCALES,
     "configs/paper/figure5.py": (*SCALES, "iterative"),
+    "configs/paper/rewinding.py": SCALES,
     "configs/seed/task0_lenet_mnist.py": SCALES,
     "configs/seed/task1_mnist_halves.py": SCALES,
     "configs/seed/task2_mnist_classes.py": ("", "remapped", "new_head", "original"),
+    "configs/sparse/digits.py": ("",),
+    "configs/sparse/lenet_mnist.py": ("", "ticket", "uniform"),
     "configs/transfer/adam_to_sgd.py": SCALES,
     "configs/transfer/digits_to_mnist.py": SCALES,
     "configs/transfer/fashion_mnist_to_mnist.py": SCALES,
     "configs/transfer/mnist_to_fashion_mnist.py": SCALES,
 }
+# They bring datasets of their own, which are built from what they give.
+WITH_ROWS = {"configs/char_gpt.py", "configs/mlp_diabetes.py"}
 EVERY = [
     f"{file}:{variant}" if variant else file for file in VARIANTS for variant in VARIANTS[file]
 ]
@@ -207,11 +226,50 @@ EVERY = [
 def test_every_config_is_in_the_table():
     root = Path(__file__).resolve().parents[2]
     found = {path.relative_to(root).as_posix() for path in root.glob("configs/**/*.py")}
-    assert found - {"configs/__init__.py"} == set(VARIANTS)
+    assert found - {"configs/__init__.py"} == set(VARIANTS) | WITH_ROWS
 
 
-@pytest.mark.parametrize("name", EVERY)
-def test_every_documented_variant_is_an_experiment_that_fits_together(name, unloaded):
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(WITH_ROWS))
+def test_every_config_with_rows_is_an_experiment(name):
+    with kept_registries():
+        file = read_config(name)
+        register(file)
+        spec = from_config(file.config)
+        built = build(spec)
+    assert spec.task != "classification"
+    assert built.steps > 0
+    assert built.validation.valid is not None
+
+
+@pytest.fixture
+def traced_once(monkeypatch):
+    """A network is traced once for all variants that train it, on inputs of one shape."""
+
+    def parameters(spec, model, inputs, outputs):
+        key = (spec.model, inputs.shape, outputs)
+        if key not in SHAPES:
+            SHAPES[key] = trace(spec, model, inputs, outputs)
+        return SHAPES[key]
+
+    trace = network.parameters_of
+    monkeypatch.setattr(network, "parameters_of", parameters)
+
+
+SHAPES: dict = {}
+
+
+# Deep networks take seconds to trace; of the others the quick tests build one for each config.
+DEEP = ("densenet", "resnet", "vgg", "vit")
+QUICK = [name for name in VARIANTS if not any(deep in name for deep in DEEP)]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in EVERY],
+)
+@pytest.mark.usefixtures("traced_once", "unloaded")
+def test_every_documented_variant_is_an_experiment_that_fits_together(name):
     spec = from_config(load_config(name, (), list(BRANCHES)))
     check(spec)
     if set(spec.branches) & {"transfer", "transfer_reinit"}:
@@ -219,6 +277,22 @@ def test_every_documented_variant_is_an_experiment_that_fits_together(name, unlo
         check(source)
         check_transfers(spec, source)
         assert source != dataclasses.replace(spec, branches=(), branch={}, source={}), name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "lenet_mnist", "conv2_cifar10", "conv4_cifar10", "conv6_cifar10",
+        "paper/figure1", "paper/figure3", "paper/figure4", "paper/figure5",
+    ],
+)  # fmt: skip
+def test_a_preset_at_the_papers_scale_is_held_against_its_numbers(name):
+    spec = from_config(load_config(f"configs/{name}.py:paper", (), ()))
+    found = published(spec.reference)
+    assert {one.branch for one in found} <= {"ticket", *spec.branches}
+    assert {one.against for one in found} <= {"", "dense", *spec.branches}
+    assert any(one.says for one in found)
+    assert str(spec.reference["steps"]) == spec.train.steps
 
 
 @pytest.mark.parametrize("file", [file for file in VARIANTS if len(VARIANTS[file]) > 1])
@@ -232,3 +306,81 @@ def test_every_study_of_the_appendix_is_another_experiment():
     ids = [(identity(spec), spec.branches) for spec in specs]
     # Studies share the paper's own setting where it is one of their values, and nothing else.
     assert len(set(ids)) >= len(ids) - 4
+
+
+# What no machine holds, and classes without examples
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (
+            {"model": {"hidden": (10**6, 10**6)}},
+            "config.model.name='mlp': 9 runs side by side of 1,000,076,000,010 parameters take",
+        ),
+        (
+            {"model": {"hidden": (1,)}, "data": {"side": 4096, "channels": 4096}},
+            "config.data.side=4096: 1,797 images of 4096×4096×4096 take at least",
+        ),
+    ],
+    ids=["parameters", "images"],
+)
+def test_what_fits_in_no_memory_is_refused_before_anything_is_loaded(config, message, unloaded):
+    with pytest.raises(SpecError) as caught:
+        check(from_config(config))
+    assert str(caught.value).startswith(message)
+    assert "GiB of memory, of which there are" in str(caught.value)
+    assert len(str(caught.value)) < 200
+
+
+def test_runs_that_fit_one_by_one_may_not_fit_side_by_side(monkeypatch):
+    """All runs of a level are in memory: parameters twice, Adam's moments, a mask."""
+    config = {"replicates": 2, "branch": {"reinit": {"draws": 3, "levels": (2,)}}}
+    spec = from_config({**config, "branches": ("reinit", "random_mask")})
+    one = (64 * 300 + 300 + 300 * 100 + 100 + 1000 + 10) * (4 * 4 + 1) + 4
+    images = 1797 * 64
+    monkeypatch.setattr(machine, "memory", lambda: images + 2 * 5 * one)
+    check(spec)
+    monkeypatch.setattr(machine, "memory", lambda: images + 2 * 5 * one - 1)
+    with pytest.raises(SpecError, match="10 runs side by side of 50,610 parameters"):
+        check(spec)
+
+
+@pytest.mark.parametrize(
+    ("fields", "classes", "notes"),
+    [
+        ({}, 3, ()),
+        (
+            {},
+            4,
+            ("1 of 4 classes have no training example (3); the network has an output for each",),
+        ),
+        (
+            {},
+            10**6,
+            (
+                "999,997 of 1,000,000 classes have no training example (3, 4, 5, 6, 7, …); the "
+                "network has an output for each",
+            ),
+        ),
+        ({"classes": (0, 1, 2), "labels": "original"}, 9, ()),
+        (
+            {"classes": (0, 7), "labels": "original"},
+            9,
+            ("1 of 2 classes have no training example (7); the network has an output for each",),
+        ),
+    ],
+    ids=["all", "one", "million", "asked for", "asked for in vain"],
+)
+def test_classes_without_a_training_example_are_named(fields, classes, notes):
+    spec = from_config({"data": fields})
+    assert notes_of(spec, classes, np.array([0, 1, 2, 2, 1], np.int32)) == notes
+
+
+def test_a_duration_beyond_the_last_step_changes_nothing():
+    """JAX takes no integer of more than 32 bits."""
+    train = {"warmup": "2147483647ep", "drops": (("2147483647ep", 0.1),)}
+    optimizer = optimizer_of(from_config({"train": train}), steps_per_epoch=1000)
+    params = {"w": np.ones(3, np.float32)}
+    updates, _ = optimizer.update(params, optimizer.init(params), params)
+    assert np.isfinite(updates["w"]).all()

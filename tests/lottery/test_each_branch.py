@@ -11,12 +11,14 @@ import pytest
 from lth_jax.config import BranchSpec
 from lth_jax.lottery.branches import BRANCHES, StartPoint
 from lth_jax.models import MODELS
-from lth_jax.pruning.masks import prunable
+from lth_jax.pruning.masks import apply_mask, kept_counts, prunable
+from lth_jax.pruning.schedules import RATIOS
 from lth_jax.pruning.trees import named_leaves
+from lth_jax.training.optimizers import OPTIMIZERS, warmed_up
 from lth_jax.training.states import TrainState, new_state, rewind
 
-from ..small_networks import assert_same_bits, optimizer, random_mask
-from .branch_points import STEP, branch_point, dense_scores, layers, named
+from ..small_networks import assert_same_bits, bits, optimizer, random_mask
+from .branch_points import LAST_STEP, OPTIMIZER, STEP, branch_point, dense_scores, layers, named
 
 
 def test_reinit_keeps_the_mask_and_draws_fresh_weights():
@@ -60,6 +62,7 @@ def lenet_layers(name, **options):
     return layers(at, BRANCHES[name](at))
 
 
+@pytest.mark.slow
 def test_reinit_draws_from_the_initial_distribution():
     (_, m, old, mine, _) = lenet_layers("reinit")[0]
     drawn = mine[m]
@@ -183,3 +186,121 @@ def test_one_shot_keeps_the_top_of_the_dense_networks_scores():
     for name, m in mask.items():
         mine, old = named(ticket.state.params)[name], named(at.point.params)[name]
         assert mine[m].tobytes() == old[m].tobytes()
+
+
+def test_flip_signs_turns_exactly_that_share_of_each_layer():
+    at = branch_point(options={"share": 0.29})
+    for _, mask, old, mine, _ in layers(at, BRANCHES["flip_signs"](at)):
+        np.testing.assert_array_equal(np.abs(mine), np.abs(old))
+        assert np.sum(mine[mask] == -old[mask]) == int(mask.sum()) * 29 // 100
+
+
+def test_late_signs_and_late_magnitudes_share_out_what_training_made():
+    """Together they hold both networks: signs of one on magnitudes of the other."""
+    at = branch_point()
+    late = named(at.pruned_from().params)
+    signs, sizes = (layers(at, BRANCHES[name](at)) for name in ("late_signs", "late_magnitudes"))
+    for (name, mask, old, mine, _), (*_, other, _) in zip(signs, sizes, strict=True):
+        np.testing.assert_array_equal(np.abs(mine), np.abs(old))
+        np.testing.assert_array_equal(np.sign(mine[mask]), np.sign(late[name][mask]))
+        np.testing.assert_array_equal(np.abs(other[mask]), np.abs(late[name][mask]))
+        np.testing.assert_array_equal(np.sign(other[mask]), np.sign(old[mask]))
+
+
+def test_signs_of_is_a_fresh_network_of_the_trained_signs_and_norms():
+    at = branch_point()
+    ticket = BRANCHES["signs_of"](at)
+    trained, fresh = named(at.trained().params), named(at.fresh(at.key).params)
+    mine, mask = named(ticket.state.params), named(ticket.mask)
+    norms = 0
+    for name, leaf in mine.items():
+        if name in at.rates:
+            np.testing.assert_array_equal(np.abs(leaf), np.abs(fresh[name] * mask[name]))
+            kept = mask[name]
+            np.testing.assert_array_equal(np.sign(leaf[kept]), np.sign(trained[name][kept]))
+        elif f"{name.rpartition('/')[0]}/scale" in mine:
+            norms += 1
+            assert leaf.tobytes() == trained[name].tobytes()
+        else:
+            assert leaf.tobytes() == fresh[name].tobytes()
+    assert norms == 2
+
+
+@pytest.mark.slow
+def test_shuffle_filters_permutes_within_each_output():
+    at = lenet_point()
+    for _, mask, old, mine, _ in layers(at, BRANCHES["shuffle_filters"](at)):
+        np.testing.assert_array_equal(mine != 0, mask)
+        np.testing.assert_array_equal(np.sort(mine, axis=0), np.sort(old, axis=0))
+        moved = np.mean(mine[mask] != old[mask])
+        assert moved > 0.9, "hardly anything moved"
+
+
+def test_learning_rate_rewinding_keeps_the_trained_weights_and_the_point_s_moments():
+    at = branch_point()
+    ticket = BRANCHES["learning_rate"](at)
+    assert ticket.step == at.step
+    wanted = rewind(at.point._replace(params=at.pruned_from().params), at.ticket.mask, OPTIMIZER)
+    assert_same_bits(ticket.state.params, wanted.params)
+    assert_same_bits(ticket.state.opt_state, wanted.opt_state)
+    assert_same_bits(ticket.state.model_state, at.pruned_from().model_state)
+
+
+def test_fine_tuning_goes_on_at_the_rate_at_which_training_ended():
+    """Its weights and statistics are the trained ones, its moments new, its schedule at the end."""
+    at = branch_point()
+    rates = warmed_up(0.1, drops=[(LAST_STEP - 1, 0.01)])
+    at = at._replace(optimizer=OPTIMIZERS["momentum"].make(learning_rate=rates, momentum=0.9))
+    start = BRANCHES["finetune"](at)
+    assert_same_bits(start.state.params, apply_mask(at.pruned_from().params, at.ticket.mask))
+    assert_same_bits(start.state.model_state, at.pruned_from().model_state)
+    ones = jax.tree.map(jnp.ones_like, start.state.params)
+    updates, _ = at.optimizer.update(ones, start.state.opt_state, start.state.params)
+    for leaf in jax.tree.leaves(updates):
+        np.testing.assert_allclose(leaf, -0.001, rtol=1e-5)
+
+
+def pruned(**options):
+    at = branch_point(options={"kind": "prune", "scope": "global", **options})
+    start = BRANCHES["prune"](at)
+    return at, start, kept_counts(start.mask, at.rates)
+
+
+@pytest.mark.parametrize("ablation", ["shuffle", "reinit", "invert"])
+def test_an_ablation_of_pruning_keeps_its_counts_in_each_layer(ablation):
+    """Frankle et al. 2021, §5: the places, the weights, and the order of the scores are tried."""
+    at, plain, counts = pruned()
+    _, start, own = pruned(ablation=ablation)
+    assert own == counts
+    assert counts != kept_counts(at.ticket.mask, at.rates), "the scope is global"
+    same_mask = bits(start.mask) == bits(plain.mask)
+    assert same_mask is (ablation == "reinit")
+    weights = at.fresh(at.key) if ablation == "reinit" else at.point
+    assert_same_bits(start.state.params, apply_mask(weights.params, start.mask))
+    assert start.step == (0 if ablation == "reinit" else at.step)
+    if ablation == "invert":
+        scores, mask = named(dense_scores()), named(start.mask)
+        for name in at.rates:
+            assert scores[name][mask[name]].max() < scores[name][~mask[name]].min()
+
+
+@pytest.mark.parametrize("scope", ["smart", "uniform", "erdos_renyi"])
+def test_prune_takes_layer_ratios_at_the_ticket_s_count(scope):
+    at, start, counts = pruned(scope=scope)
+    shapes = {name: leaf.shape for name, leaf in named(start.mask).items() if name in at.rates}
+    total = sum(kept for kept, _ in kept_counts(at.ticket.mask, at.rates).values())
+    wanted = RATIOS[scope](shapes, total)
+    assert {name: kept for name, (kept, _) in counts.items()} == wanted
+
+
+def test_prune_keeps_the_tickets_counts_by_layer_or_over_all():
+    for scope in ("layerwise", "global"):
+        at = branch_point(options={"scope": scope})
+        mask = named(BRANCHES["prune"](at).mask)
+        scores = named(dense_scores())
+        ticket = named(at.ticket.mask)
+        assert sum(m.sum() for m in mask.values()) == sum(m.sum() for m in ticket.values())
+        if scope == "global":
+            kept = np.concatenate([scores[name][mask[name]] for name in at.rates])
+            gone = np.concatenate([scores[name][~mask[name]] for name in at.rates])
+            assert kept.min() > gone.max()

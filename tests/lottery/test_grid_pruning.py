@@ -27,7 +27,7 @@ from .grid_runs import KERNELS, ONE, level, mask_of
 @pytest.mark.parametrize(
     "criterion",
     [
-        name if name == "synflow" else pytest.param(name, marks=pytest.mark.slow)
+        name if name == "random" else pytest.param(name, marks=pytest.mark.slow)
         for name in sorted(CRITERIA)
     ],
 )
@@ -134,8 +134,8 @@ def test_a_convolutional_network_is_pruned_rewound_and_pruned_again(tmp_path):
 def test_criteria_see_the_pixels_that_training_sees(standardize):
     built = build(tiny_spec(data__standardize=standardize, data__flip=True))
     key = jax.random.key(0)
-    images = np.asarray(built.probe(key, {}).images)
+    images = np.asarray(built.probe(key, {}).inputs)
     chosen = jax.random.permutation(key, 100)
-    np.testing.assert_array_equal(images, built.pixels.prepared(built.train.images[chosen]))
+    np.testing.assert_array_equal(images, built.pixels.prepared(built.train.inputs[chosen]))
     assert bool(images.min() < 0) is standardize
     assert images.max() <= (4 if standardize else 1)

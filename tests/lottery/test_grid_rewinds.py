@@ -100,3 +100,14 @@ def test_a_retrain_of_other_length_trains_that_long_when_fine_tuning_too(tmp_pat
                      branch={"retrain": {"steps": steps}})  # fmt: skip
     train(tmp_path, spec)
     assert [row["steps"] for row in rows_of(tmp_path, "retrain")] == [steps, steps]
+
+
+def test_the_branch_of_fine_tuning_trains_as_a_fine_tuned_trunk(tmp_path):
+    """With an optimizer that has no moments; these begin anew in the branch."""
+    fields = {"replicates": 1, "levels": 1, "train__optimizer": "sgd", "train__learning_rate": 0.5,
+              "train__drops": (("6", 0.1),), "rewind__step": "5"}  # fmt: skip
+    train(tmp_path / "trunk", tiny_spec(**fields, branches=(), rewind__kind="finetune"))
+    train(tmp_path / "branch", tiny_spec(**fields, branches=("finetune",)))
+    (row,) = rows_of(tmp_path / "branch", "finetune")
+    assert row == rows_of(tmp_path / "trunk", TRUNK)[1]
+    assert (row["steps"], row["last_step"]) == ("7", "19")

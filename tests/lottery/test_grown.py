@@ -1,19 +1,17 @@
 """A trunk that is asked for more, or less, than it has."""
 
-import shutil
-
 import pytest
 
 from lth_jax.lottery.plan import planned_runs
 from lth_jax.store import RunDirectory
 from lth_jax.store.tables import TRUNK
 
-from ..tiny import Recorder, arrays, assert_same_run, results, tiny_spec, train
+from ..tiny import Recorder, arrays, assert_same_run, finished_run, results, tiny_spec, train
 from .trunk_runs import SPEC
 
 
-def test_a_finished_experiment_trains_nothing(tmp_path, whole):
-    shutil.copytree(whole, tmp_path / "run")
+def test_a_finished_experiment_trains_nothing(tmp_path):
+    finished_run(SPEC, tmp_path / "run")
     before = (tmp_path / "run" / "results.csv").read_bytes()
     recorder = Recorder()
     train(tmp_path / "run", SPEC, observer=recorder)
@@ -24,19 +22,20 @@ def test_a_finished_experiment_trains_nothing(tmp_path, whole):
 SMALL = {"levels": 1, "replicates": 1, "branches": ("reinit",)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "order",
     [
         ["levels", "replicates", "branches", "draws"],
         ["draws", "branches", "replicates", "levels"],
-        pytest.param(["replicates", "draws", "levels", "branches"], marks=pytest.mark.slow),
+        ["replicates", "draws", "levels", "branches"],
     ],
     ids="-".join,
 )
 def test_grown_step_by_step_is_the_same_as_at_once(tmp_path, big, order):
     """Levels, replicates, branches and draws; old rows stay to the byte, seconds too."""
     fields = dict(SMALL)
-    train(tmp_path, tiny_spec(**fields))
+    finished_run(tiny_spec(**fields), tmp_path)
     growth = {
         "levels": {"levels": 2},
         "replicates": {"replicates": 3},
@@ -74,8 +73,7 @@ def test_more_replicates_at_once_change_nothing_of_the_first(whole, big):
 
 
 def test_asking_for_less_deletes_nothing(tmp_path, whole):
-    path = tmp_path / "run"
-    shutil.copytree(whole, path)
+    path = finished_run(SPEC, tmp_path / "run")
     train(path, tiny_spec(**SMALL))
     assert_same_run(path, whole)
     assert (path / "results.csv").read_bytes() == (whole / "results.csv").read_bytes()

@@ -4,6 +4,8 @@ import math
 import time
 from types import SimpleNamespace
 
+import jax
+import numpy as np
 import pytest
 
 from lth_jax.errors import Interrupted
@@ -12,7 +14,7 @@ from lth_jax.store import RunDirectory
 from lth_jax.store.tables import TRUNK, RunId
 from lth_jax.training import loop as training
 
-from ..tiny import Recorder, StopAt, assert_same_run, experiment, tiny_spec, train
+from ..tiny import Recorder, StopAt, assert_same_run, experiment, finished_run, tiny_spec, train
 
 SPEC = tiny_spec(levels=1)
 
@@ -101,8 +103,32 @@ def test_what_is_saved_is_at_most_one_pause_old(tmp_path, monkeypatch):
     train(tmp_path / "cut", tiny_spec(**fields), observer=recorder)
     assert recorder.of("note") == [("level 0 goes on from step 8 of 12",)]
     assert recorder.of("level_started") == [(0, 1.0, 1, 12, 8)]
-    train(tmp_path / "whole", tiny_spec(**fields))
-    assert_same_run(tmp_path / "cut", tmp_path / "whole")
+    assert_same_run(tmp_path / "cut", finished_run(tiny_spec(**fields)))
+
+
+def test_what_a_checkpoint_keeps_of_a_run_is_all_of_it(tmp_path, monkeypatch):
+    """A group that goes on holds what the one that was stopped held, its early stop too."""
+    groups = []
+
+    class Noted(levels.RunGroup):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            groups.append(self)
+            self.begun = jax.device_get(self.dense_state(0))
+
+    monkeypatch.setattr(levels, "RunGroup", Noted)
+    spec = tiny_spec(levels=0, replicates=1, branches=())
+    with pytest.raises(Interrupted):
+        train(tmp_path, spec, StopAt(level=0, updates=7))
+    train(tmp_path, spec)
+    stopped, resumed = groups
+    ended = jax.device_get(stopped.dense_state(0))
+    assert ended.best.step > 0
+    for kept in ("state", "best", "loss_sum"):
+        jax.tree.map(
+            np.testing.assert_array_equal, getattr(resumed.begun, kept), getattr(ended, kept)
+        )
+    assert (resumed.step, resumed.evaluated) == (12, 12)
 
 
 def test_what_was_saved_of_other_runs_is_passed_over(tmp_path, monkeypatch):
@@ -156,7 +182,7 @@ def test_train_loss_is_the_mean_since_the_evaluation_before(tmp_path, monkeypatc
     """Evaluated at every step, the losses average to those of fewer evaluations."""
     fields = {"levels": 0, "replicates": 1, "branches": ()}
     often = train(tmp_path / "often", tiny_spec(**fields, eval__every="1")).curve(TRUNK, 0)
-    seldom = train(tmp_path / "seldom", tiny_spec(**fields)).curve(TRUNK, 0)
+    seldom = RunDirectory.read(finished_run(tiny_spec(**fields))).curve(TRUNK, 0)
     assert [point.step for point in often] == list(range(13))
     losses = {point.step: point.train_loss for point in often}
     before = 0

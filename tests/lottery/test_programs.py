@@ -1,19 +1,17 @@
-"""What a trunk compiles, runs in groups, and runs that diverge."""
+"""What a trunk compiles, and runs in groups."""
 
 import dataclasses
-import re
 
 import jax
 import jax.monitoring
-import jax.numpy as jnp
 import pytest
 
-from lth_jax.errors import Interrupted, RunError
+from lth_jax.errors import Interrupted
 from lth_jax.lottery import experiment as experiments
 from lth_jax.lottery.observer import Observer
 from lth_jax.store import RunDirectory
 
-from ..tiny import StopAt, curves, experiment, results, tiny_spec, train
+from ..tiny import StopAt, experiment, results, tiny_spec, train
 from .trunk_runs import BIG, SPEC, load, part
 
 # Compilation
@@ -96,36 +94,3 @@ def test_groups_with_idle_runs_resume_too(tmp_path, single_steps):
         assert float(row["early_stop_val_loss"]) == pytest.approx(
             float(same["early_stop_val_loss"]), abs=1e-4
         )
-
-
-# Divergence
-
-
-def test_a_run_that_diverges_stops_with_a_clear_error_and_keeps_what_was_done(tmp_path):
-    spec = tiny_spec(train__learning_rate=1e30)
-    with pytest.raises(RunError) as error:
-        train(tmp_path, spec)
-    message = str(error.value)
-    assert error.value.exit_status == 1
-    assert re.search(r"replicate \d .*level 0", message)
-    assert "diverged" in message
-    assert "learning_rate" in message
-    assert "\n" not in message
-    assert [row["level"] for row in results(tmp_path)] == ["0", "0"]
-    assert "ticket/level_00.csv" in curves(tmp_path)
-    with pytest.raises(RunError):
-        train(tmp_path, spec)
-
-
-def test_only_diverged_evaluations_are_an_error_too(tmp_path, monkeypatch):
-    """Where not even the first validation loss is finite, there is no early stop."""
-    spec = tiny_spec(levels=0, branches=())
-    initial = experiments.Experiment.initial
-
-    def broken(self, replicate):
-        state = initial(self, replicate)
-        return state._replace(params=jax.tree.map(lambda leaf: leaf * jnp.nan, state.params))
-
-    monkeypatch.setattr(experiments.Experiment, "initial", broken)
-    with pytest.raises(RunError, match=r"ticket, level 0, replicate 0: .*learning_rate"):
-        train(tmp_path, spec)

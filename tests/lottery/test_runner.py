@@ -105,6 +105,20 @@ def test_pruned_weights_are_zero_in_what_is_kept_of_every_level(whole):
             assert not kept[f"params/{name}"][~mask].any()
 
 
+def test_a_row_is_written_once_what_later_levels_need_is_there(tmp_path, monkeypatch):
+    record = RunDirectory.record
+
+    def checked(self, rows):
+        rows = list(rows)
+        for row in rows:
+            if row.branch == TRUNK:
+                assert self.intact(row.replicate, f"level_{row.level:02d}")
+        record(self, rows)
+
+    monkeypatch.setattr(RunDirectory, "record", checked)
+    assert len(train(tmp_path, tiny_spec(replicates=1, branches=())).rows) == 3
+
+
 # Rewinding
 
 
@@ -119,17 +133,25 @@ class Starts(levels.LevelTrainer):
         return super().train(level, runs)
 
 
-@pytest.fixture
-def starts(monkeypatch):
-    monkeypatch.setattr(Starts, "seen", {})
-    monkeypatch.setattr("lth_jax.lottery.runner.LevelTrainer", Starts)
-    return Starts.seen
+def started(path, spec):
+    """Trains `spec`; gives the path, and where every run started."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Starts, "seen", {})
+        patch.setattr("lth_jax.lottery.runner.LevelTrainer", Starts)
+        train(path, spec)
+        return path, Starts.seen
 
 
-def test_a_ticket_starts_from_the_stored_initialization_bit_for_bit(tmp_path, starts):
-    train(tmp_path, SPEC)
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory):
+    """The tiny experiment with two draws of `reinit`."""
+    return started(tmp_path_factory.mktemp("watched"), tiny_spec(branch={"reinit": {"draws": 2}}))
+
+
+def test_a_ticket_starts_from_the_stored_initialization_bit_for_bit(watched):
+    path, starts = watched
     for replicate in (0, 1):
-        initial = part(load(tmp_path, replicate, "initial"), "params/")
+        initial = part(load(path, replicate, "initial"), "params/")
         for level in range(3):
             ticket = starts[RunId(TRUNK, level, replicate, 0)]
             assert ticket.step == 0
@@ -138,7 +160,7 @@ def test_a_ticket_starts_from_the_stored_initialization_bit_for_bit(tmp_path, st
             for name, weights in params.items():
                 survivors = np.where(masks[name], initial[name], np.float32(0))
                 assert weights.tobytes() == survivors.tobytes()
-            assert_bits(masks, part(load(tmp_path, replicate, f"level_{level:02d}"), "mask/"))
+            assert_bits(masks, part(load(path, replicate, f"level_{level:02d}"), "mask/"))
 
 
 def test_the_rewind_point_is_the_dense_run_s_whole_state_at_its_step(late):
@@ -150,7 +172,7 @@ def test_the_rewind_point_is_the_dense_run_s_whole_state_at_its_step(late):
     for replicate in (0, 1):
         state = e.initial(replicate)
         mask = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, bool), state.params)
-        run = stack_runs([new_loop_state(state, len(e.train.labels))])
+        run = stack_runs([new_loop_state(state, len(e.train.targets))])
         inputs = stack_runs([Inputs(mask, data_key(0, replicate))])
         program = e.program(1)
         trained = unstack_run(program.train(run, inputs, e.train, 0, 7), 0)
@@ -158,9 +180,9 @@ def test_the_rewind_point_is_the_dense_run_s_whole_state_at_its_step(late):
         assert_bits(part(load(late, replicate, "initial"), "params/"), host(state.params))
 
 
-def test_late_rewinding_restores_survivors_and_their_moments_bit_for_bit(tmp_path, late, starts):
-    train(tmp_path, LATE)
-    assert_same_run(tmp_path, late)
+def test_late_rewinding_restores_survivors_and_their_moments_bit_for_bit(tmp_path, late):
+    path, starts = started(tmp_path, LATE)
+    assert_same_run(path, late)
     for replicate in (0, 1):
         point = load(late, replicate, "rewind")
         for level in (1, 2):
@@ -198,8 +220,8 @@ def test_the_dense_run_is_the_same_whatever_is_rewound_to(whole, late):
 # Branches
 
 
-def test_reinit_keeps_the_mask_and_draws_every_weight_anew(tmp_path, starts):
-    train(tmp_path, tiny_spec(branch={"reinit": {"draws": 2}}))
+def test_reinit_keeps_the_mask_and_draws_every_weight_anew(watched):
+    _, starts = watched
     draws = [starts[RunId("reinit", 1, 0, draw)] for draw in (0, 1)]
     ticket = starts[RunId(TRUNK, 1, 0, 0)]
     for draw in draws:
@@ -210,9 +232,9 @@ def test_reinit_keeps_the_mask_and_draws_every_weight_anew(tmp_path, starts):
             assert all((a != b).all() for a, b in [weights[:2], weights[1:], weights[::2]])
 
 
-def test_random_mask_keeps_the_counts_and_the_initial_weights(tmp_path, starts):
-    train(tmp_path, SPEC)
-    initial = part(load(tmp_path, 1, "initial"), "params/")
+def test_random_mask_keeps_the_counts_and_the_initial_weights(watched):
+    path, starts = watched
+    initial = part(load(path, 1, "initial"), "params/")
     ticket, control = (starts[RunId(branch, 2, 1, 0)] for branch in (TRUNK, "random_mask"))
     for name, mask in host(control.mask).items():
         kept = host(ticket.mask)[name]

@@ -10,6 +10,7 @@ import optax
 import pytest
 
 from lth_jax.models import DTYPES, MODELS
+from lth_jax.models.gpt import GPT
 from lth_jax.models.resnet import Residual
 from lth_jax.pruning.masks import prunable
 from lth_jax.pruning.trees import named_leaves, size
@@ -25,6 +26,7 @@ from lth_jax.training.states import (
     rewind,
     stack_runs,
 )
+from lth_jax.training.tasks import TASKS, objective
 
 from ..small_networks import assert_same_bits, bits, random_mask
 
@@ -52,6 +54,7 @@ GOLDEN_COUNTS = {
     "resnet34": (21_282_122, 21_265_088),
     "resnet50": (23_520_842, 23_467_712),
     "densenet121": (6_956_298, 6_872_768),
+    "gpt": (103_434, 98_944),
     "vit_tiny": (5_362_378, 5_319_552),
 }
 
@@ -64,11 +67,14 @@ SMALLEST = {
     "vgg11": ({"width": 0.05, "blocks": (1, 1, 1)}, 8),
     "resnet20": ({"width": 0.2, "depth": 8}, 8),
     "resnet18": ({"width": 0.05, "blocks": (1, 1), "bottleneck": True}, 8),
-    "densenet121": ({"width": 0.1, "blocks": (2, 2)}, 8),
-    "vit_tiny": ({"width": 0.05, "dropout": 0.1, "depth": 2}, 8),
+    "densenet121": ({"width": 0.1, "blocks": (2, 1)}, 8),
+    "vit_tiny": ({"width": 0.05, "dropout": 0.1, "depth": 1}, 8),
+    "gpt": ({"features": 8, "heads": 2, "layers": 1, "dropout": 0.1}, 8),
 }
 # Larger members differ from a smaller one in their number of blocks alone.
 LARGE = ("resnet32", "resnet44", "resnet56", "resnet110", "resnet34", "resnet50")
+# What takes tokens: of those of `side`, as many as there are classes, and a logit for each of each.
+OF_TOKENS = ("gpt",)
 # Fast to trace and to compile: the fast tests' own.
 FAST = ("mlp", "lenet5", "conv2", "resnet20")
 
@@ -86,6 +92,8 @@ def shapes(make, side=32, channels=3, **given):
     """The variables' shapes, and those of the logits for two images and of the state after them."""
     model = make(10, **given)
     x = jax.ShapeDtypeStruct((2, side, side, channels), jnp.float32)
+    if make.__self__.module is GPT:
+        x = jax.ShapeDtypeStruct((2, side), jnp.int32)
 
     def run(key, x):
         variables = model.init(key, x)
@@ -112,7 +120,8 @@ def test_counts_and_shapes(name):
     side, channels = (28, 1) if name == "mlp" else (32, 3)
     variables, logits, state = shapes(MODELS[name].make, side, channels)
     assert counts(variables["params"]) == GOLDEN_COUNTS[name]
-    assert (logits.shape, logits.dtype) == ((2, 10), jnp.float32)
+    wanted = (2, side, 10) if name in OF_TOKENS else (2, 10)
+    assert (logits.shape, logits.dtype) == (wanted, jnp.float32)
     assert {**variables, **state}.keys() == variables.keys()
     assert "output/kernel" in named_leaves(variables["params"])
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
@@ -142,7 +151,7 @@ def test_the_least_image_is_enough(name):
     side = max(family.least, family.padded)
     variables, logits, _ = shapes(family.make, side, 1)
     assert all(size(leaf) for leaf in jax.tree.leaves(variables))
-    assert logits.shape == (2, 10)
+    assert logits.shape == ((2, side, 10) if name in OF_TOKENS else (2, 10))
 
 
 def test_resnet20_s_shortcuts_are_the_papers():
@@ -170,21 +179,27 @@ def test_a_factor_of_width_narrows_every_layer_but_the_last():
 def small(name, dtype="float32"):
     given, side = SMALLEST[name]
     model = MODELS[name].make(3, dtype=dtype, **given)
+    tokens = name in OF_TOKENS
     program = Program(
         dense_apply(model.apply),
         optax.sgd(0.05, momentum=0.9),
         batch_size=4,
         pixels=Pixels(1 / 255),
+        objective=objective(TASKS["next_token" if tokens else "classification"]),
     )
     random = np.random.default_rng(0)
-    examples = Examples(
-        jnp.asarray(random.integers(0, 256, (8, side, side, 1), np.uint8)),
-        jnp.asarray(random.integers(0, 3, 8).astype(np.int32)),
-    )
+    if tokens:
+        parts = random.integers(0, 3, (2, 8, side)).astype(np.int32)
+    else:
+        parts = (
+            random.integers(0, 256, (8, side, side, 1), np.uint8),
+            random.integers(0, 3, 8).astype(np.int32),
+        )
+    examples = Examples(*map(jnp.asarray, parts))
     # In one piece, and of a generator that XLA has built in: each would take seconds to compile.
     first = jax.jit(lambda key, x: new_state(model.init, program.optimizer, key, x))
     key = jax.random.key(0, impl="unsafe_rbg")
-    return program, examples, first(key, jnp.zeros((1, side, side, 1)))
+    return program, examples, first(key, program.pixels.prepared(examples.inputs[:1]) * 0)
 
 
 def train(program, examples, state, mask, steps):
@@ -231,7 +246,7 @@ def test_bfloat16_computes_in_half_and_keeps_float32(name):
     program, examples, state = small(name, "bfloat16")
     full = small(name)[0]
     assert {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {jnp.dtype("float32")}
-    x = examples.images.astype(jnp.float32) / 255
+    x = program.pixels.prepared(examples.inputs)
     variables = {"params": state.params, **state.model_state}
     half, exact = (
         jax.jit(lambda v, x, p=p: p.apply((), v, x, False, {})[0])(variables, x)
@@ -245,7 +260,7 @@ def test_bfloat16_computes_in_half_and_keeps_float32(name):
 @every_family
 def test_an_image_s_logits_do_not_depend_on_its_batch_in_evaluation(name):
     program, examples, state = small(name)
-    x = examples.images.astype(jnp.float32) / 255
+    x = program.pixels.prepared(examples.inputs)
     variables = {"params": state.params, **state.model_state}
     apply = jax.jit(lambda v, x: program.apply((), v, x, False, {}))
     logits, unchanged = apply(variables, x)

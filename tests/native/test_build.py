@@ -2,8 +2,10 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -77,25 +79,44 @@ def test_an_installation_has_every_source(tmp_path):
     pytest.importorskip("setuptools")
     project = tmp_path / "project"
     shutil.copytree(ROOT / "lth_jax", project / "lth_jax")
-    for name in ("pyproject.toml", "README.md", "requirements.txt"):
+    shutil.copytree(ROOT / "configs", project / "configs")
+    for name in ("pyproject.toml", "setup.py", "README.md", "requirements.txt"):
         shutil.copy(ROOT / name, project)
     # `build_py` collects what a wheel would hold, and needs neither `wheel` nor an index.
-    command = [sys.executable, "-c", "import setuptools; setuptools.setup()", "-q", "build_py"]
+    command = [sys.executable, "setup.py", "-q", "build_py"]
     subprocess.run([*command, f"--build-lib={tmp_path / 'built'}"], cwd=project, check=True)
     built = tmp_path / "built" / "lth_jax" / "native" / "source"
     for file in (*build.SOURCE.glob("*.h"), *build.SOURCE.glob("*.cc")):
         assert (built / file.name).read_bytes() == file.read_bytes()
 
 
-def test_a_damaged_library_is_built_again(quick, tmp_path):
+@pytest.mark.parametrize("kept", [0.5, 0.0, 1.5])
+def test_a_library_that_was_cut_short_or_changed_is_never_loaded_but_built_again(
+    quick, kept, caplog
+):
+    """To load half of one kills the process."""
     build.load("dense_conv", quick)
     build._loaded.clear()
-    (tmp_path / "other").mkdir(mode=0o700)
-    library = tmp_path / "other" / libraries(quick)[0].name
-    library.write_bytes(b"no library")
+    content = libraries(quick)[0].read_bytes()
+    folder = quick.with_name("other")  # this process has that one loaded
+    folder.mkdir(mode=0o700)
+    library = folder / libraries(quick)[0].name
+    library.write_bytes((2 * content)[: int(kept * len(content))])
     library.chmod(0o700)
-    build.load("dense_conv", tmp_path / "other")
-    assert library.stat().st_size > 1000
+    build.load("dense_conv", folder)
+    assert [path.read_bytes() for path in libraries(folder)] == [content]
+    (record,) = caplog.records
+    assert record.getMessage() == f"the native library {library} is damaged, and is built again"
+
+
+def test_a_pipe_in_place_of_a_library_is_not_waited_for(quick):
+    build.load("dense_conv", quick)
+    build._loaded.clear()
+    (library,) = libraries(quick)
+    library.unlink()
+    os.mkfifo(library, 0o700)
+    with pytest.raises(build.Unavailable, match="it is no regular file"):
+        build.load("dense_conv", quick)
 
 
 def test_without_a_compiler_the_reason_says_so(quick, monkeypatch):
@@ -140,3 +161,100 @@ def test_two_processes_that_start_together_do_not_disturb_each_other(tmp_path):
     processes = [subprocess.Popen(command, cwd=ROOT) for _ in range(2)]
     assert [process.wait(timeout=120) for process in processes] == [0, 0]
     assert len(libraries(tmp_path / "kernels")) == 1
+
+
+# What a compiler may do
+
+
+@pytest.fixture
+def compiler(monkeypatch, tmp_path):
+    """Makes a script the compiler; only `--version` is answered as by others."""
+
+    def compiler(script, shell="sh"):
+        path = tmp_path / "compiler"
+        path.write_text(f'#!/bin/{shell}\n[ "$1" = --version ] && exit 0\n{script}\n')
+        path.chmod(0o755)
+        monkeypatch.setenv("CXX", str(path))
+
+    return compiler
+
+
+SCRIPTS = {
+    "latin-1": ("printf 'error: gr\\366\\337e\\n' >&2; exit 1", r"fails: error: gr��e$"),
+    "silent": ("exit 1", "fails: no output$"),
+    "empty": ("exit 0", "makes no library$"),
+    "killed": ("kill -9 $$", "was ended by another process$"),
+}
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_whatever_a_compiler_does_is_one_line(name, quick, compiler):
+    script, said = SCRIPTS[name]
+    compiler(script)
+    with pytest.raises(build.Unavailable, match=said) as caught:
+        build.load("dense_conv", quick)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [('g++ "', r"CXX='g\+\+ \"' is no command: No closing quotation$"), ("/", "no C++ compiler")],
+)
+def test_a_compiler_that_is_no_command_is_named(command, said, quick, monkeypatch):
+    monkeypatch.setenv("CXX", command)
+    with pytest.raises(build.Unavailable, match=said.replace("C++", r"C\+\+")):
+        build.load("dense_conv", quick)
+
+
+def test_whatever_a_loader_raises_is_one_line(quick, monkeypatch):
+    def failing(path):
+        raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid\nstart")
+
+    monkeypatch.setattr(build.ctypes, "CDLL", failing)
+    with pytest.raises(build.Unavailable, match=r"^UnicodeDecodeError: .*invalid$"):
+        build.load("dense_conv", quick)
+    monkeypatch.setattr(build.ctypes, "CDLL", lambda path: object())  # it has no functions
+    with pytest.raises(build.Unavailable, match=r"^AttributeError: .*DenseConvForward"):
+        build.load("dense_conv", quick)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_compiler_and_its_temporary_files(signum, compiler, tmp_path):
+    """All who hold the pipe have ended when it ends: the compiler, and what the compiler calls."""
+    os.mkfifo(tmp_path / "pipe")
+    compiler(
+        f"exec 3>'{tmp_path}/pipe'\necho temporary > \"$TMPDIR/temporary.s\"\n"
+        'echo "$TMPDIR" >&3\nsleep 1000 & sleep 1000; exit 1'
+    )
+    begin = "from lth_jax.system import signals; signals.end_in_one_line(); "
+    command = [sys.executable, "-c", begin + LOAD, str(tmp_path / "kernels")]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        with open(tmp_path / "pipe") as pipe:
+            scratch = Path(pipe.readline().strip())
+            assert os.listdir(scratch) == ["temporary.s"]
+            process.send_signal(signum)
+            assert pipe.read() == ""
+        assert process.stderr.read() == "interrupted; nothing that was done is lost\n"
+        assert process.wait(60) == 128 + signum
+    assert not scratch.exists()
+    assert libraries(tmp_path / "kernels") == []
+
+
+def test_an_interrupted_call_waits_for_no_compiler(quick, compiler, tmp_path):
+    """In another's process a signal is an exception, in the main thread alone."""
+    os.mkfifo(tmp_path / "pipe")
+    compiler(f"exec 3>'{tmp_path}/pipe'\necho here >&3\nsleep 1000")
+
+    def interrupt():
+        with open(tmp_path / "pipe") as pipe:
+            pipe.readline()
+            os.kill(os.getpid(), signal.SIGINT)
+            pipe.read()
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        build.load("dense_conv", quick)
+    thread.join(60)
+    assert not thread.is_alive()
+    assert libraries(quick) == []

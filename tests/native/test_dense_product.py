@@ -88,6 +88,7 @@ def test_the_gradient_of_an_input_that_is_always_zero_is_positive_zero():
 def test_no_bit_of_an_output_depends_on_what_else_is_in_the_batch():
     x, kernel, _ = operands(200, 97, 33)
     x[3] = 1  # which makes all inputs of its group live
+    x, kernel = jnp.asarray(x), jnp.asarray(kernel)
     together = dense_product(x, kernel)
     for some in (slice(0, 1), slice(50, 57), slice(60, 200)):
         np.testing.assert_array_equal(together[some], dense_product(x[some], kernel))

@@ -12,12 +12,17 @@ from lth_jax.native import build
 
 HERE = Path(__file__).resolve().parent
 TESTS = (
+    "chain.py::test_lenet_agrees",
+    "chain.py::test_images_of_any_type_agree",
     "dense_conv.py::test_the_zoos_layers_agree",
     "dense_product.py::test_the_zoos_layers_agree",
+    "operations.py::test_a_step_is_that_of_the_definition_in_float64_to_rounding",
     "sparse_conv.py::test_the_zoos_layers_agree",
     "sparse_conv.py::test_small_images_lie_side_by_side",
     "sparse_conv.py::test_large_images_are_cut_into_bands",
     "sparse_product.py::test_the_zoos_layers_agree",
+    "winograd_conv.py::test_layers_agree",
+    "winograd_conv.py::test_rounding_is_hardly_more_than_a_direct_sums",
 )
 CHOSEN = "few or not sparse_product"  # of this one's many masks
 

@@ -65,6 +65,36 @@ def test_dense_convolutions_spread_it_as_xla_does(strides, padding, place, value
 
 
 @VALUES
+def test_winograd_convolutions_spread_it_over_tiles(value):
+    """Wherever it is undefined in XLA's, and no further than the tiles that see it."""
+    x, kernel = (np.array(array) for array in operands(0, (2, 12, 12, 16), (3, 3, 16, 17)))
+    x[1, 4, 5, 3] = value  # under the windows of two tiles by rows, and of one by columns
+    one, seen = ((1, 1), (1, 1)), np.zeros((2, 12, 12, 1), bool)
+    seen[1, :8, 4:8] = True
+
+    def spread(x, given=None):
+        mine = undefined(
+            lambda x, k: dense_conv.dense_conv(x, k, (1, 1), one, winograd=True), x, kernel, given
+        )
+        theirs = undefined(lambda x, k: dense_conv._xla(x, k, (1, 1), one), x, kernel, given)
+        for one_of_mine, other in zip(mine, theirs, strict=True):
+            assert np.all(one_of_mine[other])
+        return mine
+
+    out, dx, dkernel = spread(x)
+    assert np.all(out[1, 4:8, 4:8])
+    assert not np.any(out & ~seen)
+    assert not np.any(dx)
+    assert not np.any(np.delete(dkernel, 3, axis=2))
+    given = cosines(out.shape)
+    given[1, 4, 5, 2] = value
+    out, dx, dkernel = spread(np.nan_to_num(x, nan=0, posinf=0), given)
+    assert not np.any(out)
+    assert not np.any(dx & ~seen)
+    assert not np.any(np.delete(dkernel, 2, axis=3))
+
+
+@VALUES
 @PLACES
 @WINDOWS
 def test_packed_convolutions_spread_it_as_xla_does(strides, padding, place, value):

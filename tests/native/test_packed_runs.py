@@ -35,7 +35,7 @@ def by_xla(tmp_path_factory):
 def test_both_kernels_find_the_same_masks_and_nearly_the_same_numbers(whole, by_xla):
     assert [row["kernel"] for row in results(by_xla)] == ["xla"] * 14
     levels = {(row["level"] == "0", row["kernel"]) for row in results(whole)}
-    assert levels == {(True, "xla"), (False, "sparse")}
+    assert levels == {(True, "native"), (False, "sparse")}
     for mine, other in zip(results(whole), results(by_xla), strict=True):
         assert mine["kept"] == other["kept"]
         assert mine["early_stop_step"] == other["early_stop_step"]
@@ -90,7 +90,7 @@ def test_pruned_weights_that_are_not_zero_keep_a_run_dense(tmp_path):
     run = train(tmp_path / "run", sparse(**fields))
     kernels = {run_id: row.kernel for run_id, row in run.rows.items()}
     assert kernels[RunId("ticket", 1, 0, 0)] == "sparse"
-    assert kernels[RunId("freeze_pruned", 1, 0, 0)] == "xla"
+    assert kernels[RunId("freeze_pruned", 1, 0, 0)] == "native"
 
 
 def test_by_default_a_run_is_packed_from_the_level_on_where_that_pays(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 
 from lth_jax.native.layers import Layer
-from lth_jax.native.packing import Packed
+from lth_jax.native.packing import BLOCKED_SHARE, Packed
 from lth_jax.native.sparse import TILE, sparse_product
 
 pytestmark = pytest.mark.usefixtures("built")
@@ -60,7 +60,11 @@ MASKS = {
 
 def packed(mask, spare=5):
     """The packed leaf of a kernel with this mask, with room for `spare` more than survive."""
-    layout = ((NAME, max(1, int(mask.sum()) + spare)),)
+    return packed_as(mask, max(1, int(mask.sum()) + spare))
+
+
+def packed_as(mask, length):
+    layout = ((NAME, length),)
     packing = Packed(layout, {NAME: Layer("dense", mask.shape)}, {"layer": {"kernel": mask}})
     return packing.leaves[NAME]
 
@@ -69,7 +73,7 @@ def operands(mask, examples, seed=1):
     """(kernel, x, gradient of the output), float32."""
     random = np.random.default_rng(seed)
     shapes = mask.shape, (examples, mask.shape[0]), (examples, mask.shape[1])
-    return tuple(random.normal(size=shape).astype(np.float32) for shape in shapes)
+    return tuple(jnp.asarray(random.normal(size=shape), jnp.float32) for shape in shapes)
 
 
 @jax.jit
@@ -80,7 +84,9 @@ def outcomes(values, tables, x, given):
 
 
 def assert_agrees(mask, examples):
-    leaf = packed(mask)
+    # Vectors of two lengths, so that masks share programs: tables are in blocks, or they are not.
+    few = max(1, int(BLOCKED_SHARE * mask.size) - 1)
+    leaf = packed_as(mask, few if mask.sum() <= few else mask.size + 5)
     kernel, x, given = operands(mask, examples)
     # Behind the survivors lies what must not count.
     values = leaf.pack(kernel) + 7 * ~leaf.mask()

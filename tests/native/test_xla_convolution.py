@@ -9,6 +9,7 @@ from jax import lax
 
 from lth_jax.models.base import from_linen
 from lth_jax.native import xla_convolution
+from lth_jax.native.choice import NativeCode, choose
 from lth_jax.native.dispatch import conv_general_dilated
 
 CASES = {
@@ -121,3 +122,24 @@ def test_any_linen_module_gets_them_and_none_keeps_them(calls):
     assert len(calls) == 1
     jax.grad(lambda v: jnp.sum(module.apply(v, x)))(variables)
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize(("platform", "own"), [(None, True), ("cpu", True), ("cuda", False)])
+def test_convolutions_are_those_of_the_platform_that_is_compiled_for(platform, own):
+    """Whatever JAX would take by itself: programs for a GPU are compiled on machines without."""
+    x, kernel = operands((6, 6), 3)
+    computed = NativeCode(platform=platform).apply(
+        lambda x, kernel: conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=LAYOUT)
+    )
+    found = str(jax.make_jaxpr(jax.grad(lambda x: computed((), x, kernel).sum()))(x))
+    assert ("optimization_barrier" in found) is own
+
+
+def test_no_kernels_are_built_for_another_platform_than_a_cpu(tmp_path):
+    found = choose("sparse", tmp_path / "none", no_network, {}, no_network, platform="cuda")
+    assert found == NativeCode(platform="cuda")
+    assert not list(tmp_path.iterdir())
+
+
+def no_network(*_):
+    raise AssertionError("nothing is looked at")

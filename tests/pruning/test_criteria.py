@@ -77,8 +77,9 @@ def test_scores_are_finite_and_have_the_parameters_structure(name):
 
 
 @every_criterion
-def test_scoring_changes_no_state(name):
-    given = scoring()
+@pytest.mark.parametrize("train", [None, True, False])
+def test_scoring_changes_no_state(name, train):
+    given = scoring()._replace(train=train)
     before = bits(without_apply(given))
     first = scores_of(name, given)
     assert bits(without_apply(given)) == before

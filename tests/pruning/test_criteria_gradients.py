@@ -1,28 +1,33 @@
 """Criteria that look at gradients: of deep networks, with batch statistics and dropout."""
 
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lth_jax.config import PruningSpec
 from lth_jax.pruning.criteria import Probe, Scoring
-from lth_jax.pruning.trees import named_leaves
+from lth_jax.pruning.trees import map_named, named_leaves
 
 from ..small_networks import arrays, assert_same_bits, bits
-from .scored import DEEP, WITH_STATE, scores_of, scoring, with_gradients, without_apply
+from .scored import DEEP, GRASP, WITH_STATE, scores_of, scoring, with_gradients, without_apply
+
+of_the_loss = pytest.mark.parametrize("name", [GRASP, "snip"])
 
 # --- Gradients of a deep network, in float64 ------------------------------------------------
 
 
 def deep(dtype=jnp.float64):
     """(params, images, labels) of a 16-8-3 network with a pruned half of its first layer."""
-    params = DEEP.init(jax.random.key(5), jnp.zeros((1, 4, 4, 1)))["params"]
+    params = jax.jit(DEEP.init)(jax.random.key(5), np.zeros((1, 4, 4, 1), np.float32))["params"]
     random = np.random.default_rng(0)
     params = jax.tree.map(
-        lambda leaf: jnp.asarray(np.asarray(leaf) + 0.1 * random.normal(size=leaf.shape), dtype),
-        jax.device_get(params),
+        lambda leaf: leaf + 0.1 * random.normal(size=leaf.shape), jax.device_get(params)
     )
-    params["fc1"]["kernel"] = jnp.where(jnp.arange(8) % 2 == 0, params["fc1"]["kernel"], 0)
+    params["fc1"]["kernel"][:, 1::2] = 0
+    params = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params)
     images, labels = arrays(12)
     return params, jnp.asarray(images / 255, dtype), jnp.asarray(labels)
 
@@ -74,17 +79,23 @@ def score_deep(name, **changes):
         return jax.device_get(params), np.asarray(images), np.asarray(labels), scores
 
 
-def test_snip_agrees_with_finite_differences():
-    params, images, labels, found = score_deep("snip")
+@pytest.mark.parametrize("train", [True, False])
+def test_snip_agrees_with_finite_differences(train):
+    params, images, labels, found = score_deep("snip", train=train)
     gradient = numerical_gradient(params, images, labels)
     assert_scores(found, jax.tree.map(lambda g, w: np.abs(g * w), gradient, params), 1e-7)
 
 
-def test_grasp_agrees_with_finite_differences():
-    """Hg is how the gradient changes along itself."""
+@pytest.mark.parametrize("of", [None, frozenset({"fc1/kernel", "output/kernel"})])
+@pytest.mark.parametrize("train", [pytest.param(True, marks=pytest.mark.slow), False])
+def test_grasp_agrees_with_finite_differences(of, train):
+    """Hg is how the gradient changes along itself, or along its part in the kernels."""
     temperature, step = 2.0, 1e-4
-    params, images, labels, found = score_deep("grasp", temperature=temperature)
+    params, images, labels, found = score_deep(
+        "grasp", temperature=temperature, hessian_of=of, train=train
+    )
     g = numerical_gradient(params, images, labels, temperature)
+    g = map_named(lambda name, leaf: leaf * (of is None or name in of), g)
     ends = [
         numerical_gradient(
             jax.tree.map(lambda w, d, s=sign: w + s * step * d, params, g),
@@ -123,15 +134,20 @@ def test_pruned_weights_have_no_sensitivity(name):
 # --- Batch statistics and dropout -----------------------------------------------------------
 
 
-def with_state(name, key=0, change=lambda state: state):
+@cache
+def variables_with_state():
+    return jax.jit(WITH_STATE.init)(jax.random.key(1), np.zeros((1, 4, 4, 1), np.float32))
+
+
+def with_state(name, key=0, change=lambda state: state, **changes):
     """Scores of a network with batch norm and dropout; its state's bits before and after."""
-    variables = WITH_STATE.init(jax.random.key(1), jnp.zeros((1, 4, 4, 1)))
+    variables = variables_with_state()
     state = change({"batch_stats": variables["batch_stats"]})
     images, labels = arrays(12)
     probe = Probe(
         WITH_STATE.apply, state, jnp.asarray(images / 255, jnp.float32), jnp.asarray(labels)
     )
-    given = Scoring(variables["params"], variables["params"], jax.random.key(key), probe)
+    given = Scoring(variables["params"], variables["params"], jax.random.key(key), probe, **changes)
     before = bits(without_apply(given))
     scores = scores_of(name, given)
     assert bits(without_apply(given)) == before
@@ -143,18 +159,35 @@ def moved(state):
 
 
 @with_gradients
-def test_batch_statistics_and_dropout_are_untouched_by_scoring(name):
-    scores = with_state(name)
+@pytest.mark.parametrize("train", [None, True, False])
+def test_batch_statistics_and_dropout_are_untouched_by_scoring(name, train):
+    scores = with_state(name, train=train)
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(scores))
     assert np.any(scores["fc1"]["kernel"])
-    assert_same_bits(scores, with_state(name))
+    assert_same_bits(scores, with_state(name, train=train))
 
 
-@pytest.mark.parametrize("name", ["grasp", "snip"])
-def test_gradients_are_those_of_training(name):
-    """Dropout by the key, and the batch's own statistics, not those of evaluation."""
-    assert bits(with_state(name, key=1)) != bits(with_state(name))
-    assert_same_bits(with_state(name, change=moved), with_state(name))
+@of_the_loss
+def test_gradients_of_training_are_of_its_dropout_and_the_batchs_statistics(name):
+    found = with_state(name, train=True)
+    assert bits(with_state(name, key=1, train=True)) != bits(found)
+    assert_same_bits(with_state(name, change=moved, train=True), found)
+
+
+@of_the_loss
+def test_gradients_of_evaluation_are_of_the_running_statistics_and_no_dropout(name):
+    found = with_state(name, train=False)
+    assert_same_bits(with_state(name, key=1, train=False), found)
+    assert bits(with_state(name, change=moved, train=False)) != bits(found)
+
+
+@of_the_loss
+def test_a_criterion_left_alone_does_what_its_authors_do(name):
+    """SNIP evaluates and GraSP trains; the config, whose identity depends on it, says so too."""
+    train = {"snip": False, "grasp": True}[name]
+    assert (PruningSpec(criterion=name).gradients()["mode"] == "train") is train
+    assert_same_bits(with_state(name), with_state(name, train=train))
+    assert bits(with_state(name)) != bits(with_state(name, train=not train))
 
 
 def test_synflow_is_of_evaluation():

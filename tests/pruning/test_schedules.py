@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 
 from lth_jax.pruning.masks import kept_counts, ones_mask, prunable
-from lth_jax.pruning.schedules import erdos_renyi, fractions_of, targets
+from lth_jax.pruning.schedules import RATIOS, erdos_renyi, fractions_of, smart, targets, uniform
 from lth_jax.pruning.selection import prune, prune_to, remove_lowest
 from lth_jax.pruning.trees import named_leaves, size
 
@@ -30,7 +30,7 @@ def totals(sizes, rates, fraction, *, scope, levels):
     return [sum(kept.values()) for kept in by_level]
 
 
-@settings(max_examples=15)
+@settings(max_examples=10)
 @given(
     st.integers(1, 99),
     st.sampled_from([0.0, 0.5, 1.0, 0.1]),
@@ -47,7 +47,7 @@ def test_the_schedule_counts_what_repeated_pruning_leaves(hundredths, multiple, 
         measured.append(sum(kept for kept, _ in kept_counts(mask, rates).values()))
         scores = {
             layer: {
-                name: jnp.asarray(random.normal(size=leaf.shape).astype(np.float32))
+                name: random.normal(size=leaf.shape).astype(np.float32)
                 for name, leaf in leaves.items()
             }
             for layer, leaves in PARAMS.items()
@@ -95,11 +95,11 @@ def counts(level):
     return {"+".join(names): count for names, count in level.items()}, sum(level.values())
 
 
-@given(networks(), FRACTIONS, st.sampled_from(["layerwise", "global", "erdos_renyi"]),
+@given(networks(), FRACTIONS, st.sampled_from(["layerwise", "global", *RATIOS]),
        st.sampled_from([1, 2]))  # fmt: skip
 def test_targets_are_whole_nested_and_floored_in_every_group(shapes, fractions, scope, divisor):
     """Invariant 13: floor(fraction × multiple × surviving) weights go."""
-    multiple = Fraction(1) if scope == "erdos_renyi" else Fraction(1, divisor)
+    multiple = Fraction(1) if scope in RATIOS else Fraction(1, divisor)
     rates = plain(shapes, multiple)
     levels = targets(shapes, rates, fractions, scope=scope)
     assert len(levels) == len(fractions) + 1
@@ -110,12 +110,12 @@ def test_targets_are_whole_nested_and_floored_in_every_group(shapes, fractions, 
         for names, kept in after.items():
             assert type(kept) is int
             assert 0 <= kept <= before[names], "a weight comes back"
-            if scope != "erdos_renyi":
+            if scope not in RATIOS:
                 rate = rates[names[0]]
                 assert {rates[name] for name in names} == {rate}
                 assert kept == before[names] - math.floor(fraction * rate * before[names])
                 assert kept >= 1, "a fraction below 1 leaves every group a weight"
-        if scope == "erdos_renyi":
+        if scope in RATIOS:
             total = sum(before.values())
             assert sum(after.values()) == total - math.floor(fraction * total)
 
@@ -175,6 +175,40 @@ def test_erdos_renyi_takes_no_rates_but_one():
     assert level == {("fc1",): 8}, "a layer that stays dense counts nowhere"
 
 
+# --- Smart and uniform ratios ---------------------------------------------------------------
+
+
+@given(networks(), st.floats(0, 1), st.sampled_from(sorted(RATIOS)))
+def test_every_ratio_gives_out_all_and_to_no_layer_more_than_it_has(shapes, density, name):
+    sizes = {name: math.prod(shape) for name, shape in shapes.items()}
+    total = round(density * sum(sizes.values()))
+    kept = RATIOS[name](shapes, total)
+    assert list(kept) == list(shapes) or kept.keys() == shapes.keys()
+    assert sum(kept.values()) == total
+    assert all(type(kept[name]) is int and 0 <= kept[name] <= sizes[name] for name in shapes)
+
+
+def test_smart_ratios_of_lenet_by_hand():
+    """Su et al. 2020, §4.2: (L - l + 1)² + (L - l + 1) of each but the output, which keeps 0.3."""
+    shapes = {"fc1": (784, 300), "fc2": (300, 100), "output": (100, 10)}
+    # 13,310 - 300 = 13,010 weights, shared 6 × 235,200 to 2 × 30,000.
+    assert smart(shapes, 13_310) == {"fc1": 12_479, "fc2": 531, "output": 300}
+    # The two are full from 265,500 on, and the output takes the rest.
+    assert smart(shapes, 266_000) == {"fc1": 235_200, "fc2": 30_000, "output": 800}
+    assert smart(shapes, 100) == {"fc1": 0, "fc2": 0, "output": 100}
+
+
+def test_layers_are_in_the_order_of_their_numbers():
+    shapes = {f"conv{n}": (10, 100) for n in (1, 10, 2)} | {"output": (10, 10)}
+    kept = smart(shapes, 530)
+    assert kept == {"conv1": 300, "conv2": 150, "conv10": 50, "output": 30}
+
+
+def test_uniform_ratios_give_all_layers_one_density():
+    shapes = {"fc1": (784, 300), "fc2": (300, 100), "output": (100, 10)}
+    assert uniform(shapes, 26_620) == {"fc1": 23_520, "fc2": 3_000, "output": 100}
+
+
 # --- Densities ------------------------------------------------------------------------------
 
 
@@ -229,8 +263,8 @@ def test_any_number_of_rounds_ends_at_the_targets(rounds, shares, seed, together
     found = prune_to(scores, MASK, aims, rounds=rounds)
     assert len(seen) == rounds
     for names, kept in aims.items():
-        assert sum(int(named_leaves(found)[name].sum()) for name in names) == kept
-    assert not np.any([leaf.any() for leaf in map(jnp.invert, leaves_of(seen[0]))])
+        assert sum(int(np.asarray(named_leaves(found)[name]).sum()) for name in names) == kept
+    assert all(leaf.all() for leaf in leaves_of(seen[0]))
     for before, after in itertools.pairwise([*seen, found]):
         for old, new in zip(leaves_of(before), leaves_of(after), strict=True):
             assert not np.any(new & ~old), "a pruned weight came back"

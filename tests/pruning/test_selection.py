@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 
 from lth_jax.pruning.masks import kept_counts, ones_mask, prunable
-from lth_jax.pruning.selection import prune, removal_count, remove_lowest
+from lth_jax.pruning.selection import prune, prune_to, removal_count, remove_lowest
 from lth_jax.pruning.trees import named_leaves
 
 # Few trees and shapes, so that few functions are compiled; what is in them is hypothesis's.
@@ -42,16 +42,16 @@ def problems(draw):
     def scores(shape):
         size = int(np.prod(shape))
         if constant:
-            return jnp.full(shape, 0.5, dtype)
+            return np.full(shape, 0.5, dtype)
         values = draw(st.lists(SCORES, min_size=size, max_size=size))
-        return jnp.asarray(np.array(values, np.float64).reshape(shape), dtype)
+        return np.array(values, np.float64).reshape(shape).astype(dtype)
 
     def mask(shape):
         if len(shape) < 2 or draw(st.booleans()):
-            return jnp.ones(shape, bool)
+            return np.ones(shape, bool)
         size = int(np.prod(shape))
         alive = draw(st.lists(st.booleans(), min_size=size, max_size=size))
-        return jnp.asarray(np.array(alive).reshape(shape))
+        return np.array(alive).reshape(shape)
 
     return (
         shaped(tree, scores),
@@ -79,7 +79,7 @@ def test_pruning_removes_exactly_the_lowest_share_and_brings_nothing_back(proble
     scores, mask, hundredths, tenths, scope = problem
     first = next(name for name, leaf in named_leaves(mask).items() if leaf.ndim >= 2)
     rates = prunable(mask, ((first, tenths / 10),))
-    new = prune(scores, mask, hundredths / 100, scope=scope, rates=rates)
+    new = jax.device_get(prune(scores, mask, hundredths / 100, scope=scope, rates=rates))
 
     multiples = {name: tenths if name == first else 10 for name in rates}
     groups = [(name,) for name in rates]
@@ -116,6 +116,14 @@ def test_counts_are_those_of_the_decimal_that_was_written(surviving, thousandths
 def test_a_hundred_equal_weights_lose_the_decimal_share_from_the_front(fraction, kept):
     mask = prune(jnp.ones((10, 10)), jnp.ones((10, 10), bool), fraction)
     np.testing.assert_array_equal(np.ravel(mask), np.arange(100) >= 100 - kept)
+
+
+def test_scores_that_differ_in_their_last_bit_are_not_equal():
+    neighbours = np.float32(1) + np.arange(12, dtype=np.float32) * np.float32(2**-23)
+    scores = np.random.default_rng(0).permutation(neighbours).reshape(3, 4)
+    for count in range(13):
+        mask = remove_lowest({"w": scores}, {"w": jnp.ones((3, 4), bool)}, {("w",): count})["w"]
+        np.testing.assert_array_equal(mask, scores >= np.float32(1) + count * np.float32(2**-23))
 
 
 def test_equal_scores_of_several_layers_go_in_leaf_order():
@@ -225,3 +233,24 @@ def test_another_count_or_mask_compiles_nothing_more(compilations):
     for fraction in (0.3, 0.5, 0.9):
         mask = prune(scores, mask, fraction)
     assert compilations == []
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([1, 3]))
+def test_inverted_the_highest_scores_go_as_many_in_each_layer(seed, rounds):
+    random = np.random.default_rng(seed)
+    scores = {"a": random.normal(size=(6, 5)), "b": 0.1 * random.normal(size=(4, 3))}
+    mask = {
+        "a": jnp.asarray(random.random((6, 5)) < 0.8),
+        "b": jnp.asarray(random.random((4, 3)) < 0.8),
+    }
+    alive = {name: int(leaf.sum()) for name, leaf in mask.items()}
+    targets = {("a", "b"): sum(alive.values()) // 2}
+    plain = prune_to(scores, mask, targets, rounds=rounds)
+    inverted = prune_to(scores, mask, targets, rounds=rounds, invert=True)
+    for name, before in mask.items():
+        assert int(inverted[name].sum()) == int(plain[name].sum())
+        assert not np.any(inverted[name] & ~before)
+        gone = np.asarray(before & ~inverted[name])
+        kept = np.asarray(inverted[name])
+        if kept.any() and gone.any():
+            assert scores[name][kept].max() < scores[name][gone].min()

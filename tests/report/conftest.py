@@ -6,14 +6,12 @@ import pytest
 
 from lth_jax.store import RunDirectory
 
-from ..tiny import tiny_spec, train
+from ..tiny import finished_run, tiny_spec
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory):
-    path = tmp_path_factory.mktemp("report") / "run"
-    train(path, tiny_spec())
-    return path
+def finished():
+    return finished_run(tiny_spec())
 
 
 @pytest.fixture

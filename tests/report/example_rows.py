@@ -4,6 +4,7 @@ import random
 from types import SimpleNamespace
 
 from lth_jax.store.tables import TRUNK, ResultRow
+from lth_jax.training.metrics import ACCURACY
 
 # Test accuracy by branch, for the ticket as in Frankle & Carbin (2019), figure 3.
 _LOST = {TRUNK: 0.15, "reinit": 0.6, "random_mask": 1.0, "late": 0.3, "shuffle": 0.8, "zero": 2.0}
@@ -54,13 +55,28 @@ def example_rows(
     return rows
 
 
-def example_run(rows=(), name="run", *, reference=None, curves=None, densities=None, branches=()):
+def example_run(
+    rows=(),
+    name="run",
+    *,
+    reference=None,
+    curves=None,
+    densities=None,
+    branches=(),
+    bars="interval",
+    metric=ACCURACY,
+):
     """What figures read of an experiment: a `Contents` without a directory behind it."""
     curves = curves or {}
     return SimpleNamespace(
         name=name,
         rows=rows,
-        spec=SimpleNamespace(reference=reference or {}, branches=branches),
+        metric=metric,
+        spec=SimpleNamespace(
+            reference=reference or {},
+            branches=branches,
+            report=SimpleNamespace(bars=bars, methods=False),
+        ),
         densities=densities or {},
         store=SimpleNamespace(curve=lambda *key: curves.get(key, [])),
     )

@@ -64,6 +64,17 @@ def curves_of(curves, densities, branches=()):
     return draw(example_runs(curves=curves, densities=densities, branches=branches))
 
 
+def test_a_line_of_many_evaluations_is_a_running_mean_over_what_was_measured():
+    noisy = [0.9 + 0.05 * (-1) ** index for index in range(200)]
+    figure = curves_of({(TRUNK, 0): points(noisy)}, {0: 1.0})
+    raw, smooth = figure.axes[0].get_lines()
+    np.testing.assert_allclose(raw.get_ydata(), np.multiply(noisy, 100))
+    assert smooth.get_label() == "100%"
+    assert np.abs(smooth.get_ydata()[10:-10] - 90).max() < 0.25
+    assert "running means over 21" in figure.caption
+    assert "running means" not in curves_of(example_curves(), THREE).caption
+
+
 def test_a_line_for_each_level_and_a_panel_for_each_branch():
     figure = curves_of(example_curves(), THREE, ("reinit", "absent"))
     ticket, reinit = figure.axes

@@ -7,8 +7,9 @@ import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
+from matplotlib.markers import CARETUPBASE
 
-from lth_jax.report.drawing import house_style, png, svg
+from lth_jax.report.drawing import Figure, house_style, label_text, legend_entries, png, svg
 from lth_jax.report.figures import FIGURES, Row, accuracy, early_stop, paired_difference
 from lth_jax.report.figures import render_figures as render
 from lth_jax.store.tables import TRUNK
@@ -42,16 +43,32 @@ def test_equal_rows_give_equal_files():
     assert ET.fromstring(first[0]).tag.endswith("svg")
 
 
-def test_points_are_means_and_bars_go_from_minimum_to_maximum():
+@pytest.mark.parametrize(
+    ("bars", "low", "high"), [("interval", 93.539, 101.128), ("range", 96, 99)]
+)
+def test_points_are_means_and_bars_what_was_asked_for(bars, low, high):
     rows = [
         example_row(level=level, replicate=replicate, early_stop_test_accuracy=accuracy)
         for level in (0, 1)
         for replicate, accuracy in enumerate([0.96, 0.97, 0.99])
     ]
-    (x, y), bars = line(accuracy_of(rows).axes[0], TRUNK)
+    (x, y), drawn = line(accuracy_of(rows, bars=bars).axes[0], TRUNK)
     assert list(x) == pytest.approx([100, 80])
     assert list(y) == pytest.approx([97.333] * 2, abs=1e-3)
-    assert bars[1].tolist() == [pytest.approx([80, 96]), pytest.approx([80, 99])]
+    ends = [pytest.approx([80, low], abs=1e-3), pytest.approx([80, high], abs=1e-3)]
+    assert drawn[1].tolist() == ends
+
+
+def test_one_replicate_has_no_bar():
+    (_, y), bars = line(accuracy_of([example_row(), example_row(level=1)]).axes[0], TRUNK)
+    assert [bar[0, 1] for bar in bars] == [bar[1, 1] for bar in bars] == list(y)
+
+
+def test_an_early_stop_that_may_be_later_has_an_arrow():
+    rows = [example_row(early_stop_step=5000), example_row(level=1, early_stop_step=4000)]
+    (arrows,) = [a for a in early_stop_of(rows).axes[0].get_lines() if a.get_marker() == CARETUPBASE
+                 and len(a.get_xdata())]  # fmt: skip
+    assert list(arrows.get_ydata()) == [5000]
 
 
 def test_a_collapse_leaves_the_tall_axes_and_is_whole_in_the_flat_ones():
@@ -152,7 +169,7 @@ def test_several_runs_differ_in_colour_and_branches_in_dashes():
     assert [text.get_text() for text in legend.get_texts()] == ["one", "two", "ticket", "reinit"]
 
 
-def test_paired_differences_have_their_mean_and_standard_error():
+def test_paired_differences_have_their_mean_and_interval():
     rows = [
         example_row(branch, 1, replicate, early_stop_test_accuracy=accuracy)
         for branch, accuracies in {TRUNK: [0.9, 0.7], "reinit": [0.8, 0.62]}.items()
@@ -161,7 +178,7 @@ def test_paired_differences_have_their_mean_and_standard_error():
     ax = paired_difference.draw(example_runs(rows)).axes[0]
     (_, y), bars = line(ax, "ticket − reinit")
     assert list(y) == pytest.approx([9])
-    assert bars[0][:, 1].tolist() == pytest.approx([8, 10])
+    assert bars[0][:, 1].tolist() == pytest.approx([9 - 12.706, 9 + 12.706], abs=1e-3)
     assert paired_difference.draw(example_runs(example_rows((), 2))) is None
 
 
@@ -222,3 +239,17 @@ def test_a_reference_changes_none_of_our_points():
         return [c.lines[0].get_xydata().tolist() for c in ax.containers]
 
     assert ours(REFERENCE) == ours({})
+
+
+def test_any_letters_are_text_and_nothing_else():
+    """Neither a formula, nor markup, nor a warning of a font that lacks them."""
+    with house_style():
+        figure = Figure("$x$ <b> \x1b 大", (4.0, 3.0), "")
+        ax = figure.subplots()
+        ax.plot([0, 1], label=label_text("_of $y_$\x07"))
+        ax.set_yticks([0, 1], ["$z$", label_text("\u202e$")])
+        figure.add_legend(legend_entries(ax))
+        document = svg(figure)
+        assert png(figure)
+    texts = {element.text for element in ET.fromstring(document).iter()}
+    assert {"$x$ <b> ␛ 大", " _of $y_$␇", "$z$", "�$"} <= texts

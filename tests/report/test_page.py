@@ -1,6 +1,7 @@
 """The page: what is on it, escaped and without a network, and what a damaged run leaves out."""
 
 import json
+import math
 import re
 import shutil
 from html.parser import HTMLParser
@@ -8,13 +9,15 @@ from html.parser import HTMLParser
 import pytest
 
 from lth_jax.config import from_config
+from lth_jax.errors import StoreError
 from lth_jax.report.contents import Contents
 from lth_jax.report.figures import FIGURES, curves, render_figures
 from lth_jax.report.page import labelled, render, spec_tables, write_report
 
-from ..tiny import data_file, flip_byte, tiny_spec, train
+from ..tiny import change_row, data_file, finished_run, flip_byte, tiny_spec, train
 
-ALL = list(FIGURES)
+# What is drawn of every run; these are only where they are asked for, or where masks move.
+ALL = [name for name in FIGURES if name not in ("paths", "methods", "mask_moves")]
 
 
 class Page(HTMLParser):
@@ -146,11 +149,7 @@ def test_its_data_are_json_with_every_row_and_a_place_for_every_value(text):
 
 
 def test_what_is_not_a_number_is_null_in_the_data(copy, read):
-    rows = copy / "results.csv"
-    lines = rows.read_text().splitlines()
-    cells = lines[-1].split(",")
-    cells[-5] = "nan"
-    rows.write_text("\n".join([*lines[:-1], ",".join(cells)]) + "\n")
+    change_row(copy, -1, final_train_loss=math.nan)
     data = data_of(quick_page(read(copy)))
     assert None in data["runs"][0]["results"][-1].values()
 
@@ -182,6 +181,18 @@ def test_a_damaged_checkpoint_leaves_out_its_figures_with_a_line(copy, read, rep
     assert page.figures() == ALL, "what the other checkpoints give is drawn"
 
 
+def test_paths_are_drawn_where_they_were_measured(tmp_path, read, report):
+    asked = {"branch.sibling.draws": 2, "paths.pairs": ("siblings", "levels"), "paths.points": 5}
+    branches = {"branches": ("sibling",), "branch.sibling.at": ("0", "7")}
+    train(tmp_path / "run", tiny_spec(levels=1, **asked, **branches))
+    text, notes = report(read(tmp_path / "run"))
+    assert notes == []
+    assert "paths" in Page(text).figures()
+    words = Page(text).words()
+    assert "copies of the dense network" in words
+    assert "The dense network is" in words or "is undecided" in words
+
+
 def test_without_checkpoints_the_results_are_drawn(copy, read, report):
     shutil.rmtree(copy / "checkpoints")
     text, notes = report(read(copy))
@@ -189,13 +200,10 @@ def test_without_checkpoints_the_results_are_drawn(copy, read, report):
     assert len(notes) == 1
 
 
-def test_damaged_curves_are_named(copy, read):
+def test_damaged_curves_are_never_drawn(copy, read):
     (copy / "metrics/reinit/level_02.csv").write_text("replicate\nx\n")
-    contents = Contents(read(copy))
-    curves.draw({"run": contents})
-    (note,) = contents.notes
-    assert "reinit" in note
-    assert "damaged" in note
+    with pytest.raises(StoreError, match=r"reinit/level_02.csv is damaged"):
+        curves.draw({"run": Contents(read(copy))})
 
 
 def test_a_figure_that_fails_takes_no_other_with_it(finished, read, report, monkeypatch):
@@ -209,7 +217,7 @@ def test_a_figure_that_fails_takes_no_other_with_it(finished, read, report, monk
 
 
 def test_a_run_that_has_only_begun_has_a_page(tmp_path, read, report):
-    train(tmp_path / "run", tiny_spec(levels=0, replicates=1, branches=()))
+    finished_run(tiny_spec(levels=0, replicates=1, branches=()), tmp_path / "run")
     text, notes = report(read(tmp_path / "run"))
     assert notes == []
     assert Page(text).figures() == ["accuracy", "early_stop", "curves", "layer_density"]

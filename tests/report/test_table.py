@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from lth_jax.report.table import print_results_tables, results_tables
+from lth_jax.analysis.summary import RANGE
+from lth_jax.report.table import legend, print_results_tables, results_tables
 from lth_jax.store.tables import TRUNK
 
 from .example_rows import example_row, example_rows
@@ -30,7 +31,7 @@ def printed(rows, width=80) -> str:
 def test_nothing_is_cut_off_in_terminals_of_usual_widths(branches, width):
     text = printed(example_rows(branches), width=width)
     assert max(map(len, text.splitlines())) <= width
-    table = text.split("Mean, and")[0]
+    table = text.split("Mean ±")[0]
     assert "…" not in table
     assert all(name in table for name in branches)
 
@@ -47,30 +48,44 @@ def test_levels_stand_in_lines_and_branches_side_by_side_where_they_fit():
     ]
 
 
-def test_means_and_ranges_are_those_of_the_rows():
+def test_means_and_intervals_are_those_of_the_rows():
     accuracies = [0.9701, 0.9811, 0.9903]
     rows = [
         example_row(replicate=index, early_stop_test_accuracy=accuracy, early_stop_step=steps)
         for index, (accuracy, steps) in enumerate(zip(accuracies, (900, 1000, 1400), strict=True))
     ]
     text = printed(rows)
-    assert "98.05 97.01–99.03" in text
-    assert "1,100 900–1,400" in text
+    assert "98.05 ± 2.51" in text
+    assert "1,100 ± 657" in text
+    spans = {cell.span for table in results_tables(rows, bars=RANGE) for row in table.rows
+             for cell in row}  # fmt: skip
+    assert {"97.01–99.03", "900–1,400"} <= spans
+    assert "min–max" in legend(rows, bars=RANGE)
+
+
+def test_a_step_that_may_be_later_is_a_lower_bound():
+    rows = [example_row(early_stop_step=5000), example_row(replicate=1, early_stop_step=4000)]
+    text = printed(rows)
+    assert "≥ 4,500" in text
+    assert "training ended before a network would stop" in " ".join(text.split())
 
 
 def test_one_run_has_no_range():
     text = printed(example_rows(levels=2, replicates=1))
-    assert "–" not in text
-    assert "min–max" not in text
+    assert "±" not in text
 
 
-def test_matching_levels_are_marked_and_unfinished_ones_are_not_judged():
-    rows = [example_row(level=level, early_stop_val_accuracy=0.9) for level in (0, 1)]
-    rows += [example_row(level=2, early_stop_val_accuracy=0.89)]
-    assert marks(rows) == "✓✓"
-    rows += [example_row(replicate=1, early_stop_val_accuracy=0.9)]
-    # The dense network is the only whole level; three tables name the two others unfinished.
-    assert sorted(marks(rows)) == [*"?" * 6, "✓"]
+def test_the_column_that_is_judged_has_the_marks_and_unfinished_levels_have_none():
+    rows = [
+        example_row(level=level, replicate=replicate, early_stop_test_accuracy=accuracy + noise)
+        for level, accuracies in enumerate([(0.9, 0.9), (0.9, 0.9), (0.8, 0.8), (0.8, 0.99)])
+        for replicate, (accuracy, noise) in enumerate(zip(accuracies, (0, 1e-5), strict=True))
+    ]
+    assert marks(rows) == "✓✗·"
+    assert {len(cell.mark) for row in results_tables(rows)[1].rows[1:] for cell in row[2:]} == {1}
+    assert marks(rows[::2]) == "", "one replicate says nothing"
+    # The dense network is the only whole level; three tables name the other unfinished.
+    assert marks(rows[:3]) == "???"
 
 
 def test_branches_are_columns_in_the_order_of_the_rows():

@@ -9,9 +9,16 @@ import pytest
 from PIL import Image
 
 from lth_jax.analysis.layers import FirstLayer
-from lth_jax.report.tensorboard import FILE, count_records, mask_image, write_curves, write_events
+from lth_jax.report.tensorboard import (
+    FILE,
+    OLD_FILE,
+    mask_image,
+    read_events,
+    write_events,
+    write_level,
+)
 
-from ..tiny import curves, tiny_spec, train
+from ..tiny import finished_run, tiny_spec, train
 
 FIRST = FirstLayer("fc1/kernel", (8, 8, 1))
 
@@ -58,44 +65,76 @@ def folder(finished, tmp_path_factory):
     return write(RunDirectory.read(shutil.copytree(finished, tmp_path_factory.mktemp("t") / "c")))
 
 
-def test_every_network_has_its_curve(folder, finished, read):
+def test_a_run_is_a_branch_or_a_replicate_of_it_and_levels_are_tags(folder, finished, read):
     store = read(finished)
-    files = {path.parent.relative_to(folder).as_posix() for path in folder.rglob(FILE)}
-    networks = {(row.branch, row.level, row.replicate) for row in store.rows.values()}
-    assert {f"{b}/level_{n:02d}/replicate_{r}" for b, n, r in networks} < files
-    assert len(curves(finished)) * 2 == sum("level_0" in name for name in files)
-    for branch, level, replicate in networks:
+    runs = {path.parent.relative_to(folder).as_posix() for path in folder.rglob("*tfevents*")}
+    branches = ("ticket", "reinit", "random_mask")
+    assert runs == {f"{b}{r}" for b in branches for r in ("", "/replicate_0", "/replicate_1")}
+    for branch, level, replicate in {(r.branch, r.level, r.replicate) for r in store.rows.values()}:
         points = [p for p in store.curve(branch, level) if p.replicate == replicate]
-        found = scalars(folder / branch / f"level_{level:02d}" / f"replicate_{replicate}" / FILE)
+        found = scalars(folder / branch / f"replicate_{replicate}" / FILE.format(level=level))
         for tag, column in {"accuracy": "val_accuracy", "loss": "val_loss"}.items():
             wanted = [(p.step, np.float32(getattr(p, column))) for p in points]
-            assert found[f"validation/{tag}"] == wanted
+            assert found[f"validation_{tag}/level_{level:02d}"] == wanted
         # The first has no minibatches behind it.
-        assert [step for step, _ in found["train/loss"]] == [p.step for p in points[1:]]
+        trained = [step for step, _ in found[f"train_loss/level_{level:02d}"]]
+        assert trained == [p.step for p in points[1:]]
+
+
+def test_a_branch_has_the_mean_of_its_networks(folder, finished, read):
+    store = read(finished)
+    found = scalars(folder / "reinit" / FILE.format(level=2))
+    points = store.curve("reinit", 2)
+    for step, mean in found["validation_loss/level_02"]:
+        losses = [p.val_loss for p in points if p.step == step]
+        assert len(losses) == 2
+        assert mean == pytest.approx(np.mean(losses))
+    rows = [r for r in store.rows.values() if (r.branch, r.level) == ("reinit", 2)]
+    wanted = np.mean([row.early_stop_test_accuracy for row in rows])
+    assert found["early_stop/test_accuracy"] == [(2, pytest.approx(wanted))]
+
+
+def test_what_diverged_is_in_no_mean(copy, read):
+    store = read(copy)
+    points = store.curve("ticket", 1)
+    nan = float("nan")
+    changed = [p._replace(val_loss=nan) if p.replicate else p for p in points]
+    store.write_curve("ticket", 1, changed)
+    write_level(store, "ticket", 1)
+    found = scalars(copy / "tensorboard" / "ticket" / FILE.format(level=1))
+    wanted = [(p.step, np.float32(p.val_loss)) for p in points if not p.replicate]
+    assert found["validation_loss/level_01"] == wanted
 
 
 def test_results_and_the_mask_are_there_by_level(folder, finished, read):
-    path = folder / "ticket" / "by_level" / "replicate_1" / FILE
     rows = [r for r in read(finished).sorted_rows() if (r.branch, r.replicate) == ("ticket", 1)]
-    found = scalars(path)
-    wanted = [(row.level, np.float32(row.early_stop_test_accuracy)) for row in rows]
-    assert found["early_stop/test_accuracy"] == wanted
-    pictures = [v for e in events(path) for v in e.summary.value if v.tag == "mask/fc1"]
-    assert len(pictures) == 3
+    paths = [folder / "ticket" / "replicate_1" / FILE.format(level=row.level) for row in rows]
+    found = [scalars(path)["early_stop/test_accuracy"] for path in paths]
+    assert found == [[(row.level, np.float32(row.early_stop_test_accuracy))] for row in rows]
+    pictures = [v for e in events(paths[-1]) for v in e.summary.value if v.tag == "mask/fc1"]
     image = Image.open(io.BytesIO(pictures[-1].image.encoded_image_string))
     assert image.size == (pictures[-1].image.width, pictures[-1].image.height) == (224, 224)
-    assert "mask/fc1" not in scalars(folder / "reinit" / "by_level" / "replicate_1" / FILE)
+    control = events(folder / "reinit" / "replicate_1" / FILE.format(level=1))
+    assert not any(value.tag == "mask/fc1" for event in control for value in event.summary.value)
+
+
+def test_the_dashboard_of_custom_scalars_has_all_levels_in_one_chart(folder):
+    first, *_ = events(folder / "ticket" / FILE.format(level=0))
+    (value,) = first.summary.value
+    assert value.tag == "custom_scalars__config__"
+    assert b"validation_accuracy/level_.*" in value.tensor.string_val[0]
 
 
 def test_what_is_complete_is_not_touched(copy, read):
-    written = {path: path.stat().st_mtime_ns for path in write(read(copy)).rglob(FILE)}
+    written = {path: path.stat().st_mtime_ns for path in write(read(copy)).rglob("*tfevents*")}
+    assert written
     write(read(copy))
     assert {path: path.stat().st_mtime_ns for path in written} == written
 
 
 @pytest.mark.parametrize("cut", [0, 30, -1, -400])
 def test_a_file_that_was_cut_off_is_written_anew_record_for_record(copy, read, cut):
-    file = write(read(copy)) / "ticket" / "level_01" / "replicate_0" / FILE
+    file = write(read(copy)) / "ticket" / "replicate_0" / FILE.format(level=1)
     whole, content = scalars(file), file.read_bytes()
     file.write_bytes(content[:cut])
     write(read(copy))
@@ -103,32 +142,53 @@ def test_a_file_that_was_cut_off_is_written_anew_record_for_record(copy, read, c
     assert len(file.read_bytes()) == len(content), "a reader goes on where it was"
 
 
-def test_a_grown_experiment_adds_its_levels_once(tmp_path, read):
-    train(tmp_path, tiny_spec(levels=1, replicates=1, branches=()))
+def test_a_mean_of_fewer_networks_is_written_anew(tmp_path, read):
+    finished_run(tiny_spec(levels=1, replicates=1, branches=()), tmp_path)
     write(read(tmp_path))
-    train(tmp_path, tiny_spec(levels=2, replicates=1, branches=()))
-    folder = write(read(tmp_path))
-    found = scalars(folder / "ticket" / "by_level" / "replicate_0" / FILE)
-    assert [step for step, _ in found["density"]] == [0, 1, 2]
-    assert count_records(folder / "ticket" / "level_02" / "replicate_0" / FILE) == 4
+    train(tmp_path, tiny_spec(levels=1, replicates=2, branches=()))
+    store = read(tmp_path)
+    found = scalars(write(store) / "ticket" / FILE.format(level=1))
+    losses = [p.val_loss for p in store.curve("ticket", 1) if p.step == 12]
+    assert len(losses) == 2
+    assert found["validation_loss/level_01"][-1] == (12, pytest.approx(np.mean(losses)))
+
+
+def test_files_of_earlier_versions_go(copy, read):
+    old = copy / "tensorboard" / "ticket" / "level_01" / "replicate_0" / OLD_FILE
+    mine = copy / "tensorboard" / "ticket" / "by_level" / "replicate_0" / "mine"
+    for file in (old, mine.with_name(OLD_FILE), mine):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("")
+    write(read(copy))
+    assert not old.parent.parent.exists()
+    assert list(mine.parent.iterdir()) == [mine]
 
 
 def test_a_session_appends_what_is_new(copy, read):
     store = read(copy)
+    store.rows.clear()
     points = store.curve("ticket", 1)
-    file = copy / "tensorboard" / "ticket" / "level_01" / "replicate_0" / FILE
-    store.write_curve("ticket", 1, [p for p in points if p.step <= 5])
-    write_curves(store, "ticket", 1)
-    before = file.read_bytes()
-    assert count_records(file) == 2
+    file = copy / "tensorboard" / "ticket" / "replicate_0" / FILE.format(level=1)
+    mean = copy / "tensorboard" / "ticket" / FILE.format(level=1)
+    store.write_curve("ticket", 1, [p for p in points if p.step <= 5 * (1 - p.replicate)])
+    write_level(store, "ticket", 1)
+    before, means = file.read_bytes(), mean.read_bytes()
+    assert len(read_events(file)) == 2
+    assert len(read_events(mean)) == 1, "where both are"
     # As after a kill: the curve is shorter than what was told, until it has caught up.
     store.write_curve("ticket", 1, [p for p in points if p.step <= 0])
-    write_curves(store, "ticket", 1)
+    write_level(store, "ticket", 1)
     assert file.read_bytes() == before
     store.write_curve("ticket", 1, points)
-    write_curves(store, "ticket", 1)
+    write_level(store, "ticket", 1)
     assert file.read_bytes().startswith(before)
-    assert [step for step, _ in scalars(file)["validation/loss"]] == [0, 5, 10, 12]
+    assert mean.read_bytes().startswith(means)
+    steps = [step for step, _ in scalars(file)["validation_loss/level_01"]]
+    assert steps == [0, 5, 10, 12]
+    store.write_curve("ticket", 1, [p for p in points if not p.replicate])
+    mean.unlink()
+    write_level(store, "ticket", 1)
+    assert not mean.exists(), "it would be another once the other one begins"
 
 
 def test_masks_are_pictures_of_pixels_or_of_kernels():
@@ -144,7 +204,7 @@ def test_masks_are_pictures_of_pixels_or_of_kernels():
 
 def test_tensorboard_itself_reads_them(folder):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    found = accumulator.EventAccumulator(str(folder / "ticket" / "by_level" / "replicate_0"))
+    found = accumulator.EventAccumulator(str(folder / "ticket" / "replicate_0"))
     found.Reload()
     assert "early_stop/test_accuracy" in found.Tags()["scalars"]
     assert found.Tags()["images"] == ["mask/fc1"]

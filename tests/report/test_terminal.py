@@ -5,11 +5,14 @@ import re
 import pytest
 from rich.console import Console
 
-from lth_jax.lottery.observer import ExperimentHeader, Observer, ParameterRow
-from lth_jax.report.terminal import Terminal, duration, make_console, print_results, time_left
+from lth_jax.config import from_config
+from lth_jax.lottery.observer import ExperimentHeader, Observer, ParameterRow, PlannedLevel
+from lth_jax.report.terminal import Terminal, duration, make_console, print_results
 from lth_jax.store.tables import TRUNK
 
 from .example_rows import example_rows
+
+MNIST = from_config({"data": {"name": "mnist"}})
 
 HEADER = ExperimentHeader(
     name="lenet_digits",
@@ -21,8 +24,7 @@ HEADER = ExperimentHeader(
         ParameterRow("fc1/kernel", (784, 300), 235_200, True, 0.2),
         ParameterRow("fc1/bias", (300,), 300, False, 0.0),
     ],
-    total_steps=3000,
-    done_steps=0,
+    levels=[PlannedLevel(level, 1000, 0, 1.0, 0) for level in range(3)],
 )
 SHOW_CURSOR, HIDE_CURSOR = "\x1b[?25h", "\x1b[?25l"
 
@@ -89,7 +91,7 @@ def test_plain_lines_tell_the_time_left_of_the_whole_experiment():
     assert line.endswith("4:40 left")  # 28 of 30 advances
 
 
-def test_live_shows_loss_accuracy_density_and_time_left_in_one_line():
+def test_live_shows_loss_accuracy_and_density_of_the_level_and_the_time_left_of_the_whole():
     console, clock = live_console(), Clock()
     terminal = Terminal(console, clock)
     terminal.experiment_started(HEADER)
@@ -98,10 +100,12 @@ def test_live_shows_loss_accuracy_density_and_time_left_in_one_line():
         clock.now += 1
         terminal.advanced(2, 100, 0.25, 0.975)
     terminal._progress.refresh()
-    bar = text(console).splitlines()[-1].split("\r")[-1]
+    level, whole = text(console).splitlines()[-2:]
     terminal.close()
-    for part in ("level 2", "64.0%", "20%", "loss 0.2500", "val 97.50%", "0:28 left"):
-        assert part in bar
+    for part in ("level 2 of 2", "64.0%", "20%", "loss 0.2500", "val 97.50%"):
+        assert part in level
+    for part in ("in all", " 73%", "0:08 left"):
+        assert part in whole
 
 
 def test_live_leaves_level_lines_and_no_bar():
@@ -144,34 +148,21 @@ def test_a_terminal_is_an_observer_and_so_is_silence():
         assert "resumed from step 3200 of level 4" in text(terminal._console)
 
 
-def timed(done=0, total=1000):
-    """A terminal with a level under way, its clock, and a function that says the time left."""
-    clock = Clock()
-    terminal = Terminal(plain_console(), clock)
-    terminal.experiment_started(dataclasses.replace(HEADER, total_steps=total, done_steps=done))
-    terminal.level_started(0, 1.0, 9, total - done, 0)
-    return terminal, clock, lambda: time_left(terminal._whole)
-
-
-def test_time_left_excludes_the_compilation():
-    terminal, clock, left = timed()
-    assert left() == ""
-    clock.now = 100.0  # compiling
-    terminal.advanced(0, 100, None, None)
-    assert left() == ""
-    clock.now += 1
-    terminal.advanced(0, 100, None, None)
-    assert left() == "0:08 left"
-    terminal.advanced(0, 800, None, None)
-    assert left() == "0:00 left"
-
-
-def test_time_left_counts_earlier_sessions_as_done_but_not_as_fast():
-    terminal, clock, left = timed(done=700)
+def test_a_compilation_is_told_while_it_lasts():
+    console, clock = plain_console(), Clock()
+    terminal = Terminal(console, clock)
+    terminal.experiment_started(HEADER)
+    terminal.level_started(0, 1.0, 9, 1000, 0)
+    terminal.compiling(0)
+    assert terminal._level.fields["latest"] == "compiling"
+    clock.now += 30
+    terminal.advanced(0, 1, None, None)
+    assert terminal._level.fields["latest"] == ""
+    assert "level 0: compiling" in text(console)
     for _ in range(2):
-        clock.now += 1
+        clock.now += 10
         terminal.advanced(0, 100, None, None)
-    assert left() == "0:01 left"
+    assert text(console).splitlines()[-1].endswith("7% in all  4:40 left")
 
 
 def test_a_level_that_goes_on_starts_where_it_stood():
@@ -185,16 +176,7 @@ def test_a_level_that_goes_on_starts_where_it_stood():
     assert "9 runs, 400 steps to do" in text(console)
     *_, line = text(console).splitlines()
     assert "900 of 1,000 steps" in line
-    assert line.endswith("3:30 left")  # 21 of 30 advances
-
-
-def test_time_left_follows_the_rate_of_the_last_minutes():
-    terminal, clock, left = timed(total=10_000)
-    for seconds, steps in [(10, 20), (1, 130)]:
-        for _ in range(steps):
-            clock.now += seconds
-            terminal.advanced(0, 10, None, None)
-    assert left() == f"{duration((10_000 - 1500) / 10)} left"
+    assert line.endswith("30% in all  3:30 left")  # 21 of 30 advances
 
 
 @pytest.mark.parametrize(
@@ -207,10 +189,10 @@ def test_durations(seconds, shown):
 def test_the_end_shows_the_table_the_verdict_and_the_files():
     console = plain_console()
     files = [("results", "runs/x/results.csv"), ("report", "runs/x/report.html")]
-    print_results(console, example_rows(("random_mask",)), files)
+    print_results(console, MNIST, example_rows(("random_mask",)), files)
     words = " ".join(text(console).split())
-    assert "The ticket matches the dense network down to 8.6% of the weights;" in words
-    assert "random_mask falls below it at" in words
+    assert "matches the dense network (within 0.2 points)" in words
+    assert "random_mask is below it from" in words
     assert all(path in text(console) for _, path in files)
 
 
@@ -226,6 +208,24 @@ def test_progress_goes_to_standard_error_and_results_to_standard_output(capsys):
 def test_an_encoding_without_our_marks_is_no_error(monkeypatch):
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr("sys.stdout", stream)
-    print_results(make_console(), example_rows(levels=2), [("results", "runs/x/r.csv")])
+    print_results(make_console(), MNIST, example_rows(levels=2), [("results", "runs/x/r.csv")])
     stream.flush()
     assert b"runs/x/r.csv" in stream.buffer.getvalue()
+
+
+def test_a_branch_all_of_whose_runs_diverged_has_no_mean_and_what_is_left_is_less():
+    clock, console = Clock(), plain_console()
+    terminal = Terminal(console, clock)
+    terminal.experiment_started(HEADER)
+    rows = [
+        dataclasses.replace(row, diverged=100, early_stop_test_accuracy=float("nan"))
+        for row in example_rows()
+        if (row.branch, row.level) == (TRUNK, 0)
+    ]
+    terminal.level_started(0, 1.0, len(rows), 1000, 0)
+    terminal.advanced(0, 1000, None, None)
+    terminal.shortened(2000)
+    terminal.level_finished(0, rows, 1.0)
+    assert re.search(r"level  0 .* ticket diverged$", text(console), re.MULTILINE)
+    assert terminal._whole.percentage == 100
+    assert terminal._left.share_done() == 1.0

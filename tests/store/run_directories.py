@@ -10,8 +10,8 @@ from lth_jax.store.tables import ResultRow, RunId
 SPEC = from_config({"levels": 1, "replicates": 1})
 
 
-def open_run(path, spec=SPEC):
-    return RunDirectory.open(path, spec, "digits", ["run.py", "--workdir=x"])
+def open_run(path, spec=SPEC, **options):
+    return RunDirectory.open(path, spec, "digits", ["run.py", "--workdir=x"], **options)
 
 
 def row(branch="ticket", level=0, replicate=0, draw=0):

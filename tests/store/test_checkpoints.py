@@ -1,9 +1,12 @@
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import jax
@@ -76,7 +79,8 @@ def test_a_tree_comes_back_bit_for_bit_with_its_structure(saved):
 
 LEAVES = st.sampled_from(["float32", "bfloat16", "bool", "int32", "uint8", "float16"]).flatmap(
     lambda dtype: st.lists(st.integers(0, 3), max_size=3).map(
-        lambda shape: jnp.arange(math.prod(shape)).reshape(shape).astype(dtype)
+        # Of NumPy: JAX compiles a program for each shape and type.
+        lambda shape: jnp.asarray(np.arange(math.prod(shape)).reshape(shape).astype(dtype))
     )
 )
 NAMES = st.text("abcXYZ019_ .-", min_size=1, max_size=8)
@@ -173,6 +177,30 @@ def test_a_manifest_changed_with_care_is_still_damage(copy):
         checkpoints.load(copy)
 
 
+@pytest.mark.parametrize(
+    "meta",
+    [
+        {"layers": 3},
+        {"layers": {"fc1/kernel": 3}},
+        {"layers": {"fc1/kernel": [1, "2"]}},
+        {"step": "5"},
+        {"level": 1.5},
+        {"runs": 3},
+        {"runs": [{}]},
+        {"runs": [{"id": ["ticket", 0, 0], "step": 1}]},
+        {"runs": [{"id": ["ticket", 0, 0, "0"], "step": 1}]},
+        {"runs": [{"id": ["ticket", 0, 0, 0], "step": 1, "points": [["x", 0, 0, 1, 1, 1]]}]},
+    ],
+)
+def test_a_manifest_of_other_types_is_damage_whatever_its_checksum_says(copy, meta):
+    file = copy / "manifest.json"
+    body = json.loads(file.read_text()) | {"meta": meta}
+    del body["sha256"]
+    file.write_text(json.dumps({**body, "sha256": checkpoints._seal(body)}))
+    with pytest.raises(checkpoints.Damaged, match=r"manifest\.json is none of ours"):
+        checkpoints.load(copy)
+
+
 def test_another_format_is_refused_and_is_no_damage(copy):
     file = copy / "manifest.json"
     body = json.loads(file.read_text()) | {"format": 99}
@@ -234,3 +262,33 @@ def test_a_killed_save_leaves_the_checkpoint_before_it(tmp_path):
     assert checkpoints.load(path)[0]["a"].tolist() == [0, 1, 2]
     assert [n for n in os.listdir(tmp_path) if not n.startswith(".")] == ["level_00"]
     assert len(os.listdir(tmp_path)) == 2, "the killed save left no trace: was it killed in time?"
+
+
+def test_a_checkpoint_knows_whose_it_is(tmp_path):
+    """Two replicates' levels look alike, and each has sound checksums."""
+    mine, other = (tmp_path / f"replicate_{index}" / "level_01" for index in (0, 1))
+    for index, path in enumerate((mine, other)):
+        checkpoints.save(path, {"w": np.full(3, index, np.float32)})
+    shutil.rmtree(mine)
+    shutil.copytree(other, mine)
+    with pytest.raises(checkpoints.Damaged, match=r"it is that of 'replicate_1/level_01'"):
+        checkpoints.verify(mine)
+    shutil.copytree(other, tmp_path / "elsewhere")
+    assert checkpoints.load(tmp_path / "elsewhere")[0]["w"].tolist() == [1, 1, 1]
+
+
+def test_threads_save_and_load_at_once(tmp_path):
+    """Orbax keeps what it is doing for the whole process."""
+    together = threading.Barrier(4)
+
+    def work(index):
+        tree = {"w": np.full(7, index), "b": np.arange(index + 1.0)}
+        for turn in range(3):
+            together.wait()
+            path = tmp_path / f"run_{index}" / f"turn_{turn}"
+            checkpoints.save(path, tree)
+            arrays, _ = checkpoints.load(path)
+            assert arrays["w"].tolist() == [index] * 7
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))

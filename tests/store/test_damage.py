@@ -1,14 +1,19 @@
 """Run directories with damaged files."""
 
+import contextlib
+import errno
 import random
+from pathlib import Path
 
+import numpy as np
 import pytest
 
-from lth_jax.errors import StoreError
+from lth_jax.errors import StoreError, Unreadable
 from lth_jax.store import CurvePoint, RunDirectory
+from lth_jax.store.tables import CURVES
 
 from ..tiny import data_file, flip_byte
-from .run_directories import open_run, refusal
+from .run_directories import open_run, refusal, row
 
 
 @pytest.mark.parametrize(
@@ -74,22 +79,138 @@ def test_a_damaged_table_never_ends_in_a_traceback(path):
         assert "\n" not in refusal(RunDirectory.read, path)[1]
 
 
-def test_a_damaged_curve_is_reported_and_not_used(path):
+POINT = CurvePoint(0, 0, 1, 1.0, 1.0, 1.0)  # what the row of these tests says of its run
+CURVE = Path("metrics/ticket/level_00.csv")
+
+
+@pytest.fixture
+def with_curve(path):
     run = open_run(path)
-    point = CurvePoint(0, 0, 5, 0.5, 0.25, float("nan"))
-    run.write_curve("ticket", 0, [point])
-    assert run.curve("ticket", 0)[0][:5] == point[:5]
+    run.write_curve("ticket", 0, [POINT])
+    assert run.curve("ticket", 0) == [POINT]
     assert run.curve("ticket", 1) == []
-    assert run.problems == []
-    (path / "metrics" / "ticket" / "level_00.csv").write_text("replicate\n0,0\n")
-    assert run.curve("ticket", 0) == []
-    assert "level_00.csv is damaged" in run.problems[0]
-    for text in ("replicate,draw\n0,0,5,0.5\n", "replicate\n0,0,5,0.5,0.2\r5,nan\n"):
-        run.problems.clear()
-        (path / "metrics" / "ticket" / "level_00.csv").write_text(text, newline="")
-        assert run.curve("ticket", 0) == []
-        assert "level_00.csv is damaged" in run.problems[0]
     run.close()
+    return path
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda text: "", "the curve lacks the columns replicate"),
+        (lambda text: text.splitlines()[0] + "\n", "it lacks ticket, level 0, replicate 0"),
+        (lambda text: text.replace("0,0,1,1.0", "0,0,1,1.5"), "line 2: its checksum is another"),
+        (lambda text: text[:-9], "line 2: its checksum"),
+        (lambda text: text.replace("0,0,1,", "0,0\r,1,"), "line 2: "),
+        (lambda text: CURVES.to_csv([POINT._replace(val_accuracy=0.5)]), "it is not the curve of"),
+    ],
+)
+def test_a_damaged_curve_refuses_a_start_and_is_never_drawn(with_curve, damage, said):
+    file = with_curve / CURVE
+    damaged = damage(file.read_text())
+    file.write_text(damaged, newline="")
+    with pytest.raises(StoreError, match=said) as error:
+        open_run(with_curve)
+    assert str(file) in str(error.value)
+    assert "run.py --repair trains it again" in str(error.value)
+    assert "\n" not in str(error.value)
+    if "line" in said:
+        with pytest.raises(StoreError, match=said):
+            RunDirectory.read(with_curve).curve("ticket", 0)
+    run = open_run(with_curve, repair=True)
+    assert run.again == set(run.rows) == {row().run_id}
+    assert "level_00.csv is damaged" in run.problems[0]
+    run.update_curve("ticket", 0, [POINT])
+    run.close()
+    open_run(with_curve).close()
+
+
+def test_what_others_wrote_into_a_curve_stays(with_curve):
+    run = open_run(with_curve)
+    run.update_curve("ticket", 0, [POINT._replace(replicate=1)])
+    assert run.curve("ticket", 0) == [POINT, POINT._replace(replicate=1)]
+    (with_curve / CURVE).write_text("")
+    run.update_curve("ticket", 0, [POINT])
+    assert run.curve("ticket", 0) == [POINT]
+    assert "level_00.csv is damaged" in run.problems[0]
+    run.close()
+
+
+def test_a_row_that_is_not_its_mask_s_is_damaged(path):
+    run = open_run(path)
+    run.save(0, "level_00", {"w": np.zeros(3)}, {"layers": {"fc1/kernel": (1, 2)}})
+    run.close()
+    for action in (open_run, RunDirectory.read):
+        message = refusal(action, path)[1]
+        assert "1 of 1 weights, and its mask keeps 1 of 2" in message
+
+
+def test_a_repair_keeps_every_row_that_is_whole(path):
+    run = open_run(path)
+    rows = [row(replicate=n) for n in range(3)]
+    run.record(rows)
+    run.close()
+    file = path / "results.csv"
+    file.write_text(file.read_text().replace("ticket,0,1,", "ticket,0,7,"))
+    assert "line 3: its checksum" in refusal(RunDirectory.read, path)[1]
+    run = open_run(path, repair=True)
+    assert list(run.rows.values()) == [rows[0], rows[2]]
+    run.close()
+
+
+UNREADABLE = [
+    MemoryError(),
+    OSError(errno.EMFILE, "Too many open files"),
+    PermissionError(errno.EACCES, "Permission denied"),
+    OSError(errno.EIO, "Input/output error"),
+]
+
+
+@pytest.mark.parametrize("error", UNREADABLE, ids=lambda error: type(error).__name__ + str(error))
+@pytest.mark.parametrize("name", ["results.csv", "spec.json", "manifest.json", CURVE.name, "d"])
+def test_what_cannot_be_read_here_is_not_damaged_and_stays(with_curve, monkeypatch, error, name):
+    """`d` is a folder of Orbax's files of arrays."""
+    before = {file: file.read_bytes() for file in with_curve.rglob("*") if file.is_file()}
+    open_path = Path.open
+
+    def refuse(path, *arguments, **options):
+        if name in (path.name, path.parent.name):
+            raise error
+        return open_path(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with (
+        pytest.raises(Unreadable, match=r"^cannot read [^\n]* here: [^\n]*; nothing was changed$"),
+        contextlib.closing(open_run(with_curve, repair=True)) as run,
+    ):
+        run.load(0, "level_00")
+    monkeypatch.undo()
+    after = {file: file.read_bytes() for file in before if file.exists()}
+    changed = {file.name for file in before if before[file] != after.get(file)}
+    assert changed <= {"spec.json", "lock"}
+    run = open_run(with_curve)
+    assert run.load(0, "level_00")["params/w"].tolist() == list(range(300))
+    assert run.problems == []
+    run.close()
+
+
+def test_a_reader_that_fails_over_sound_bytes_is_no_damage(path, monkeypatch):
+    from orbax.checkpoint import v1 as ocp
+
+    def fail(*_):
+        raise RuntimeError("RESOURCE_EXHAUSTED: out of memory")
+
+    monkeypatch.setattr(ocp, "load", fail)
+    run = open_run(path)
+    with pytest.raises(Unreadable, match="RESOURCE_EXHAUSTED"):
+        run.load(0, "level_00")
+    run.close()
+
+
+def test_a_folder_in_place_of_a_table_is_one_line(path):
+    (path / "results.csv").unlink()
+    (path / "results.csv").mkdir()
+    for action in (open_run, RunDirectory.read):
+        assert "results.csv here: Is a directory" in refusal(action, path)[1]
 
 
 def test_a_damaged_checkpoint_is_reported_once_and_not_used(path):

@@ -1,5 +1,6 @@
 """Run directories: what they say, who may open them, and their rows."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -60,6 +61,31 @@ def test_a_refused_opening_gives_the_lock_back(path):
     with pytest.raises(StoreError, match="another experiment"):
         open_run(path, from_config({"seed": 1}))
     open_run(path).close()
+
+
+def test_a_run_goes_on_with_what_its_criterion_did_when_it_was_begun(path):
+    """SNIP was once of training mode by itself, and `spec.json` held no word of it."""
+    file = path / "spec.json"
+    record = json.loads(file.read_text())
+    before = from_config({"pruning": {"criterion": "snip", "mode": "train"}})
+    record["spec"]["pruning"] = {"criterion": "snip"}
+    record["identity"] = identity(before)
+    file.write_text(json.dumps(record))
+    assert RunDirectory.read(path).spec().pruning.mode == "train"
+    with pytest.raises(StoreError) as error:
+        open_run(path, from_config({"pruning": {"criterion": "snip"}}))
+    assert str(error.value) == (
+        f'{path} holds another experiment (pruning.mode: "train" there, "eval" here); '
+        "choose another --workdir, or go on with --config.pruning.mode=train"
+    )
+    open_run(path, before).close()
+    assert json.loads(file.read_text())["spec"]["pruning"]["mode"] == "train"
+
+
+def test_a_record_says_what_a_criterion_chose_by_itself(tmp_path):
+    open_run(tmp_path / "run", from_config({"pruning": {"criterion": "grasp"}})).close()
+    spec = json.loads((tmp_path / "run" / "spec.json").read_text())["spec"]["pruning"]
+    assert (spec["mode"], spec["probe"], spec["hessian"]) == (None, "balanced", "kernels")
 
 
 def test_a_workdir_that_is_a_file_is_refused_in_one_line(tmp_path):
@@ -176,3 +202,44 @@ def test_a_row_replaces_the_one_of_the_same_run(path):
     run.close()
     assert len(run.rows) == 1
     assert "0.30000000000000004" in (path / "results.csv").read_text()
+
+
+# The data
+
+DIGITS = {"name": "digits", "version": "scikit-learn 1.7", "digest": "0123456789abcdef"}
+
+
+def test_a_run_goes_on_with_the_data_that_it_was_begun_with(path):
+    with contextlib.closing(open_run(path)) as run:
+        run.record_data(DIGITS)
+    with contextlib.closing(open_run(path)) as run:  # of another version, the same examples
+        run.record_data({**DIGITS, "version": "scikit-learn 1.8"})
+    before = (path / "spec.json").read_bytes()
+    assert json.loads(before)["data"]["version"] == "scikit-learn 1.8"
+    grown = from_config({"levels": 2, "replicates": 1})
+    with contextlib.closing(open_run(path, grown)) as run, pytest.raises(StoreError) as error:
+        run.record_data({**DIGITS, "digest": "0000"})
+    assert str(error.value) == (
+        f"{path} holds another experiment (the examples of data.name 'digits' differ: scikit-learn "
+        "1.8 0123456789abcdef there, scikit-learn 1.7 0000 here); choose another --workdir"
+    )
+    assert (path / "spec.json").read_bytes() == before
+
+
+def test_a_start_that_trained_nothing_binds_to_no_data(tmp_path):
+    for digest in ("0000", "1111"):
+        run = open_run(tmp_path / "new")
+        run.record_data({**DIGITS, "digest": digest})
+        run.close()
+
+
+@pytest.mark.parametrize(
+    "later",
+    [{"own": 3}, {"own": {"rows": {}, "sources": {"a": 3}}}, {"data": []}, {"config": None}],
+    ids=str,
+)
+def test_a_record_of_other_types_is_damaged(path, later):
+    record = json.loads((path / "spec.json").read_text())
+    (path / "spec.json").write_text(json.dumps({**record, **later}))
+    with pytest.raises(StoreError, match="is damaged: wrong"):
+        RunDirectory.read(path)

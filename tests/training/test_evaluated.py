@@ -17,7 +17,7 @@ from lth_jax.training.pixels import Pixels
 from lth_jax.training.states import EarlyStop, in_batches, new_loop_state, new_state, stack_runs
 
 from ..small_networks import CLASSES, SHAPE, arrays, training_set, validation_set
-from .small_training import COUNT, EXAMPLE, setting
+from .small_training import COUNT, EXAMPLE, setting, single
 
 # --- Invariant 6: evaluation counts everything once -----------------------------------------
 
@@ -26,13 +26,13 @@ from .small_training import COUNT, EXAMPLE, setting
 @given(st.integers(1, 60), st.integers(1, 70))
 def test_evaluation_batches_hold_every_example_once(count, batch_size):
     images, labels = arrays(count)
-    batches = in_batches(images, labels, batch_size)
+    batches = jax.device_get(in_batches(images, labels, batch_size))
     size = min(count, batch_size)
-    assert batches.labels.shape == (-(-count // size), size)
-    assert batches.labels.dtype == jnp.int32
-    flat = np.ravel(batches.labels)
-    np.testing.assert_array_equal(flat[flat >= 0], labels)
-    kept = np.asarray(batches.images).reshape(-1, *SHAPE)[flat >= 0]
+    assert batches.targets.shape == (-(-count // size), size)
+    assert batches.targets.dtype == np.int32
+    valid = np.ravel(batches.valid)
+    np.testing.assert_array_equal(np.ravel(batches.targets)[valid], labels)
+    kept = batches.inputs.reshape(-1, *SHAPE)[valid]
     assert kept.dtype == np.uint8
     np.testing.assert_array_equal(kept, images)
 
@@ -51,8 +51,8 @@ def oracle():
     return Model(init, apply)
 
 
-@settings(max_examples=6)
-@given(st.integers(1, 40), st.integers(1, 45), st.integers(0, 1))
+@pytest.mark.parametrize("wrong", [0, 1])
+@pytest.mark.parametrize(("count", "batch_size"), [(11, 4), (12, 4), (5, 8)])
 def test_a_perfect_predictor_scores_exactly_one(count, batch_size, wrong):
     labels = np.random.default_rng(count).integers(0, CLASSES, count)
     images = labels[:, None, None, None] * np.ones((1, *SHAPE), np.float32)
@@ -60,16 +60,20 @@ def test_a_perfect_predictor_scores_exactly_one(count, batch_size, wrong):
     program = Program(dense_apply(model.apply), optimizer, batch_size=1, pixels=Pixels(1.0))
     state = new_state(model.init, optimizer, jax.random.key(0), EXAMPLE)
     state = state._replace(params={"wrong": jnp.float32(wrong)})
-    result = jax.jit(program._measure)(state.params, {}, in_batches(images, labels, batch_size))
+    result = jax.jit(program.measure)(state.params, {}, in_batches(images, labels, batch_size))
     assert float(result.accuracy) == 1.0 - wrong
     np.testing.assert_allclose(result.loss, 50.0 * wrong, atol=1e-6)
 
 
-@pytest.mark.parametrize("batch_size", [1, 10, 22, 1000])
-def test_evaluation_does_not_depend_on_its_batches(batch_size):
+@cache
+def measure():
     case = setting()
-    measure = jax.jit(partial(case.program._measure, case.start.params, case.start.model_state))
-    whole, cut = measure(validation_set(23, 23)), measure(validation_set(23, batch_size))
+    return jax.jit(partial(case.program.measure, case.start.params, case.start.model_state))
+
+
+@pytest.mark.parametrize("batch_size", [10, 22])
+def test_evaluation_does_not_depend_on_its_batches(batch_size):
+    whole, cut = measure()(validation_set(23, 23)), measure()(validation_set(23, batch_size))
     assert cut.accuracy == whole.accuracy
     np.testing.assert_allclose(cut.loss, whole.loss, rtol=1e-5)
 
@@ -83,7 +87,7 @@ def test_a_broken_prediction_for_padding_counts_nowhere():
     images, labels = np.ones((5, *SHAPE), np.float32), np.zeros(5, np.int32)
     # Compiled, XLA may turn a product with a mask into a select by itself.
     with jax.disable_jit():
-        result = program._measure({}, {}, in_batches(images, labels, 4))
+        result = program.measure({}, {}, in_batches(images, labels, 4))
     assert float(result.accuracy) == 1.0
     assert np.isfinite(result.loss)
 
@@ -178,3 +182,16 @@ def test_a_new_run_has_no_early_stop_and_no_epoch():
     run = new_loop_state(setting().start, COUNT)
     assert isinstance(run.best, EarlyStop)
     assert (float(run.best.loss), int(run.best.step), int(run.epoch)) == (np.inf, -1, -1)
+
+
+def test_the_early_stop_is_tested_with_its_own_batch_statistics():
+    case = setting()
+    run = case.train((0, 5))
+    other = jax.tree.map(lambda leaf: leaf + 1.0, run.state.model_state)
+    run = run._replace(best=run.best._replace(params=run.state.params, model_state=other))
+    best, last = case.program.test(run, validation_set())
+    for found, state in ((best, other), (last, run.state.model_state)):
+        params, state = single((run.state.params, state))
+        expected = jax.jit(case.program.measure)(params, state, validation_set())
+        np.testing.assert_allclose(found.loss, expected.loss[None], rtol=1e-6)
+    assert float(best.loss[0]) != float(last.loss[0])

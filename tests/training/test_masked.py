@@ -64,7 +64,7 @@ def test_a_dense_run_equals_a_plain_optax_loop():
     assert moved[np.asarray(start.params["fc1"]["kernel"]) < 0].all()
 
 
-@pytest.mark.parametrize("group", [1, 3])
+@pytest.mark.parametrize("group", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_pruned_weights_stay_zero_through_training(group):
     case = setting(group)
     mask = random_mask(case.start.params, keep=0.3)
@@ -109,7 +109,10 @@ def test_evaluation_uses_the_running_statistics_and_no_dropout():
     assert result.accuracy[0] == np.float32((logits.argmax(-1) == labels).mean())
 
 
-@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+@pytest.mark.parametrize(
+    "name",
+    [n if n == "adam" else pytest.param(n, marks=pytest.mark.slow) for n in sorted(OPTIMIZERS)],
+)
 def test_after_any_number_of_rewinds_survivors_are_the_points_own(name):
     transform = optimizer(name)
     fresh = new_state(norm_and_dropout().init, transform, jax.random.key(5), EXAMPLE)

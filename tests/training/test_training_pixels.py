@@ -12,6 +12,7 @@ from lth_jax.training.loop import Program
 from lth_jax.training.parameterization import dense_apply
 from lth_jax.training.pixels import Pixels
 from lth_jax.training.states import Examples, Inputs, TrainState, in_batches
+from lth_jax.training.tasks import TASKS, objective
 
 from ..small_networks import CLASSES, SCALE, SHAPE, arrays
 
@@ -22,7 +23,7 @@ def test_images_are_scaled_as_the_dataset_says():
 
     measure = partial(Program, dense_apply(apply), optax.sgd(0.1), batch_size=1)
     examples = in_batches(np.full((1, *SHAPE), 200, np.uint8), np.zeros(1, np.int32), 1)
-    loss = measure(pixels=Pixels(0.01))._measure({}, {}, examples).loss
+    loss = measure(pixels=Pixels(0.01)).measure({}, {}, examples).loss
     np.testing.assert_allclose(loss, np.log1p(np.exp(-2.0)), rtol=1e-5)
 
 
@@ -39,13 +40,13 @@ def test_a_step_sees_augmented_images_and_an_evaluation_does_not():
     program = Program(dense_apply(model.apply), optax.sgd(0.1), batch_size=4, pixels=pixels)
     images, labels = arrays(4)
     examples = Examples(jnp.asarray(images), jnp.asarray(labels))
-    key = jax.random.key(5)
+    key, one_step = jax.random.key(5), jax.jit(program._step)
 
     def batch(rate, step):
         state = TrainState({"w": jnp.full(CLASSES, rate)}, {}, program.optimizer.init({"w": 0.0}))
         seen.clear()
         inputs = Inputs({"w": jnp.ones(CLASSES, bool)}, key)
-        program._step(state, inputs, jnp.int32(step), examples)
+        one_step(state, inputs, jnp.int32(step), examples)
         jax.effects_barrier()
         return seen[0][1]
 
@@ -54,7 +55,7 @@ def test_a_step_sees_augmented_images_and_an_evaluation_does_not():
     assert (batch(0.0, 3) != batch(0.0, 4)).any()
     assert (batch(0.0, 3) != plain).any()
     seen.clear()
-    program._measure({"w": jnp.zeros(CLASSES)}, {}, in_batches(images, labels, 4))
+    program.measure({"w": jnp.zeros(CLASSES)}, {}, in_batches(images, labels, 4))
     jax.effects_barrier()
     np.testing.assert_allclose(seen[0][1], plain, rtol=1e-6)
 
@@ -66,13 +67,13 @@ def test_smoothed_labels_are_of_the_training_loss_alone():
         optax.sgd(0.1),
         batch_size=1,
         pixels=Pixels(1.0),
-        label_smoothing=0.3,
+        objective=objective(TASKS["classification"], label_smoothing=0.3),
     )
     logits = jnp.asarray([[2.0, 0.0, -1.0]])
     log_p = np.asarray(jax.nn.log_softmax(logits))[0]
-    found = program._losses(logits, jnp.zeros(1, jnp.int32))
+    found = program.objective.train_loss(logits, jnp.zeros(1, jnp.int32))
     np.testing.assert_allclose(found, [-(0.8 * log_p[0] + 0.1 * log_p[1:].sum())], rtol=1e-6)
-    measured = program._measure(
+    measured = program.measure(
         {"logits": logits}, {}, in_batches(np.zeros((1, *SHAPE), np.uint8), np.zeros(1, int), 1)
     )
     np.testing.assert_allclose(measured.loss, -log_p[0], rtol=1e-6)

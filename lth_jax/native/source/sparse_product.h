@@ -43,54 +43,70 @@ constexpr int kTaskRows = 32;
 // From so many tiles on, a task is a whole tile: see `Forward`.
 constexpr int kManyTiles = 8;
 
-// Adds a row's entries of a block to out[64], or, for the first block, sets out[64].
-inline void MultiplyRow(const float* values, const Csr& matrix, int row, int block,
-                        const float* tile, float* out) {
+// Adds entries `entry` to `end - 1`, of one row, to out[64], or, without `add`, sets it. A tile is
+// of floats or of bytes.
+template <class Number>
+inline void MultiplyEntries(const float* values, const Csr& matrix, int entry, int end, bool add,
+                            const Number* tile, float* out) {
   Vector sums[kChains][kVectors] = {};
-  if (block > 0)
+  if (add)
     for (int j = 0; j < kVectors; ++j) sums[0][j] = Load<Vector>(out + j * kLanes);
-  const int end = matrix.end(row, block);
-  const auto add = [&](int entry, Vector* sum) {
+  const auto add_entry = [&](int entry, Vector* sum) {
     const float value = values[matrix.value_index(entry)];
-    const float* x = tile + static_cast<ptrdiff_t>(matrix.column_indices[entry]) * kTileExamples;
-    for (int j = 0; j < kVectors; ++j) sum[j] += Load<Vector>(x + j * kLanes) * value;
+    const Number* x = tile + static_cast<ptrdiff_t>(matrix.column_indices[entry]) * kTileExamples;
+    for (int j = 0; j < kVectors; ++j) sum[j] += LoadNumbers(x + j * kLanes) * value;
   };
-  int entry = matrix.begin(row, block);
   for (; entry + kChains <= end; entry += kChains)
-    for (int chain = 0; chain < kChains; ++chain) add(entry + chain, sums[chain]);
-  for (; entry < end; ++entry) add(entry, sums[0]);
+    for (int chain = 0; chain < kChains; ++chain) add_entry(entry + chain, sums[chain]);
+  for (; entry < end; ++entry) add_entry(entry, sums[0]);
   for (int j = 0; j < kVectors; ++j) {
     for (int chain = 1; chain < kChains; ++chain) sums[0][j] += sums[chain][j];
     Store(out + j * kLanes, sums[0][j]);
   }
 }
 
-// Adds to gradient[e] for a row's entries of a block, or, without `add`, sets it. Eight entries at
-// once, since the lanes of eight vectors are summed as fast as those of one (transpose.h).
+// Adds a row's entries of a block to out[64], or, for the first block, sets out[64].
+inline void MultiplyRow(const float* values, const Csr& matrix, int row, int block,
+                        const float* tile, float* out) {
+  MultiplyEntries(values, matrix, matrix.begin(row, block), matrix.end(row, block), block > 0, tile,
+                  out);
+}
+
+// Adds to gradient[e] for entries `entry` to `end - 1`, of one row, or, without `add`, sets it.
+// Eight at once, since the lanes of eight vectors are summed as fast as those of one (transpose.h);
+// the vectors of a whole eight stay in registers. The tile's numbers count `scale` each.
+template <class Number>
+inline void GradientEntries(const Csr& matrix, int entry, int end, const Number* tile,
+                            const float* out_gradient, float scale, bool add, float* gradient) {
+  Vector d[kVectors];
+  for (int j = 0; j < kVectors; ++j) d[j] = Load<Vector>(out_gradient + j * kLanes) * scale;
+  const auto product = [&](int e) {
+    const Number* x = tile + static_cast<ptrdiff_t>(matrix.column_indices[e]) * kTileExamples;
+    Vector sum = LoadNumbers(x) * d[0];
+    for (int j = 1; j < kVectors; ++j) sum += LoadNumbers(x + j * kLanes) * d[j];
+    return FoldToEight(sum);
+  };
+  for (; entry + 8 <= end; entry += 8) {
+    const Eight products[8] = {product(entry),     product(entry + 1), product(entry + 2),
+                               product(entry + 3), product(entry + 4), product(entry + 5),
+                               product(entry + 6), product(entry + 7)};
+    Eight sums = Sums(products);
+    if (add) sums += Load<Eight>(gradient + entry);
+    Store(gradient + entry, sums);
+  }
+  if (entry == end) return;
+  Eight products[8] = {};
+  for (int e = 0; entry + e < end; ++e) products[e] = product(entry + e);
+  const Eight sums = Sums(products);
+  for (int e = 0; entry + e < end; ++e)
+    gradient[entry + e] = sums[e] + (add ? gradient[entry + e] : 0);
+}
+
+// The same for a row's entries of a block.
 inline void GradientRow(const Csr& matrix, int row, int block, const float* tile,
                         const float* out_gradient, bool add, float* gradient) {
-  Vector d[kVectors];
-  for (int j = 0; j < kVectors; ++j) d[j] = Load<Vector>(out_gradient + j * kLanes);
-  const int end = matrix.end(row, block);
-  for (int entry = matrix.begin(row, block); entry < end; entry += 8) {
-    const int count = std::min(8, end - entry);
-    Eight products[8] = {};
-    for (int e = 0; e < count; ++e) {
-      const float* x =
-          tile + static_cast<ptrdiff_t>(matrix.column_indices[entry + e]) * kTileExamples;
-      Vector sum = Load<Vector>(x) * d[0];
-      for (int j = 1; j < kVectors; ++j) sum += Load<Vector>(x + j * kLanes) * d[j];
-      products[e] = FoldToEight(sum);
-    }
-    Eight sums = Sums(products);
-    if (count == 8) {
-      if (add) sums += Load<Eight>(gradient + entry);
-      Store(gradient + entry, sums);
-    } else {
-      for (int e = 0; e < count; ++e)
-        gradient[entry + e] = sums[e] + (add ? gradient[entry + e] : 0);
-    }
-  }
+  GradientEntries(matrix, matrix.begin(row, block), matrix.end(row, block), tile, out_gradient,
+                  1.0f, add, gradient);
 }
 
 inline int CountTiles(int examples) { return (examples + kTileExamples - 1) / kTileExamples; }

@@ -43,6 +43,25 @@ inline void Transpose(const float* from, ptrdiff_t from_pitch, int rows, int col
   }
 }
 
+typedef uint8_t SixteenBytes __attribute__((vector_size(16)));
+
+// to[j · to_pitch + i] = rows[i][j] for i, j < 16.
+inline void TransposeSixteenBytes(const uint8_t* const* rows, uint8_t* to, ptrdiff_t to_pitch) {
+  SixteenBytes r[16], t[16];
+  for (int i = 0; i < 16; ++i) std::memcpy(&r[i], rows[i], sizeof r[i]);
+  // Each round deals rows i and i + 8 in turn, as one deals two halves of a deck of cards.
+  for (int round = 0; round < 4; ++round) {
+    for (int i = 0; i < 8; ++i) {
+      t[2 * i] =
+          LTH_SHUFFLE(r[i], r[i + 8], 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+      t[2 * i + 1] =
+          LTH_SHUFFLE(r[i], r[i + 8], 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+    }
+    std::memcpy(r, t, sizeof r);
+  }
+  for (int i = 0; i < 16; ++i) std::memcpy(to + i * to_pitch, &r[i], sizeof r[i]);
+}
+
 // Adds neighbours: [a0+a1, a2+a3, b0+b1, b2+b3 | the same of the upper halves].
 inline Eight AddNeighbours(Eight a, Eight b) {
   return LTH_SHUFFLE(a, b, 0, 2, 8, 10, 4, 6, 12, 14) +

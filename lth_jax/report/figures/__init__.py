@@ -19,9 +19,12 @@ from lth_jax.report.figures import (
     first_layer_mask,
     initial_weights,
     layer_density,
+    mask_moves,
     mask_overlap,
     mask_overlap_levels,
+    methods,
     paired_difference,
+    paths,
 )
 
 
@@ -29,7 +32,7 @@ class Row(NamedTuple):
     """A figure that a report can have.
 
     Attributes:
-      heading: what stands over it on the page.
+      heading: what stands over it on the page; `{}` is the metric.
       draw: gives the figure of experiments by their names, or None where there is nothing to draw.
       overlays: whether it can show several experiments; the others take exactly one.
       masks: whether it needs masks and weights, which are slow to load.
@@ -43,12 +46,15 @@ class Row(NamedTuple):
 
 # By the names of their files, in the order of the page.
 FIGURES: dict[str, Row] = {
-    "accuracy": Row("Accuracy", accuracy.draw, overlays=True),
+    "accuracy": Row("{}", accuracy.draw, overlays=True),
     "early_stop": Row("Early stop", early_stop.draw, overlays=True),
     "paired_difference": Row(
         "Ticket against control, paired", paired_difference.draw, overlays=True
     ),
+    "methods": Row("Methods against one another", methods.draw),
     "curves": Row("Training curves", curves.draw, overlays=True),
+    "paths": Row("Between two networks", paths.draw),
+    "mask_moves": Row("Masks on their way", mask_moves.draw),
     "layer_density": Row("Layers", layer_density.draw),
     "first_layer_mask": Row("The first layer's mask", first_layer_mask.draw, masks=True),
     "initial_weights": Row("Which initial weights survive", initial_weights.draw, masks=True),
@@ -97,15 +103,17 @@ def render_figures(
             with house_style():
                 figure = row.draw(runs)
                 if figure is not None:
-                    found.append(_rendered(name, row, figure, files))
+                    heading = row.heading.format(next(iter(runs.values())).metric.name.capitalize())
+                    found.append(rendered(name, heading, figure, files=files))
         except Exception as error:  # the report of a long run is worth more than one figure
             why = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
             notes.append(f"figure {name} is left out: {why}")
     return found
 
 
-def _rendered(name: str, row: Row, figure: Figure, files: bool) -> Rendered:
+def rendered(name: str, heading: str, figure: Figure, *, files: bool = True) -> Rendered:
+    """Returns a figure as a page and its files hold it; the files' content only where `files`."""
     document = svg(figure)  # first, for that finds the places of everything
     content = png(figure) if files else b""
     width = figure.get_figwidth()
-    return Rendered(name, row.heading, figure.caption, width, document, content, marks(figure))
+    return Rendered(name, heading, figure.caption, width, document, content, marks(figure))

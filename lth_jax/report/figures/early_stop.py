@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from lth_jax.report.drawing import Figure, thousands
 from lth_jax.report.figures.by_density import (
-    POINTS,
     Runs,
     branch_lines,
     draw_column,
@@ -12,10 +11,14 @@ from lth_jax.report.figures.by_density import (
     more,
     references,
     title_of,
+    what_points_are,
 )
 from lth_jax.report.metric import STEP
 
-CAPTION = f"The step of the smallest validation loss: how fast a network learns. {POINTS}."
+CAPTION = (
+    "The step of the smallest validation loss: how fast a network learns. {}; under an arrow, "
+    "training ended before a network would stop."
+)
 
 
 def draw(runs: Runs) -> Figure | None:
@@ -23,7 +26,8 @@ def draw(runs: Runs) -> Figure | None:
     lines, reference = branch_lines(runs), references(runs)
     if not lines:
         return None
-    figure = Figure(title_of(runs), (5.6, 3.4), CAPTION + more(runs, reference))
+    caption = CAPTION.format(what_points_are(runs)) + more(runs, reference)
+    figure = Figure(title_of(runs), (5.6, 3.4), caption)
     ax = figure.subplots()
     draw_column(ax, lines, "early_stop_step", STEP, reference)
     ax.set_ylim(bottom=0)

@@ -33,7 +33,7 @@ TILES = "The masks of the first kernels at some levels, of replicate 0."
 def draw(runs: Runs) -> Figure | None:
     """Draws the first layer's mask, a panel for each of some levels; None without masks."""
     (run,) = runs.values()
-    if not run.masks:
+    if not run.masks or (run.first is None and not run.of_images):
         return None
     if run.first is None or run.first.name not in run.layers:
         raise UserError("what layer sees the image is unknown")

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.colors import LogNorm
 
 from lth_jax.analysis.layers import layer_densities, short_name
-from lth_jax.analysis.summary import Stat, percent
+from lth_jax.analysis.summary import RANGE, Stat, percent
 from lth_jax.report.contents import Contents
 from lth_jax.report.drawing import (
     DENSE_COLOUR,
@@ -16,6 +16,7 @@ from lth_jax.report.drawing import (
     Figure,
     image,
     label_decades,
+    label_text,
     legend_entries,
     points,
     set_density_axis,
@@ -60,8 +61,8 @@ def _lines(run: Contents, layers: dict[str, dict[int, Stat]], levels: list[int])
         # Lines that coincide show as markers within markers.
         size = max(9 - 2 * index, 3)
         points(
-            ax, densities, list(shown.values()), texts, scale=100, label=label, style=style,
-            size=size,
+            ax, densities, list(shown.values()), texts, bars=[s.bar(RANGE) for s in shown.values()],
+            scale=100, label=label, style=style, size=size,
         )  # fmt: skip
     set_density_axis(ax, [run.densities[level] for level in levels])
     ax.set_yscale("log")
@@ -77,7 +78,7 @@ def _image(run: Contents, layers: dict[str, dict[int, Stat]], levels: list[int])
     values = np.array(
         [[100 * at[n].mean if n in at else math.nan for n in levels] for at in layers.values()]
     )
-    names = [short_name(name) for name in layers]
+    names = [label_text(short_name(name)) for name in layers]
     densities = [run.densities[level] for level in levels]
     figure = Figure(run.name, (3.4 + 0.28 * len(levels), 1.6 + 0.15 * len(names)), CAPTION)
     ax = figure.subplots()

@@ -6,13 +6,14 @@ import math
 
 from lth_jax.analysis.layers import short_name
 from lth_jax.analysis.overlap import between_replicates, total
-from lth_jax.analysis.summary import Stat, percent
+from lth_jax.analysis.summary import RANGE, Stat, percent
 from lth_jax.report.drawing import (
     DENSE_COLOUR,
     STYLES,
     TICKET_STYLE,
     Figure,
     label_decades,
+    label_text,
     legend_entries,
     note,
     points,
@@ -54,8 +55,8 @@ def draw(runs: Runs) -> Figure | None:
         for level, stat, expected in zip(pairs, stats, chance, strict=True)
     ]
     points(
-        left, densities, stats, texts, scale=1, label="tickets, all layers", style=TICKET_STYLE,
-        width=1.6,
+        left, densities, stats, texts, bars=[stat.bar(RANGE) for stat in stats], scale=1,
+        label="tickets, all layers", style=TICKET_STYLE, width=1.6,
     )  # fmt: skip
     x = [100 * density for density in densities]
     left.plot(x, chance, color=DENSE_COLOUR, linestyle="--", linewidth=1, label="chance")
@@ -78,7 +79,7 @@ def draw(runs: Runs) -> Figure | None:
                 )
         right.plot(
             x, y, color=style.colour, marker=style.marker, linestyle=style.dashes, linewidth=1.2,
-            markersize=4, label=name,
+            markersize=4, label=label_text(name),
         )  # fmt: skip
         note(right, x, y, texts)
 

@@ -115,7 +115,10 @@ inline void Agree(const std::string& what, const Array<float>& mine,
 
 }  // namespace check
 
+void CheckChain();
 void CheckDenseConv();
+void CheckWinogradConv();
 void CheckDenseProduct();
+void CheckLoop();
 void CheckSparseProduct();
 void CheckSparseConv();

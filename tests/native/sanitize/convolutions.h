@@ -69,4 +69,28 @@ void Products(const Convolution& c, Each each) {
           }
 }
 
+// Compares a kind's three passes with naive loops in float64, over several numbers of threads.
+template <class Forward, class InputGradient, class KernelGradient>
+void AgreeWithLoops(const std::string& name, const Convolution& c, Forward forward,
+                    InputGradient input_gradient, KernelGradient kernel_gradient) {
+  const size_t in = size_t(c.images) * c.height * c.width * c.channels;
+  const size_t weights = size_t(c.kernel_height) * c.kernel_width * c.channels * c.features;
+  const size_t out = size_t(c.images) * c.out_height * c.out_width * c.features;
+  const auto images = Normal(in), kernel = Normal(weights), given = Normal(out);
+  std::vector<double> y(out), dx(in), dw(weights);
+  Products(c, [&](size_t i, size_t w, size_t o) {
+    y[o] += double{images[i]} * kernel[w];
+    dx[i] += double{given[o]} * kernel[w];
+    dw[w] += double{given[o]} * images[i];
+  });
+  const auto found = Unwritten(out), input = Unwritten(in), gradient = Unwritten(weights);
+  WithThreads([&](Pool& pool) { forward(pool, c, images.get(), kernel.get(), found.get()); });
+  WithThreads([&](Pool& pool) { input_gradient(pool, c, kernel.get(), given.get(), input.get()); });
+  WithThreads(
+      [&](Pool& pool) { kernel_gradient(pool, c, images.get(), given.get(), gradient.get()); });
+  Agree(name + ", forward", found, y);
+  Agree(name + ", input gradient", input, dx);
+  Agree(name + ", kernel gradient", gradient, dw);
+}
+
 }  // namespace check

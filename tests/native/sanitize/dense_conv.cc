@@ -8,31 +8,10 @@ namespace {
 using check::Square;
 
 void Check(const std::string& name, const lth::Convolution& c) {
-  const size_t in = size_t(c.images) * c.height * c.width * c.channels;
-  const size_t weights = size_t(c.kernel_height) * c.kernel_width * c.channels * c.features;
-  const size_t out = size_t(c.images) * c.out_height * c.out_width * c.features;
-  const auto images = check::Normal(in), kernel = check::Normal(weights),
-             given = check::Normal(out);
-  std::vector<double> y(out), dx(in), dw(weights);
-  check::Products(c, [&](size_t i, size_t w, size_t o) {
-    y[o] += double{images[i]} * kernel[w];
-    dx[i] += double{given[o]} * kernel[w];
-    dw[w] += double{given[o]} * images[i];
-  });
-  const auto forward = check::Unwritten(out), input = check::Unwritten(in);
-  const auto gradient = check::Unwritten(weights);
-  check::WithThreads([&](check::Pool& pool) {
-    lth::dense_conv::Forward(pool, c, images.get(), kernel.get(), forward.get());
-  });
-  check::WithThreads([&](check::Pool& pool) {
-    lth::dense_conv::InputGradient(pool, c, kernel.get(), given.get(), input.get());
-  });
-  check::WithThreads([&](check::Pool& pool) {
-    lth::dense_conv::KernelGradient(pool, c, images.get(), given.get(), gradient.get());
-  });
-  check::Agree(name + ", forward", forward, y);
-  check::Agree(name + ", input gradient", input, dx);
-  check::Agree(name + ", kernel gradient", gradient, dw);
+  check::AgreeWithLoops(
+      name, c, [](auto&&... of) { lth::dense_conv::Forward(of...); },
+      [](auto&&... of) { lth::dense_conv::InputGradient(of...); },
+      [](auto&&... of) { lth::dense_conv::KernelGradient(of...); });
 }
 
 }  // namespace

@@ -4,9 +4,12 @@
 
 int main() {
   CheckDenseConv();
+  CheckWinogradConv();
   CheckSparseProduct();
   CheckDenseProduct();
   CheckSparseConv();
+  CheckLoop();
+  CheckChain();
   if (check::failures == 0) std::puts("all functions agree with naive loops");
   return check::failures != 0;
 }

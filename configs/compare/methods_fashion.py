@@ -1,0 +1,18 @@
+"""Ten methods in one table: LeNet-300-100 on Fashion-MNIST at 20, 10, 5 and 2% of the weights.
+
+The same as `compare/methods_mnist`, on images that are harder to tell apart.
+
+    python run.py --config=configs/compare/methods_fashion.py
+
+Cost on 2 CPU cores: about 50 minutes, as on MNIST.
+Expected: the same order, with larger differences.
+"""
+
+from lth_jax.configs.compare import methods_mnist
+
+
+def get_config():
+    """The comparison at full length."""
+    config = methods_mnist.get_config()
+    config.data.name = "fashion_mnist"
+    return config

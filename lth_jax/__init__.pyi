@@ -1,0 +1,53 @@
+"""The public names, each imported from where it lives."""
+
+from .analysis.summary import LevelSummary as LevelSummary
+from .analysis.summary import Stat as Stat
+from .analysis.verdicts import Judgement as Judgement
+from .analysis.verdicts import Verdict as Verdict
+from .api.choice import get_config as get_config
+from .api.results import Results as Results
+from .api.results import read as read
+from .api.run import run as run
+from .config import BranchSpec as BranchSpec
+from .config import Spec as Spec
+from .config import default_config as default_config
+from .errors import DataError as DataError
+from .errors import RunError as RunError
+from .errors import SpecError as SpecError
+from .errors import StoreError as StoreError
+from .errors import UserError as UserError
+from .export.compact import CompactNetwork as CompactNetwork
+from .export.compact import load_compact as load_compact
+from .export.tickets import load_ticket as load_ticket
+from .export.tickets import load_trained as load_trained
+from .lottery.branches import BranchPoint as BranchPoint
+from .lottery.branches import StartPoint as StartPoint
+from .lottery.observer import ExperimentHeader as ExperimentHeader
+from .lottery.observer import Observer as Observer
+from .models.base import Model as Model
+from .models.base import from_linen as from_linen
+from .models.nnx import from_nnx as from_nnx
+from .pruning.criteria import Criterion as Criterion
+from .pruning.criteria import Probe as Probe
+from .pruning.criteria import Scoring as Scoring
+from .pruning.masked import MaskedState as MaskedState
+from .pruning.masked import masked as masked
+from .pruning.masked import set_mask as set_mask
+from .pruning.masks import apply_mask as apply_mask
+from .pruning.masks import density as density
+from .pruning.masks import mask_optimizer_state as mask_optimizer_state
+from .pruning.masks import masked_step as masked_step
+from .pruning.masks import ones_mask as ones_mask
+from .pruning.masks import prunable as prunable
+from .pruning.moving import MaskRule as MaskRule
+from .pruning.moving import Move as Move
+from .pruning.selection import prune as prune
+from .store.tables import CurvePoint as CurvePoint
+from .store.tables import ResultRow as ResultRow
+from .store.tables import RunId as RunId
+from .training.metrics import Metric as Metric
+from .training.optimizers import Optimizer as Optimizer
+from .training.states import TrainState as TrainState
+from .training.tasks import Task as Task
+
+__version__: str

@@ -1,0 +1,1 @@
+"""Experiments from Python: running one, and reading what one left behind."""

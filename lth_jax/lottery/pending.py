@@ -1,0 +1,124 @@
+"""What of an experiment is still to be trained, and what each run needs of the others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lth_jax.config import TRANSFERS, Spec, duration_steps
+from lth_jax.lottery.branches import (
+    KINDS,
+    OF_COUNTS,
+    OF_DENSE,
+    OF_PRUNED,
+    OF_TRAINED,
+    waits_for_ticket,
+)
+from lth_jax.lottery.plan import (
+    captures,
+    is_kept,
+    origin,
+    parting,
+    reachable_runs,
+    source_level,
+)
+from lth_jax.pruning.criteria import CRITERIA
+from lth_jax.store import RunDirectory, checkpoint_name, level_name
+from lth_jax.store.tables import TRUNK, RunId
+
+
+def pending_runs(
+    spec: Spec, store: RunDirectory, steps_per_epoch: int, source: Path | None = None
+) -> list[RunId]:
+    """Returns the reachable runs that are still to be trained.
+
+    A finished run of the trunk is trained again if its checkpoint is gone or damaged *and* a
+    pending run needs it, or if the directory is to be repaired; then, too, where its curve is
+    damaged. They are looked for from the last level down, since a run that joins may itself need an
+    earlier level. A branch's run is trained again if its network is to be kept, and is not there.
+    """
+    planned = reachable_runs(spec, store.rows.values(), source)
+    pending = {run for run in planned if run not in store.rows or run in store.again}
+    pending |= {
+        run
+        for run in planned
+        if (store.repair or run.branch != TRUNK)
+        and is_kept(spec, run)
+        and not _is_whole(store, run)
+    }
+    for level in range(spec.levels, -1, -1):
+        for replicate in range(spec.replicates):
+            waiting = [run for run in pending if run.replicate == replicate]
+            needed = any(level in needed_levels(spec, run) for run in waiting)
+            if needed and not store.intact(replicate, level_name(level)):
+                pending.add(RunId(TRUNK, level, replicate, 0))
+    everything = captures(spec, steps_per_epoch)
+    for replicate in range(spec.replicates):
+        mine = [run for run in pending if run.replicate == replicate]
+        waiting = {origin(spec, run, steps_per_epoch) for run in mine}
+        for step, name in everything.items():
+            if (store.repair or step in waiting) and not store.intact(replicate, name):
+                pending.add(RunId(TRUNK, 0, replicate, 0))
+    return [run for run in planned if run in pending]
+
+
+def needed_levels(spec: Spec, run: RunId) -> set[int]:
+    """Returns the levels of its replicate's trunk whose checkpoints a run needs."""
+    if run.level == 0:
+        return set()
+    if run.branch == TRUNK:
+        return {source_level(spec, run.level)}
+    needed, kind = {run.level}, spec.branch_spec(run.branch).kind
+    own = kind not in KINDS  # which may look at all of it
+    if own or spec.rewind.kind != "weights" or kind in OF_PRUNED:
+        needed.add(source_level(spec, run.level))
+    if own or kind in OF_DENSE:
+        needed.add(0)
+    return needed
+
+
+def levels_behind(spec: Spec, run: RunId) -> list[int]:
+    """Returns the levels of its replicate's trunk whose training a run's network is made of.
+
+    Not what it is started beside: a random mask keeps as many weights as the ticket, whose counts
+    are known before anything is trained. The training of a transfer's source is another run's.
+    """
+    kind = TRUNK if run.branch == TRUNK else spec.branch_spec(run.branch).kind
+    if kind in (*TRANSFERS, *OF_COUNTS) or (kind == "sibling" and not run.level):
+        return []
+    pruning = spec.pruning
+    if kind in OF_DENSE:
+        branch = spec.branch_spec(run.branch)
+        at_rewind = _scores_at_rewind(
+            branch.criterion or pruning.criterion, branch.scored or pruning.at
+        )
+        return [] if at_rewind else [0]
+    before = [run.level] if kind in OF_TRAINED else []
+    made_of = kind in OF_PRUNED or not _scores_at_rewind(pruning.criterion, pruning.at)
+    level = run.level
+    while made_of and level:
+        level = source_level(spec, level)
+        before.append(level)
+    return sorted(before)
+
+
+def _scores_at_rewind(criterion: str, at: str | None) -> bool:
+    """Returns whether masks are made of what is at the rewind point; unknown criteria need more."""
+    return at == "rewind" or (not at and criterion in CRITERIA and CRITERIA[criterion].at_rewind)
+
+
+def waits(spec: Spec, run: RunId) -> bool:
+    """Returns whether a run starts from what the trunk's run of its level becomes on its way."""
+    if run.branch == TRUNK:
+        return False
+    kind = spec.branch_spec(run.branch).kind
+    if kind == "sibling" and not run.level:
+        return bool(duration_steps(parting(spec, run)[1], steps_per_epoch=1))
+    return waits_for_ticket(kind)
+
+
+def _is_whole(store: RunDirectory, run: RunId) -> bool:
+    """Returns whether the checkpoints that a run leaves are whole."""
+    names = [checkpoint_name(run)]
+    if (run.branch, run.level) == (TRUNK, 0):
+        names.append("initial")
+    return all(store.intact(run.replicate, name) for name in names)

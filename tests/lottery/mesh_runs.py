@@ -1,0 +1,93 @@
+"""Trains tiny experiments on all devices of this process, for tests in processes of their own.
+
+    XLA_FLAGS=--xla_force_host_platform_device_count=4 python -m tests.lottery.mesh_runs FOLDER
+
+JAX counts its devices once, when it begins: so the tests' own process has one, always.
+"""
+
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lth_jax.errors import Interrupted
+from lth_jax.lottery import level as levels
+from lth_jax.training.devices import run_devices
+from lth_jax.training.loop import Program
+
+from ..tiny import StopAt, host, tiny_spec, train
+
+# Level 1 has 6 runs: on 4 devices a second group with idle ones. The rewind point is captured on
+# the way.
+LATE = tiny_spec(levels=1, rewind__step="7", train__kernel="xla")
+# By name: what each has that the others have not, and whose bits could differ between devices.
+SPECS = {
+    "late": LATE,
+    "native": tiny_spec(levels=1, train__kernel="auto"),
+    "packed": tiny_spec(levels=1, train__kernel="sparse", train__optimizer="sgd"),
+    "pairs": tiny_spec(levels=1, replicates=3, execution__group_size=2),
+    "moving": tiny_spec(
+        levels=1, branches=("rigl", "gmp", "reinit"), train__kernel="sparse",
+        branch={name: {"every": "3", "end": 0.75} for name in ("rigl", "gmp")},
+    ),
+    "conv": tiny_spec(
+        levels=1, branches=("reinit",), model__name="conv2", model__hidden=(300, 100),
+        model__width=0.05, model__dropout=0.2,
+        data__flip=True, data__crop=1, train__steps="6",
+    ),
+}  # fmt: skip
+
+
+def main(folder: Path) -> None:
+    used = set()
+    train_on = Program.train
+
+    def watched(self, run, *args):
+        used.add(len(run.loss_sum.devices()))
+        return train_on(self, run, *args)
+
+    Program.train = watched
+    for name, spec in SPECS.items():
+        used.clear()
+        train(folder / name, spec)
+        # The host moves masks, of runs that are on one device.
+        assert used == {jax.device_count(), *([1] if name == "moving" else [])}, (name, used)
+    train(folder / "resumed", LATE)
+    levels.CHUNK_SECONDS = 0.0
+    try:
+        train(folder / "stopped", LATE, StopAt(level=1, updates=20))
+    except Interrupted:
+        print("stopped")
+    assert_runs_come_back(jax.device_count())
+
+
+def assert_runs_come_back(count: int) -> None:
+    """Asserts that what is spread over devices comes back run by run, in all its bits."""
+    devices = run_devices("auto")
+    special = np.array([-0.0, np.nan, np.inf, 1e-42], np.float32)
+    runs = [
+        {
+            "float": jnp.asarray(np.roll(special, index)),
+            "bool": jnp.array([index % 2 == 0]),
+            "key": jax.random.key(index),
+            "number": jnp.int32(index),
+        }
+        for index in range(3 * count)
+    ]
+    stacked = devices.stack(runs)
+    for index, run in enumerate(runs):
+        found = devices.run(stacked, index)
+        assert jax.random.key_data(found.pop("key")).tolist() == (
+            jax.random.key_data(run.pop("key")).tolist()
+        )
+        mine, other = host(found), host(run)
+        assert {n: a.tobytes() for n, a in mine.items()} == {
+            n: a.tobytes() for n, a in other.items()
+        }
+    print("came back")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,98 @@
+"""Runs that are spread over several devices: the bits that they have on one."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+from lth_jax.errors import Interrupted, SpecError
+from lth_jax.training.devices import ONE_DEVICE, run_devices
+
+from ..tiny import StopAt, assert_same_run, experiment, results, tiny_spec, train
+from .mesh_runs import LATE, SPECS
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def on_one_device(built, tmp_path_factory):
+    """The experiments, trained in this process."""
+    folder = tmp_path_factory.mktemp("one")
+    for name, spec in SPECS.items():
+        train(folder / name, spec)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 4, 8])
+def test_on_any_number_of_devices_all_bits_are_those_of_one(
+    count, tmp_path, on_one_device, single_steps
+):
+    with pytest.raises(Interrupted):
+        train(tmp_path / "resumed", LATE, StopAt(level=1, updates=20))
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={count}"
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.lottery.mesh_runs", str(tmp_path)],
+        cwd=ROOT, env={**os.environ, "XLA_FLAGS": flags}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.stdout.split("\n"), done.returncode) == (["stopped", "came back", ""], 0), (
+        done.stderr
+    )
+    for name in SPECS.keys() - {"pairs"}:
+        assert_same_run(tmp_path / name, on_one_device / name)
+    assert_alike(tmp_path / "pairs", on_one_device / "pairs")
+    # Begun on one device and ended on several, and the other way round.
+    assert_same_run(tmp_path / "resumed", on_one_device / "late")
+    train(tmp_path / "stopped", LATE)
+    assert_same_run(tmp_path / "stopped", on_one_device / "late")
+
+
+def assert_alike(path, other):
+    """Asserts that runs under one `vmap` have equal rows, to rounding."""
+    for row, same in zip(results(path), results(other), strict=True):
+        assert row.keys() == same.keys()
+        for name, value in row.items():
+            if value != same[name]:
+                assert float(value) == pytest.approx(float(same[name]), rel=1e-5), name
+
+
+def test_all_devices_are_taken_unless_fewer_are_named(monkeypatch):
+    assert run_devices("auto") is run_devices("runs:1") is ONE_DEVICE
+    (device,) = jax.local_devices()
+    monkeypatch.setattr(jax, "local_devices", lambda: [device] * 3)
+    with monkeypatch.context() as patch:
+        patch.setattr("lth_jax.training.devices.Mesh", lambda *_: None)
+        assert [run_devices(mesh).count for mesh in ("auto", "runs:2", "runs:3")] == [3, 2, 3]
+    with pytest.raises(SpecError) as refused:
+        run_devices("runs:4")
+    assert str(refused.value) == (
+        "config.execution.mesh='runs:4': more than the devices here (3 × cpu); "
+        "accepted: auto, or at most runs:3"
+    )
+
+
+def test_each_device_has_as_many_runs_as_any_other(monkeypatch):
+    def sizes(**fields):
+        e = experiment(tiny_spec(**fields))
+        return [e.group_size(runs, devices=3) for runs in (1, 3, 4, 9, 10)]
+
+    assert sizes() == [3, 3, 3, 3, 3]
+    # As many as on one device; what nobody chose is spread.
+    assert sizes(execution__group_size=2) == [3, 6, 6, 6, 6]
+    assert sizes(execution__group_size=9) == [3, 9, 12, 27, 27]
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert sizes() == [3, 3, 6, 9, 12]
+
+
+def test_several_devices_work_on_one_group_at_a_time():
+    class Three:
+        count = 3
+
+    spec = tiny_spec(execution__workers=0)
+    assert dataclasses.replace(experiment(spec), devices=Three()).workers() == 1
+    spec = tiny_spec(execution__workers=2)
+    assert dataclasses.replace(experiment(spec), devices=Three()).workers() == 2
