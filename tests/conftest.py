@@ -6,9 +6,11 @@ import shutil
 import signal
 import tempfile
 
-# A shell starts its background jobs deaf to Ctrl-C, and they pass it on to the processes of tests.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A shell starts its background jobs deaf to Ctrl-C, and `nohup` all to SIGHUP; what is deaf passes
+# that on to the processes of tests.
+for signum, heard in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(signum) is signal.SIG_IGN:
+        signal.signal(signum, heard)
 
 # Before JAX is imported, and inherited by every process that a test starts.
 _CACHES = tempfile.mkdtemp(prefix="lth_jax_tests_")
@@ -109,7 +111,7 @@ def without_figures(monkeypatch):
 @pytest.fixture
 def single_steps(monkeypatch):
     """Chunks of one step: a pause after every one, however fast the machine."""
-    monkeypatch.setattr("lth_jax.lottery.level.CHUNK_SECONDS", 0.0)
+    monkeypatch.setattr("lth_jax.lottery.runs.CHUNK_SECONDS", 0.0)
 
 
 @pytest.fixture

@@ -156,7 +156,7 @@ MUTANTS = (
     ),
     Mutant(
         "a mask moves once more after a resume at its step",
-        "lottery/level.py", "== self.step > run.start.step", "!= self.step", MOVING[::-1],
+        "lottery/runs.py", "== self.step > run.start.step", "!= self.step", MOVING[::-1],
     ),
     # Masked steps
     Mutant(
@@ -547,12 +547,12 @@ MUTANTS = (
     # Keeping and resuming
     Mutant(
         "an evaluation is taken twice by a run that goes on",
-        "lottery/level.py", "return (made.step, made.evaluated) if made else",
+        "lottery/runs.py", "return (made.step, made.evaluated) if made else",
         "return (made.step, -1) if made else", ("lottery/test_resumed.py",),
     ),
     Mutant(
         "a run that goes on forgets its early stop",
-        "lottery/level.py", '"best": state.best, ', "",
+        "lottery/runs.py", '"best": state.best, ', "",
         ("lottery/test_level.py", "lottery/test_resumed.py"),
     ),
     Mutant(

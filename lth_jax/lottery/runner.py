@@ -22,7 +22,7 @@ from lth_jax.config import BranchSpec, PruningSpec
 from lth_jax.errors import RunError
 from lth_jax.lottery.branches import BranchPoint, StartPoint, from_scratch, new_heads, start_of
 from lth_jax.lottery.experiment import Experiment, source_optimizer
-from lth_jax.lottery.level import FinishedRun, LevelTrainer, Run
+from lth_jax.lottery.level import LevelTrainer
 from lth_jax.lottery.moving import moving_of
 from lth_jax.lottery.observer import Observer, PlannedLevel
 from lth_jax.lottery.paths import Paths
@@ -36,6 +36,7 @@ from lth_jax.lottery.plan import (
     source_level,
 )
 from lth_jax.lottery.rewinding import StoredTrunk
+from lth_jax.lottery.runs import FinishedRun, Run
 from lth_jax.native.packing import Layout
 from lth_jax.pruning.criteria import CRITERIA
 from lth_jax.pruning.masks import kept_counts, ones_mask, with_leaves

@@ -137,7 +137,7 @@ def test_ctrl_c_saves_and_raises_and_the_same_call_goes_on(tmp_path, alone, monk
                 os.kill(os.getpid(), signal.SIGINT)
 
     config = tiny_config(levels=1)
-    monkeypatch.setattr("lth_jax.lottery.level.CHUNK_SECONDS", 0.0)
+    monkeypatch.setattr("lth_jax.lottery.runs.CHUNK_SECONDS", 0.0)
     with monkeypatch.context() as patched:
         patched.setattr(module, "_Logged", Interrupting)
         with pytest.raises(KeyboardInterrupt):

@@ -8,7 +8,6 @@ from lth_jax import load_ticket
 from lth_jax.cli import run
 from lth_jax.export.tickets import load_trained
 from lth_jax.lottery import experiment as experiments
-from lth_jax.lottery import level as levels
 from lth_jax.store import RunDirectory, checkpoints
 from lth_jax.store.tables import TRUNK, RunId
 
@@ -83,7 +82,7 @@ def test_transfers_added_to_a_finished_trunk_train_the_source_alone(main, tmp_pa
 def test_interrupted_in_the_source_and_in_the_target_it_ends_with_the_same_bits(
     main, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(levels, "CHUNK_SECONDS", 0.0)
+    monkeypatch.setattr("lth_jax.lottery.runs.CHUNK_SECONDS", 0.0)
     assert main(*HALVES, *SOURCE, "--workdir=whole")[0] == 0
 
     def stopped_at(pause):

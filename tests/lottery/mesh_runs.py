@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lth_jax.errors import Interrupted
-from lth_jax.lottery import level as levels
+from lth_jax.lottery import runs as running
 from lth_jax.training.devices import run_devices
 from lth_jax.training.loop import Program
 
@@ -55,7 +55,7 @@ def main(folder: Path) -> None:
         # The host moves masks, of runs that are on one device.
         assert used == {jax.device_count(), *([1] if name == "moving" else [])}, (name, used)
     train(folder / "resumed", LATE)
-    levels.CHUNK_SECONDS = 0.0
+    running.CHUNK_SECONDS = 0.0
     try:
         train(folder / "stopped", LATE, StopAt(level=1, updates=20))
     except Interrupted:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lth_jax.errors import Interrupted
-from lth_jax.lottery import level as levels
+from lth_jax.lottery import runs
 from lth_jax.store import RunDirectory
 from lth_jax.store.tables import TRUNK, RunId
 from lth_jax.training import loop as training
@@ -42,11 +42,11 @@ def test_the_events_of_a_level_add_up(tmp_path):
     store = train(tmp_path, SPEC, observer=recorder)
     found = by_level(recorder)
     assert list(found) == [0, 1]
-    for level, runs in ((0, 2), (1, 6)):
+    for level, count in ((0, 2), (1, 6)):
         _, density, started, steps, done = found[level]["started"]
         rows = [row for row in store.rows.values() if row.level == level]
-        assert started == runs
-        assert (steps, done) == (runs * 12, 0)
+        assert started == count
+        assert (steps, done) == (count * 12, 0)
         assert density == pytest.approx(rows[0].density)
         assert sum(event[1] for event in found[level]["advanced"]) == steps
         _, finished, seconds = found[level]["finished"]
@@ -73,7 +73,7 @@ def test_a_level_with_late_rewinding_announces_the_steps_that_it_does(tmp_path):
 
 @pytest.mark.parametrize("every_seconds", [0, 1e6])
 def test_it_saves_no_more_often_than_asked(tmp_path, monkeypatch, every_seconds):
-    monkeypatch.setattr(levels, "CHUNK_SECONDS", 0.0)
+    monkeypatch.setattr("lth_jax.lottery.runs.CHUNK_SECONDS", 0.0)
     saves = []
     save = RunDirectory.save_progress
     monkeypatch.setattr(
@@ -86,7 +86,7 @@ def test_it_saves_no_more_often_than_asked(tmp_path, monkeypatch, every_seconds)
 
 def test_what_is_saved_is_at_most_one_pause_old(tmp_path, monkeypatch):
     """A run that is killed without warning loses what came after its last save, no more."""
-    monkeypatch.setattr(levels, "CHUNK_SECONDS", 0.0)
+    monkeypatch.setattr("lth_jax.lottery.runs.CHUNK_SECONDS", 0.0)
     fields = {"levels": 0, "replicates": 1, "branches": ()}
     train_chunk = training.Program.train
 
@@ -110,13 +110,13 @@ def test_what_a_checkpoint_keeps_of_a_run_is_all_of_it(tmp_path, monkeypatch):
     """A group that goes on holds what the one that was stopped held, its early stop too."""
     groups = []
 
-    class Noted(levels.RunGroup):
+    class Noted(runs.RunGroup):
         def __init__(self, *arguments):
             super().__init__(*arguments)
             groups.append(self)
             self.begun = jax.device_get(self.dense_state(0))
 
-    monkeypatch.setattr(levels, "RunGroup", Noted)
+    monkeypatch.setattr("lth_jax.lottery.level.RunGroup", Noted)
     spec = tiny_spec(levels=0, replicates=1, branches=())
     with pytest.raises(Interrupted):
         train(tmp_path, spec, StopAt(level=0, updates=7))
@@ -146,7 +146,7 @@ def test_what_was_saved_of_other_runs_is_passed_over(tmp_path, monkeypatch):
 
 
 def test_a_stop_says_where_it_stands_and_where_it_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(levels, "CHUNK_SECONDS", 0.0)
+    monkeypatch.setattr("lth_jax.lottery.runs.CHUNK_SECONDS", 0.0)
     spec = tiny_spec(levels=0, replicates=1, branches=())
     with pytest.raises(Interrupted) as stopped:
         train(tmp_path, spec, StopAt(level=0, updates=7, signum=15))
@@ -165,7 +165,7 @@ def test_chunks_grow_to_about_a_second(tmp_path, monkeypatch):
 
     monkeypatch.setattr(training.Program, "train", timed)
     monkeypatch.setattr(
-        levels, "time", SimpleNamespace(perf_counter=lambda: clock[0], monotonic=time.monotonic)
+        runs, "time", SimpleNamespace(perf_counter=lambda: clock[0], monotonic=time.monotonic)
     )
     train(tmp_path, tiny_spec(levels=0, replicates=1, branches=()))
     assert chunks == [1, 3, 1, 3, 2, 2]

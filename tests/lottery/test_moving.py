@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from lth_jax.errors import Interrupted, SpecError
-from lth_jax.lottery import level as levels
 from lth_jax.lottery.branches import StartPoint
 from lth_jax.lottery.checks import check
 from lth_jax.lottery.moving import Moving, MovingMask
@@ -107,7 +106,7 @@ def test_stopped_at_a_move_or_between_it_ends_with_the_same_bits(
 ):
     """In chunks of one step until it is stopped, in as long ones as there are from then on."""
     with monkeypatch.context() as patch:
-        patch.setattr(levels, "CHUNK_SECONDS", 0.0)
+        patch.setattr("lth_jax.lottery.runs.CHUNK_SECONDS", 0.0)
         stop = StopAt(1, 7 * steps)
         with pytest.raises(Interrupted):
             train(tmp_path / "run", moving(), stop)
@@ -117,7 +116,7 @@ def test_stopped_at_a_move_or_between_it_ends_with_the_same_bits(
 
 @pytest.mark.slow
 def test_neither_checkpoints_nor_chunks_nor_other_runs_change_a_bit(moved, tmp_path, monkeypatch):
-    monkeypatch.setattr(levels, "CHUNK_SECONDS", 0.0)
+    monkeypatch.setattr("lth_jax.lottery.runs.CHUNK_SECONDS", 0.0)
     fields = {"checkpoint__every_seconds": 0.0, "execution__workers": 2}
     train(tmp_path / "often", moving(branches=("rigl", "gmp"), **fields))
     some = [row for row in results(moved[0]) if row["branch"] in ("ticket", "rigl", "gmp")]
@@ -166,7 +165,7 @@ def test_packed_masks_move_alike_and_survive_a_stop(tmp_path, monkeypatch):
     assert kernels == {"ticket": "sparse", "rigl": "sparse", "gmp": "sparse", "topkast": "native"}
     for steps in (3, 7):
         with monkeypatch.context() as patch:
-            patch.setattr(levels, "CHUNK_SECONDS", 0.0)
+            patch.setattr("lth_jax.lottery.runs.CHUNK_SECONDS", 0.0)
             with pytest.raises(Interrupted):
                 train(tmp_path / str(steps), spec, StopAt(1, 4 * steps))
         train(tmp_path / str(steps), spec)

@@ -8,7 +8,6 @@ import signal
 import pytest
 
 from lth_jax.errors import Interrupted
-from lth_jax.lottery import level as levels
 from lth_jax.lottery.plan import planned_runs
 from lth_jax.store import RunDirectory
 from lth_jax.store.tables import TRUNK, RunId
@@ -22,7 +21,7 @@ from .trunk_runs import SPEC
 def stopped_at(path, spec, level, updates):
     """Trains in chunks of one step until so many are done; gives the interruption, or None."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(levels, "CHUNK_SECONDS", 0.0)
+        patch.setattr("lth_jax.lottery.runs.CHUNK_SECONDS", 0.0)
         try:
             train(path, spec, StopAt(level, updates))
         except Interrupted as stopped:
