@@ -164,12 +164,12 @@ XLA = NativeCode()
 # Of dense layers where a third of the inputs are zero, as in images of digits, and with what the
 # optimizer saves: LeNet's level at 41% is faster packed, that at 51% is not.
 DENSE_WEIGHT_TIME = 1 / 0.45
-CONV_WEIGHT_TIME = 1 / 0.45
+CONV_WEIGHT_TIME = 2.5
 # To deal a channel of a convolution to planes and back takes as long as so many surviving weights
-# do. Both are fitted to forward and gradients of 30 shapes, from LeNet-5's to VGG's, at densities
-# of 5 to 60%, on one core. Where a layer is dense by Winograd's way, ten shapes take as long packed
-# from 10 to 16% of their weights on (64 channels and more; by this rule 13–14%), those of 16 to 48
-# channels, and of images of 4×4, from 19 to 28% (by this rule 15–20%): beside other work.
+# do. Both lie between what two processors ask for, each measured on one core. Where a layer of 64
+# channels or more is dense by Winograd's way, an idle Zen 4 takes as long packed from 8 to 9% of
+# its weights on, a Zen 5 beside other work from 10 to 16% (by this rule 11 to 12%); of 16 to 48
+# channels from 10 to 15%, and from 19 to 28% (13 to 16%).
 WEIGHTS_PER_CHANNEL = 12
 # The share of a dense step's time that no mask saves: gathering a batch, and the loop's own steps.
 # Fitted to LeNet's levels from 41 to 0.5% of the weights.

@@ -227,11 +227,14 @@ struct Plan {
     return int64_t{entries} * grid.images * grid.rows * grid.columns;
   }
 
-  // Where what an entry is multiplied with lies in the source's planes at the first position. A
-  // column index of the matrix is: channel of the source · 2¹⁶ + row of the kernel · 2⁸ + column of
-  // it.
+  // A column index of the matrix is: channel of the source · 2¹⁶ + row of the kernel · 2⁸ + column
+  // of it.
+  static int ChannelOf(int32_t column_index) { return column_index >> 16; }
+
+  // Where what an entry is multiplied with lies in the source's planes at the first position.
   int32_t offset(int32_t column_index) const {
-    const int channel = column_index >> 16, y = column_index >> 8 & 255, x = column_index & 255;
+    const int channel = ChannelOf(column_index);
+    const int y = column_index >> 8 & 255, x = column_index & 255;
     const int row = y / conv.stride_height, column = x / conv.stride_width;
     if (transposed) {
       // Flipped: row 0 of the kernel takes what lies furthest down in the window.

@@ -18,6 +18,10 @@
 // each, seldom aligned, so it is bound by loads. GradientRow keeps out_gradient[positions] in the
 // registers instead, and takes a dot product with planes[offset + positions] for each entry, by the
 // same loads.
+//
+// A tile meets the taps of all outputs, and what they see of all channels is more than the first
+// cache holds: 52 kB of 64 channels, where every output would load all of it from the second one.
+// So a tile takes one block of channels after another, each for all outputs.
 #pragma once
 
 #include <algorithm>
@@ -37,6 +41,11 @@ constexpr int kMostTile = 8;  // vectors of positions that a weight meets at onc
 // The parts in which tasks add up a kernel's gradient: more would give each thread more sums to
 // clear and to add, fewer would not share out evenly.
 constexpr int kMostParts = 16;
+// The floats of planes that the taps of a block see from a tile: three quarters of a first cache of
+// 32 KiB, whose rest is for sums and taps.
+constexpr int kBlockFloats = 6144;
+// The entries that a row should have in a block, on average: fewer are not worth a loop.
+constexpr int kLeastOfBlock = 10;
 
 // A weight, and where the value that it meets at the first position lies in planes.
 struct Tap {
@@ -44,9 +53,10 @@ struct Tap {
   float value;
 };
 
-// Sets out[0] to out[kVectors · lanes - 1] to the sums over all taps.
+// Sets out[0] to out[kVectors · lanes - 1] to the sums over all taps, or adds these to it.
 template <int kVectors>
-inline void ApplyTaps(const Tap* tap, const Tap* end, const float* planes, float* out) {
+inline void ApplyTaps(const Tap* tap, const Tap* end, const float* planes, bool add_to_out,
+                      float* out) {
   // Independent sums for each vector: few vectors would wait for the latency of multiply-adds.
   constexpr int kChains = kVectors > 4 ? 1 : 2;
   Vector sums[kChains][kVectors] = {};
@@ -59,6 +69,7 @@ inline void ApplyTaps(const Tap* tap, const Tap* end, const float* planes, float
   for (; tap < end; ++tap) add(*tap, sums[0]);
   for (int j = 0; j < kVectors; ++j) {
     for (int chain = 1; chain < kChains; ++chain) sums[0][j] += sums[chain][j];
+    if (add_to_out) sums[0][j] += Load<Vector>(out + j * kLanes);
     Store(out + j * kLanes, sums[0][j]);
   }
 }
@@ -110,11 +121,42 @@ inline void ForEachTile(int vectors, Body body) {
 
 // Returns room for what a call makes of a matrix before its tasks, on any thread, read it. Not
 // `Scratch`, whose slots the tasks use.
-template <class T>
+template <int kSlot, class T>
 T* PerCall(size_t count) {
   thread_local std::vector<T> storage;
   if (storage.size() < count) storage.resize(count);
   return storage.data();
+}
+
+// The entries of a matrix by blocks of the source's channels. Those of row p and block b begin at
+// starts[p · count + b], and end where the next ones begin: a row's entries lie by channel.
+struct Blocks {
+  int count;
+  const int32_t* starts;
+};
+
+inline Blocks MakeBlocks(const Plan& plan, const Csr& matrix) {
+  const PositionGrid& grid = plan.grid;
+  const int last = grid.offset(grid.window_height - 1, grid.window_width - 1);
+  const int seen = std::min(grid.plane_size(), kMostTile * kLanes + last);
+  const int channels = plan.source.channels, targets = plan.target.planes();
+  const int fitting = std::max(1, kBlockFloats / (seen * plan.source.residues()));
+  const int count = std::clamp(matrix.row_pointers[targets] / (kLeastOfBlock * targets), 1,
+                               (channels + fitting - 1) / fitting);
+  const int width = (channels + count - 1) / count;
+  int32_t* starts = PerCall<1, int32_t>(static_cast<size_t>(targets) * count + 1);
+  int entry = 0;
+  for (int p = 0; p < targets; ++p) {
+    for (int block = 0; block < count; ++block) {
+      starts[p * count + block] = entry;
+      const int end = (block + 1) * width;
+      while (entry < matrix.row_pointers[p + 1] &&
+             Plan::ChannelOf(matrix.column_indices[entry]) < end)
+        ++entry;
+    }
+  }
+  starts[targets * count] = entry;
+  return {count, starts};
 }
 
 // Computes the images of the plan's target from those of its source.
@@ -124,7 +166,8 @@ void Forward(Pool& pool, const Plan& plan, const Csr& matrix, const float* value
   const PositionGrid& grid = plan.grid;
   const ptrdiff_t plane_size = grid.plane_size(), sums_size = grid.sums_size();
   const int targets = plan.target.planes(), entries = matrix.row_pointers[targets];
-  Tap* taps = PerCall<Tap>(entries);
+  const Blocks blocks = MakeBlocks(plan, matrix);
+  Tap* taps = PerCall<0, Tap>(entries);
   for (int e = 0; e < entries; ++e)
     taps[e] = {plan.offset(matrix.column_indices[e]), values[matrix.value_index(e)]};
   ForEach(pool, grid.tasks(), [&](int index) {
@@ -134,10 +177,14 @@ void Forward(Pool& pool, const Plan& plan, const Csr& matrix, const float* value
     ScatterToPlanes(plan.source, grid, task, task.rows + grid.window_height - 1,
                     grid.seen_columns(), from, plane_size, planes);
     ForEachTile(grid.vectors(task.rows), [&](auto count, int position) {
-      for (int p = 0; p < targets; ++p)
-        ApplyTaps<decltype(count)::value>(taps + matrix.row_pointers[p],
-                                          taps + matrix.row_pointers[p + 1], planes + position,
-                                          outs + p * sums_size + position);
+      for (int block = 0; block < blocks.count; ++block) {
+        for (int p = 0; p < targets; ++p) {
+          const int32_t* start = blocks.starts + p * blocks.count + block;
+          if (block > 0 && start[0] == start[1]) continue;
+          ApplyTaps<decltype(count)::value>(taps + start[0], taps + start[1], planes + position,
+                                            block > 0, outs + p * sums_size + position);
+        }
+      }
     });
     GatherFromPlanes(plan.target, grid, task, outs, to);
   });
@@ -145,7 +192,7 @@ void Forward(Pool& pool, const Plan& plan, const Csr& matrix, const float* value
 
 // Adds to part_sums[e] the products of a task's images with the gradient of their outputs. The
 // planes of the gradient are zero where positions wrap around, so these add nothing.
-inline void AddTaskGradient(const Plan& plan, const int32_t* row_pointers, const int32_t* offsets,
+inline void AddTaskGradient(const Plan& plan, const Blocks& blocks, const int32_t* offsets,
                             const Task& task, const float* images, const float* out_gradient,
                             float* part_sums) {
   const PositionGrid& grid = plan.grid;
@@ -157,10 +204,14 @@ inline void AddTaskGradient(const Plan& plan, const int32_t* row_pointers, const
                   images, plane_size, planes);
   ScatterToPlanes(plan.target, grid, task, task.rows, grid.columns, out_gradient, sums_size, d);
   ForEachTile(grid.vectors(task.rows), [&](auto count, int position) {
-    for (int p = 0; p < targets; ++p)
-      GradientRow<decltype(count)::value>(
-          offsets + row_pointers[p], row_pointers[p + 1] - row_pointers[p], planes + position,
-          d + p * sums_size + position, part_sums + row_pointers[p]);
+    for (int block = 0; block < blocks.count; ++block) {
+      for (int p = 0; p < targets; ++p) {
+        const int32_t* start = blocks.starts + p * blocks.count + block;
+        GradientRow<decltype(count)::value>(offsets + start[0], start[1] - start[0],
+                                            planes + position, d + p * sums_size + position,
+                                            part_sums + start[0]);
+      }
+    }
   });
 }
 
@@ -173,7 +224,8 @@ void KernelGradient(Pool& pool, const Plan& plan, const Csr& matrix, const float
                     const float* out_gradient, int capacity, float* gradient) {
   const int entries = matrix.row_pointers[plan.target.planes()], tasks = plan.grid.tasks();
   const int parts = std::min(kMostParts, tasks);
-  int32_t* offsets = PerCall<int32_t>(entries);
+  const Blocks blocks = MakeBlocks(plan, matrix);
+  int32_t* offsets = PerCall<0, int32_t>(entries);
   for (int e = 0; e < entries; ++e) offsets[e] = plan.offset(matrix.column_indices[e]);
   float* sums = Scratch<4>(static_cast<size_t>(parts) * entries);
   ForEach(pool, parts, [&](int part) {
@@ -181,8 +233,8 @@ void KernelGradient(Pool& pool, const Plan& plan, const Csr& matrix, const float
     std::fill(part_sums, part_sums + entries, 0.0f);
     const int64_t first = int64_t{tasks} * part / parts, last = int64_t{tasks} * (part + 1) / parts;
     for (int64_t index = first; index < last; ++index)
-      AddTaskGradient(plan, matrix.row_pointers, offsets,
-                      TaskAt(plan.grid, static_cast<int>(index)), images, out_gradient, part_sums);
+      AddTaskGradient(plan, blocks, offsets, TaskAt(plan.grid, static_cast<int>(index)), images,
+                      out_gradient, part_sums);
   });
   const int chunk = 1 << 14;
   ForEach(pool, (entries + chunk - 1) / chunk, [&](int index) {
