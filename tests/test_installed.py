@@ -9,6 +9,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lth_jax.config.files import known_configs
@@ -156,30 +157,25 @@ def test_an_example_runs_as_it_is_shown(installed, run):
     shown = [one for one in commands() if one.kind == "example"]
     assert {one.words[1] for one in shown} >= {f"examples/{name}.py" for name in EXAMPLES}
     for one in shown:
-        installed(on(run, str(one)))
+        out = installed(on(run, str(one)))
+        if one.words[1].startswith("examples/prune_"):
+            rows = re.findall(r"([\d.]+)% of the weights: test accuracy ([\d.]+)%", out)
+            densities, accuracies = np.array(rows, float).T
+            assert densities[0] == 100
+            assert 69 < densities[1] < 83
+            assert list(densities) == sorted(densities, reverse=True)
+            assert min(accuracies[:3]) > 90
 
 
 def test_the_loop_of_the_readme_prunes(installed):
     """It learns from few weights what holds for other examples, and from too few less."""
-    lines = python_of(installed, "README.md").splitlines()
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.S)
+    loop = [block for block in blocks if not re.match(r"# \w+\.py\n", block)]
+    (installed.folder / "loop.py").write_text("\n".join(loop))
+    lines = installed("python loop.py").splitlines()
     shares = [int(line.split("%")[0]) for line in lines]
     losses = [float(line.rsplit(" ", 1)[1]) for line in lines]
     assert shares == [100, 80, 64, 51, 41, 33, 26, 21, 17, 14]
     assert losses[7] < losses[0] / 2
     assert losses[7] == min(losses)
-
-
-def test_the_notebook_runs(installed):
-    """Its figures are drawn where the site is built."""
-    out = python_of(installed, "docs/getting_started.md")
-    assert "48 networks; the last: random_mask, level 5, replicate 2" in out
-    assert "57 networks, down to " in out
-
-
-def python_of(installed, page):
-    """What the Python of a page prints in one process, without the files that it shows."""
-    text = (ROOT / page).read_text(encoding="utf-8")
-    blocks = re.findall(r"```(?:python|\{code-cell\})[^\n]*\n(.*?)```", text, re.S)
-    cells = [block for block in blocks if not re.match(r"# \w+\.py\n", block)]
-    (installed.folder / "cells.py").write_text("\n".join(cells))
-    return installed("python cells.py")

@@ -25,17 +25,12 @@ def plain_promotion():
 
 @pytest.mark.parametrize("name", ["prune_flax_loop", "prune_nnx_loop", "prune_plain_loop"])
 def test_a_loop_of_ones_own_is_pruned_in_fewer_than_20_lines(name):
+    """`tests/test_installed.py` runs it."""
     source = (EXAMPLES / f"{name}.py").read_text()
     marked = [line for line in source.splitlines() if "# ticket" in line]
     unmarked = [line for line in source.splitlines() if "lth_jax." in line and line not in marked]
     assert len(marked) < 20
     assert all("density" in line for line in unmarked)
-    found = runpy.run_path(str(EXAMPLES / f"{name}.py"))["main"](levels=3, steps=40)
-    densities, accuracies = zip(*found, strict=True)
-    assert densities[0] == 1
-    assert 0.69 < densities[1] < 0.72
-    assert 0.48 < densities[2] < 0.52
-    assert min(accuracies) > 0.3  # 40 steps; chance is 0.1
 
 
 def test_a_ticket_is_trained_on_something_else(tmp_path):

@@ -1,11 +1,13 @@
 """Trains tiny experiments on all devices of this process, for tests in processes of their own.
 
-    XLA_FLAGS=--xla_force_host_platform_device_count=4 python -m tests.lottery.mesh_runs FOLDER
+    XLA_FLAGS=--xla_force_host_platform_device_count=4 \
+        python -m tests.lottery.mesh_runs FOLDER late conv
 
 JAX counts its devices once, when it begins: so the tests' own process has one, always.
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -40,7 +42,7 @@ SPECS = {
 }  # fmt: skip
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, names: Sequence[str]) -> None:
     used = set()
     train_on = Program.train
 
@@ -49,9 +51,9 @@ def main(folder: Path) -> None:
         return train_on(self, run, *args)
 
     Program.train = watched
-    for name, spec in SPECS.items():
+    for name in names:
         used.clear()
-        train(folder / name, spec)
+        train(folder / name, SPECS[name])
         # The host moves masks, of runs that are on one device.
         assert used == {jax.device_count(), *([1] if name == "moving" else [])}, (name, used)
     train(folder / "resumed", LATE)
@@ -90,4 +92,4 @@ def assert_runs_come_back(count: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2:])
