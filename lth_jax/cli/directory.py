@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -29,12 +29,15 @@ from lth_jax.store.record import SPEC_FILE, OtherFormat, is_changed, read_record
 from lth_jax.store.rundir import salvage_rows
 from lth_jax.store.tables import (
     CURVES,
+    MASKS,
     RESULTS,
     TRUNK,
     ResultRow,
     RunId,
+    Table,
     sort_rows,
     wrong_curve,
+    wrong_masks,
 )
 from lth_jax.system.machine import cores
 from lth_jax.training.metrics import ACCURACY, Metric, recorded_metric
@@ -325,18 +328,33 @@ def _promised_checkpoints(rows: Sequence[ResultRow], spec: specs.Spec | None) ->
 def _problems_of_curves(
     path: Path, rows: Sequence[ResultRow], running: bool
 ) -> Iterator[tuple[str, bool]]:
-    """Names training curves that are damaged, or that rows promise and that are not there.
+    """Names curves and moving masks that are damaged, and curves of rows that are not there.
 
     Yields:
       The problem, and whether it is damage.
     """
     promised: dict[str, list[ResultRow]] = {}
+    of_masks: dict[str, list[ResultRow]] = {}
     for row in rows:
         promised.setdefault(f"metrics/{row.branch}/{level_name(row.level)}.csv", []).append(row)
-    found = sorted(file.relative_to(path).as_posix() for file in path.glob("metrics/*/level_*.csv"))
+        of_masks.setdefault(f"metrics/{row.branch}/masks_{row.level:02d}.csv", []).append(row)
+    yield from _problems_of(path, "level_*.csv", promised, CURVES, wrong_curve, running)
+    there = {name: rows for name, rows in of_masks.items() if (path / name).exists()}
+    yield from _problems_of(path, "masks_*.csv", there, MASKS, wrong_masks, running)
+
+
+def _problems_of(
+    path: Path,
+    pattern: str,
+    promised: Mapping[str, Sequence[ResultRow]],
+    table: Table[Any],
+    wrong_with: Callable[[Any, Sequence[ResultRow]], str],
+    running: bool,
+) -> Iterator[tuple[str, bool]]:
+    found = sorted(file.relative_to(path).as_posix() for file in path.glob(f"metrics/*/{pattern}"))
     for name in dict.fromkeys((*promised, *found)):
         try:
-            points = CURVES.from_csv(read_bytes(path / name).decode("utf-8"))
+            points = table.from_csv(read_bytes(path / name).decode("utf-8"))
         except FileNotFoundError:
             if name in promised:
                 yield f"{name} is missing, though results.csv has its runs", False
@@ -346,7 +364,7 @@ def _problems_of_curves(
             yield f"{name} is damaged: {error}", True
         else:
             # Of a run that is trained again, the curve is written before the row.
-            wrong = "" if running else wrong_curve(points, promised.get(name, ()))
+            wrong = "" if running else wrong_with(points, promised.get(name, ()))
             if wrong:
                 yield f"{name} is damaged: {wrong}", True
 

@@ -50,6 +50,7 @@ from lth_jax.store.tables import (
     Table,
     sort_rows,
     wrong_curve,
+    wrong_masks,
 )
 from lth_jax.training.metrics import ACCURACY, Metric, recorded_metric
 
@@ -261,16 +262,20 @@ class RunDirectory:
         self.rows = {row.run_id: row for row in rows}
 
     def check_curves(self) -> None:
-        """Checks the curves of all finished runs; a missing one is made again only by a repair.
+        """Checks the curves and the moving masks of all finished runs.
+
+        A missing curve is made again only by a repair. Whose masks move, nothing here says.
 
         Raises:
           DamagedTable: one is damaged, and not to be repaired.
         """
         for branch, level in dict.fromkeys((row.branch, row.level) for row in self.rows.values()):
-            if not exists(self._curve_file(branch, level)) and not self.repair:
-                continue
             try:
-                self.check_curve(branch, level, self.curve(branch, level))
+                if self.repair or exists(self._curve_file(branch, level)):
+                    self.check_curve(branch, level, self.curve(branch, level))
+                masks, file = self.masks(branch, level), self._masks_file(branch, level)
+                if masks and (wrong := wrong_masks(masks, self._rows_of(branch, level))):
+                    raise DamagedTable(file, wrong)
             except DamagedTable as error:
                 self._meet(error)
                 self.again |= {row.run_id for row in self._rows_of(branch, level)}

@@ -492,6 +492,21 @@ def wrong_curve(points: Iterable[CurvePoint], rows: Iterable[ResultRow]) -> str:
     return ""
 
 
+def wrong_masks(points: Iterable[MaskPoint], rows: Iterable[ResultRow]) -> str:
+    """Returns what of the results of a branch at a level its masks do not bear out, or nothing.
+
+    The last mask of a finished run keeps as many weights as its row says.
+    """
+    last = {(point.replicate, point.draw): point for point in sorted(points)}
+    for row in rows:
+        point = last.get((row.replicate, row.draw))
+        if point is None:
+            return f"it lacks {row.run_id}"
+        if (point.kept, point.prunable) != (row.kept, row.prunable):
+            return f"it does not end with the mask of {row.run_id} in {RESULTS.name}"
+    return ""
+
+
 def sort_rows(rows: Iterable[ResultRow], branches: Sequence[str]) -> list[ResultRow]:
     """Returns rows by level, the spec's order of `branches` (the trunk first), replicate, draw.
 

@@ -1,13 +1,15 @@
 """Branches whose mask moves while they train: the same bits however they are stopped and cut."""
 
 import itertools
+import shutil
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lth_jax.errors import Interrupted, SpecError
+from lth_jax.cli.directory import read_directory
+from lth_jax.errors import Interrupted, SpecError, StoreError
 from lth_jax.lottery.branches import StartPoint
 from lth_jax.lottery.checks import check
 from lth_jax.lottery.moving import Moving, MovingMask
@@ -20,7 +22,17 @@ from lth_jax.store.tables import RunId
 from lth_jax.training.states import new_loop_state, new_state, rewind
 
 from ..small_networks import SHAPE, assert_same_bits, mlp, optimizer, random_mask
-from ..tiny import StopAt, TrainedRuns, arrays, assert_same_run, host, results, tiny_spec, train
+from ..tiny import (
+    Recorder,
+    StopAt,
+    TrainedRuns,
+    arrays,
+    assert_same_run,
+    host,
+    results,
+    tiny_spec,
+    train,
+)
 
 RULES = ("static", "set", "rigl", "gmp", "ac_dc", "topkast")
 # Of 12 steps: masks move at 3 and 6, between two evaluations and one step after one.
@@ -94,6 +106,22 @@ def test_each_move_is_counted_beside_the_curves(moved):
             assert max(before.ever, now.kept) <= now.ever <= before.ever + now.grown
         if name in ("gmp", "ac_dc"):
             assert points[-1].ever == points[0].prunable
+
+
+def test_damaged_masks_are_named_refused_and_made_again(moved, tmp_path):
+    whole, copy = moved[0], tmp_path / "run"
+    shutil.copytree(whole, copy)
+    file = copy / "metrics" / "gmp" / "masks_01.csv"
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:-1]))  # a row is lost
+    wrong = "it does not end with the mask of gmp, level 1, replicate 0 in results.csv"
+    assert read_directory(copy).problems == [f"metrics/gmp/masks_01.csv is damaged: {wrong}"]
+    with pytest.raises(StoreError, match=rf"masks_01\.csv is damaged: {wrong}.*--repair"):
+        train(copy, moving())
+    recorder = Recorder()
+    train(copy, moving(), observer=recorder, repair=True)
+    assert recorder.trained() == [RunId("gmp", 1, 0, 0)]
+    assert read_directory(copy).problems == []
+    assert_same_run(copy, whole)
 
 
 def moving_of(runs, name):

@@ -12,10 +12,12 @@ from lth_jax.store.tables import (
     CURVES,
     RESULTS,
     CurvePoint,
+    MaskPoint,
     ResultRow,
     RunId,
     sort_rows,
     wrong_curve,
+    wrong_masks,
 )
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
@@ -275,3 +277,15 @@ def test_a_curve_bears_out_the_results():
     assert wrong_curve([], rows) == "it lacks ticket, level 1, replicate 0"
     for points in (curve(steps=(0, 5)), curve(steps=(0, 10, 15))):
         assert "it is not the curve of ticket, level 1" in wrong_curve(points, rows)
+
+
+def test_masks_that_moved_end_where_the_results_say():
+    rows = [row(replicate=n, kept=6, prunable=10, draw=0) for n in (0, 1)]
+    moves = [
+        MaskPoint(n, 0, step, kept, 0, 0, 10, 10) for n in (0, 1) for step, kept in ((0, 9), (5, 6))
+    ]
+    assert wrong_masks(moves, rows) == ""
+    assert wrong_masks(moves[:2], rows) == "it lacks ticket, level 1, replicate 1"
+    assert "does not end with the mask of ticket, level 1, replicate 1" in wrong_masks(
+        moves[:3], rows
+    )
