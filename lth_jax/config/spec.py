@@ -700,6 +700,12 @@ class BranchSpec:
         check=below_one,
         unset=_negative,
     )
+    align: str = choice(
+        "weights",
+        ("weights", "activations", "none"),
+        "By what the units of the other replicate's mask are put into this network's order in "
+        "`permuted_mask`.",
+    )
     new_head: bool = field(
         False,
         "Whether a transfer gets an output layer of its own, with a full mask, instead of the "
@@ -863,7 +869,20 @@ class Spec:
             self.paths.pairs,
             "siblings with branch.sibling.draws of 2 or more, and sibling among the branches",
         )
+        donated = [name for name in names if self.branch_spec(name).kind == "permuted_mask"]
+        yield (
+            not donated or self.replicates > 1,
+            "replicates",
+            self.replicates,
+            f"2 or more with {', '.join(donated)}, which takes the mask of another replicate",
+        )
         for name, options in self.branch.items():
+            yield (
+                options.align == "weights" or self.branch_spec(name).kind == "permuted_mask",
+                f"branch.{name}.align",
+                options.align,
+                "weights save in a branch of the kind permuted_mask",
+            )
             yield (
                 options.ablation == "none" or self.branch_spec(name).kind == "prune",
                 f"branch.{name}.ablation",

@@ -30,10 +30,13 @@ class Aligner:
       experiment: whose data and network.
       kind: `weights` or `activations`.
       examples: on how many training examples activations are compared; 0 is all, up to `EXAMPLES`.
+      field: of the config, that names `kind`.
     """
 
-    def __init__(self, experiment: Experiment, kind: str, examples: int = 0):
-        self.experiment, self.kind, self.examples = experiment, kind, examples
+    def __init__(
+        self, experiment: Experiment, kind: str, examples: int = 0, field: str = "paths.align"
+    ):
+        self.experiment, self.kind, self.examples, self.field = experiment, kind, examples, field
 
     @cached_property
     def groups(self) -> list[Group]:
@@ -55,7 +58,7 @@ class Aligner:
         if self.groups:
             what = "hidden Dense or Conv of Flax Linen, whose activations could be compared"
         raise SpecError(
-            f"config.paths.align={self.kind!r}: {self.experiment.spec.model.name} has no {what}; "
+            f"config.{self.field}={self.kind!r}: {self.experiment.spec.model.name} has no {what}; "
             f"accepted: {'weights or none' if self.groups else 'none'}"
         )
 

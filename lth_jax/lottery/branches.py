@@ -66,6 +66,8 @@ class BranchPoint(NamedTuple):
       pruned_from: gives the state in which the network ended that the mask was pruned from.
       steps_behind: gives the number of updates behind that state.
       trained: gives the state in which the ticket of this level ended.
+      donated: gives the mask of another replicate's ticket, its units in the order that `align`
+        names.
       source: gives the source's ticket of the same replicate and level, for transfers.
       options: the branch's own, such as `sigma`.
       key: a key of its own for (seed, branch, replicate, level, draw).
@@ -83,6 +85,7 @@ class BranchPoint(NamedTuple):
     pruned_from: Callable[[], TrainState]
     steps_behind: Callable[[], int]
     trained: Callable[[], TrainState]
+    donated: Callable[[], PyTree]
     source: Callable[[], StartPoint]
     options: BranchSpec
     key: Key[Array, ""]
@@ -304,6 +307,17 @@ def signs_of(at: BranchPoint) -> StartPoint:
     return StartPoint(mask, rewind(state, mask, at.optimizer), 0)
 
 
+def permuted_mask(at: BranchPoint) -> StartPoint:
+    """Puts the rewind point under the mask of another replicate's ticket (Adnan et al. 2025).
+
+    That mask's units come in this network's order, which is found between the two trained dense
+    networks; with `align` none they stay in their own. Replicate 0 takes the mask of replicate 1,
+    and every other one that of the replicate before it.
+    """
+    mask = at.donated()
+    return StartPoint(mask, rewind(at.point, mask, at.optimizer), at.step)
+
+
 def transfer(at: BranchPoint) -> StartPoint:
     """Trains the source's ticket, mask and rewound weights, here (Morcos et al. 2019, §3).
 
@@ -453,6 +467,7 @@ BRANCHES: dict[str, Callable[..., StartPoint]] = {
     "late_magnitudes": late_magnitudes,
     "signs_of": signs_of,
     "shuffle_filters": shuffle_filters,
+    "permuted_mask": permuted_mask,
     "transfer": transfer,
     "transfer_reinit": transfer_reinit,
 }

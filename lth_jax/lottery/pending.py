@@ -15,6 +15,7 @@ from lth_jax.lottery.branches import (
 )
 from lth_jax.lottery.plan import (
     captures,
+    donor,
     is_kept,
     origin,
     parting,
@@ -45,12 +46,13 @@ def pending_runs(
         and is_kept(spec, run)
         and not _is_whole(store, run)
     }
+    needed = {ticket for run in pending for ticket in needed_tickets(spec, run)}
     for level in range(spec.levels, -1, -1):
         for replicate in range(spec.replicates):
-            waiting = [run for run in pending if run.replicate == replicate]
-            needed = any(level in needed_levels(spec, run) for run in waiting)
-            if needed and not store.intact(replicate, level_name(level)):
-                pending.add(RunId(TRUNK, level, replicate, 0))
+            if (replicate, level) in needed and not store.intact(replicate, level_name(level)):
+                run = RunId(TRUNK, level, replicate, 0)
+                pending.add(run)
+                needed |= needed_tickets(spec, run)
     everything = captures(spec, steps_per_epoch)
     for replicate in range(spec.replicates):
         mine = [run for run in pending if run.replicate == replicate]
@@ -61,8 +63,17 @@ def pending_runs(
     return [run for run in planned if run in pending]
 
 
-def needed_levels(spec: Spec, run: RunId) -> set[int]:
-    """Returns the levels of its replicate's trunk whose checkpoints a run needs."""
+def needed_tickets(spec: Spec, run: RunId) -> set[tuple[int, int]]:
+    """Returns the (replicate, level) of the trunk's runs whose checkpoints a run needs."""
+    giver, needed = donor(spec, run), {(run.replicate, level) for level in _needed(spec, run)}
+    if giver is not None:
+        levels = {0, run.level} if _is_aligned(spec, run) else {run.level}
+        needed |= {(giver, level) for level in levels}
+    return needed
+
+
+def _needed(spec: Spec, run: RunId) -> set[int]:
+    """Returns the levels of its own replicate that a run needs."""
     if run.level == 0:
         return set()
     if run.branch == TRUNK:
@@ -71,7 +82,7 @@ def needed_levels(spec: Spec, run: RunId) -> set[int]:
     own = kind not in KINDS  # which may look at all of it
     if own or spec.rewind.kind != "weights" or kind in OF_PRUNED:
         needed.add(source_level(spec, run.level))
-    if own or kind in OF_DENSE:
+    if own or kind in OF_DENSE or _is_aligned(spec, run):
         needed.add(0)
     return needed
 
@@ -93,12 +104,18 @@ def levels_behind(spec: Spec, run: RunId) -> list[int]:
         )
         return [] if at_rewind else [0]
     before = [run.level] if kind in OF_TRAINED else []
+    before += [0] if _is_aligned(spec, run) else []
     made_of = kind in OF_PRUNED or not _scores_at_rewind(pruning.criterion, pruning.at)
     level = run.level
     while made_of and level:
         level = source_level(spec, level)
         before.append(level)
-    return sorted(before)
+    return sorted(set(before))
+
+
+def _is_aligned(spec: Spec, run: RunId) -> bool:
+    """Returns whether a run's mask is put into the order of its replicate's dense network."""
+    return donor(spec, run) is not None and spec.branch_spec(run.branch).align != "none"
 
 
 def _scores_at_rewind(criterion: str, at: str | None) -> bool:

@@ -5,7 +5,7 @@ JAX is not imported: whoever only looks at a run need not wait for it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from lth_jax.config import TRANSFERS, BranchSpec, Spec, duration_steps
@@ -65,6 +65,23 @@ def ended_tickets(spec: Spec, rows: Iterable[ResultRow]) -> dict[int, int]:
     return ended
 
 
+def donor(spec: Spec, run: RunId) -> int | None:
+    """Returns the replicate whose ticket's mask a run takes; None where it is its own.
+
+    It is a replicate that stays the same when there are more.
+    """
+    if run.branch == TRUNK or spec.branch_spec(run.branch).kind != "permuted_mask":
+        return None
+    return run.replicate - 1 if run.replicate else 1
+
+
+def last_level(spec: Spec, run: RunId, ended: Mapping[int, int]) -> int:
+    """Returns the level, up to the run's, at which the first ticket ended that it starts from."""
+    giver = donor(spec, run)
+    of = {run.replicate} if giver is None else {run.replicate, giver}
+    return min(ended.get(replicate, run.level) for replicate in of)
+
+
 def reachable_runs(
     spec: Spec, rows: Iterable[ResultRow], source: Path | None = None
 ) -> list[RunId]:
@@ -89,7 +106,7 @@ def reachable_runs(
             pass
 
     def reachable(run: RunId) -> bool:
-        last = ended.get(run.replicate, run.level)
+        last = last_level(spec, run, ended)
         if _is_transfer(spec, run):
             last = min(last, there.get(run.replicate, run.level))
         return run.level <= last and not (spec.pretrain and run.replicate in untrained)

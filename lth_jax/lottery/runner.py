@@ -20,6 +20,7 @@ import jax.numpy as jnp
 
 from lth_jax.config import BranchSpec, PruningSpec
 from lth_jax.errors import RunError
+from lth_jax.lottery.aligning import Aligner, moved
 from lth_jax.lottery.branches import BranchPoint, StartPoint, from_scratch, new_heads, start_of
 from lth_jax.lottery.experiment import Experiment, source_optimizer
 from lth_jax.lottery.level import LevelTrainer
@@ -29,8 +30,10 @@ from lth_jax.lottery.paths import Paths
 from lth_jax.lottery.pending import pending_runs, waits
 from lth_jax.lottery.plan import (
     captures,
+    donor,
     ended_tickets,
     is_kept,
+    last_level,
     origin,
     parting,
     source_level,
@@ -46,6 +49,7 @@ from lth_jax.store import RunDirectory, checkpoint_name
 from lth_jax.store.checkpoints import fill
 from lth_jax.store.tables import TRUNK, ResultRow, RunId
 from lth_jax.training import keys
+from lth_jax.training.alignment import Order
 from lth_jax.training.states import TrainState
 
 # What a run that is trained again may have otherwise; rows of earlier versions lack the last two.
@@ -78,6 +82,15 @@ class Runner:
         self._sources: dict[int, StoredTrunk] = {}
         self._told_heads = False
         self.paths = Paths(experiment, store)
+        self._aligners: dict[str, Aligner] = {}
+        self._orders: dict[tuple[str, int], list[Order]] = {}
+        for name in self.spec.branches:
+            branch = self.spec.branch_spec(name)
+            if branch.kind == "permuted_mask" and branch.align != "none":
+                self._aligners[name] = Aligner(
+                    experiment, branch.align, field=f"branch.{name}.align"
+                )
+                self._aligners[name].check()
 
     def run(self) -> None:
         """Trains every run of the spec that is not done yet, level by level.
@@ -116,7 +129,7 @@ class Runner:
             runs = [
                 self.run_of(run_id, tickets[run_id.replicate])
                 for run_id in todo
-                if run_id.replicate in tickets
+                if run_id.replicate in tickets and donor(self.spec, run_id) not in failed
             ]
             if not runs:
                 continue
@@ -146,7 +159,7 @@ class Runner:
             self.observer.note(
                 f"{row.run_id}, diverged: no finite loss from step {row.diverged} on{end}"
             )
-        left = [run for run in pending if run.level <= ended.get(run.replicate, run.level)]
+        left = [run for run in pending if run.level <= last_level(self.spec, run, ended)]
         lost = set(pending) - set(left)
         if lost:
             self.observer.shortened(sum(run_steps(self.experiment, run) for run in lost))
@@ -208,6 +221,7 @@ class Runner:
             pruned_from=lambda: trunk.trained(source_level(self.spec, run_id.level)),
             steps_behind=lambda: trunk.steps_behind(source_level(self.spec, run_id.level)),
             trained=lambda: trunk.trained(run_id.level),
+            donated=lambda: self._donated(run_id),
             source=lambda: self._source_ticket(run_id.replicate, run_id.level),
             options=branch,
             key=keys.branch_key(
@@ -259,6 +273,25 @@ class Runner:
             return state
         # What is on disk counts: another version of jax may draw other numbers.
         return state._replace(**to_device(fill(kept, arrays)))
+
+    def _donated(self, run_id: RunId) -> PyTree:
+        """Returns the mask of another replicate's ticket, in the order of this one's units.
+
+        Raises:
+          ValueError: the run's branch takes none.
+        """
+        giver = donor(self.spec, run_id)
+        if giver is None:
+            raise ValueError("no other replicate's mask is given; accepted: kind permuted_mask")
+        mask, aligner = self.prune(giver, run_id.level), self._aligners.get(run_id.branch)
+        if not aligner:
+            return mask
+        # Of all levels one order: it is found between the dense networks.
+        which = run_id.branch, run_id.replicate
+        if which not in self._orders:
+            dense = (self.trunk(one).trained(0) for one in (run_id.replicate, giver))
+            self._orders[which] = aligner.orders(*((s.params, s.model_state) for s in dense))
+        return moved((mask, {}), aligner.groups, self._orders[which])[0]
 
     def _source_trunk(self, replicate: int) -> StoredTrunk:
         """Returns a replicate's trunk of the experiment that transfers start from."""

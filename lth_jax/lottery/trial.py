@@ -97,6 +97,7 @@ def _try_branches(e: Experiment, own: Mapping[str, BranchSpec], point: TrainStat
             pruned_from=lambda: point,
             steps_behind=lambda: e.steps,
             trained=partial(_trained, branch.kind, ticket),
+            donated=lambda: mask,
             source=lambda: ticket,
             options=branch,
             key=keys.branch_key(e.spec.seed, name, 0, 1, 0),

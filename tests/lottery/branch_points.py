@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lth_jax.config import TRANSFERS, BranchSpec
-from lth_jax.lottery.branches import BRANCHES, BranchPoint, StartPoint
+from lth_jax.lottery.branches import BRANCHES, BranchPoint, StartPoint, draw_mask
 from lth_jax.pruning.masks import prunable
 from lth_jax.pruning.trees import map_named, named_leaves
 from lth_jax.training.states import new_state, rewind
@@ -23,7 +23,7 @@ DRAWN = {
 }  # fmt: skip
 SAME_MASK = set(BRANCHES) - {
     "random_mask", "one_shot", "prune", "dense", "static", "set", "rigl", "gmp", "ac_dc", "topkast",
-    *TRANSFERS,
+    "permuted_mask", *TRANSFERS,
 }  # fmt: skip
 # Those that give the ticket other weights, by what each does to a kept one.
 REDRAWS = (
@@ -94,6 +94,7 @@ def branch_point(key=0, **changes):
         pruned_from=lambda: trained_looking(3),
         steps_behind=lambda: LAST_STEP,
         trained=lambda: trained_looking(4),
+        donated=lambda: draw_mask(jax.random.key(9), mask, prunable(params)),
         source=source_ticket,
         options=BranchSpec(**options),
         key=jax.random.key(key),

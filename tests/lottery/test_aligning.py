@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -13,14 +14,17 @@ from lth_jax.errors import SpecError
 from lth_jax.lottery.aligning import Aligner, moved
 from lth_jax.lottery.path_meter import PathMeter
 from lth_jax.lottery.paths import missing_pairs, points_of, stored_network
+from lth_jax.lottery.pending import needed_tickets
+from lth_jax.lottery.plan import last_level
 from lth_jax.models import Model
 from lth_jax.report.stability import stability_said
 from lth_jax.store import RunDirectory
 from lth_jax.store.tables import TRUNK, RunId
 from lth_jax.training.alignment import inverse
+from lth_jax.training.states import rewind
 
 from ..small_networks import bits
-from ..tiny import experiment, tiny_spec, train
+from ..tiny import TrainedRuns, assert_same_run, experiment, tiny_spec, train
 
 FIELDS = {
     "levels": 0, "branches": (), "model.hidden": (12, 8), "train.steps": "60",
@@ -136,3 +140,62 @@ def test_what_cannot_be_aligned_is_refused_in_one_line():
         Aligner(bare(e, (5,)), "activations").check()
     with pytest.raises(SpecError, match=r"config\.paths\.align='weights'.*accepted: none$"):
         Aligner(bare(e, ()), "weights").check()
+
+
+PERMUTED = {
+    **FIELDS, "levels": 2, "replicates": 3, "paths.pairs": (),
+    "branches": ("permuted_mask", "unaligned"),
+    "branch": {"unaligned": {"kind": "permuted_mask", "align": "none"}},
+}  # fmt: skip
+
+
+@pytest.fixture
+def permuted_runs(tmp_path, monkeypatch):
+    """Where a run of each branch started, and the tickets, by id."""
+    monkeypatch.setattr("lth_jax.lottery.runner.LevelTrainer", TrainedRuns)
+    monkeypatch.setattr(TrainedRuns, "runs", {})
+    train(tmp_path, tiny_spec(**PERMUTED))
+    return {run_id: run.start for run_id, run in TrainedRuns.runs.items()}
+
+
+def test_a_permuted_mask_is_anothers_in_this_networks_order(permuted_runs, tmp_path):
+    """Each unit has as many weights as one of the other's ticket, and has them where it is like."""
+    e = experiment(tiny_spec(**PERMUTED))
+    aligner = Aligner(e, "weights")
+    for replicate, giver in ((0, 1), (1, 0), (2, 1)):
+        mine, theirs = (trained(tmp_path, e, one) for one in (replicate, giver))
+        orders = aligner.orders(mine, theirs)
+        for level in (1, 2):
+            own, other = (permuted_runs[RunId(TRUNK, level, r, 0)] for r in (replicate, giver))
+            moved_mask = permuted_runs[RunId("permuted_mask", level, replicate, 0)]
+            plain = permuted_runs[RunId("unaligned", level, replicate, 0)]
+            assert bits(plain.mask) == bits(other.mask) != bits(own.mask)
+            expected = moved((other.mask, {}), aligner.groups, orders)[0]
+            assert bits(moved_mask.mask) == bits(expected) != bits(other.mask)
+            for start in (moved_mask, plain):  # the weights are this replicate's own
+                assert bits(start.state) == bits(
+                    rewind(e.initial(replicate), start.mask, e.optimizer)
+                )
+                assert start.step == own.step
+
+
+def test_a_giver_that_is_damaged_or_ended_counts(tmp_path):
+    spec = tiny_spec(**PERMUTED)
+    aligned, plain = RunId("permuted_mask", 2, 2, 0), RunId("unaligned", 2, 2, 0)
+    assert needed_tickets(spec, aligned) == {(2, 2), (2, 0), (1, 2), (1, 0)}
+    assert needed_tickets(spec, plain) == {(2, 2), (1, 2)}
+    assert [last_level(spec, run, {1: 1}) for run in (aligned, aligned._replace(level=1))] == [1, 1]
+    assert last_level(spec, RunId("permuted_mask", 2, 1, 0), {2: 0}) == 2
+    # The giver's ticket is lost after all was trained, and a level more is asked for.
+    store = train(tmp_path, spec)
+    shutil.rmtree(store.path / "checkpoints" / "replicate_1" / "level_02")
+    train(tmp_path, dataclasses.replace(spec, levels=3))
+    whole = train(tmp_path / "whole", dataclasses.replace(spec, levels=3)).path
+    assert_same_run(tmp_path, whole)
+
+
+def test_a_mask_of_another_replicate_needs_one():
+    with pytest.raises(SpecError, match=r"config\.replicates=1: accepted: 2 or more with permuted"):
+        tiny_spec(**PERMUTED | {"replicates": 1})
+    with pytest.raises(SpecError, match=r"config\.branch\.reinit\.align='none'"):
+        tiny_spec(branches=("reinit",), branch={"reinit": {"align": "none"}})
