@@ -164,7 +164,7 @@ def test_an_example_runs_as_it_is_shown(installed, run):
             assert densities[0] == 100
             assert 69 < densities[1] < 83
             assert list(densities) == sorted(densities, reverse=True)
-            assert min(accuracies[:3]) > 90
+            assert min(accuracies[:3]) > 80
 
 
 def test_the_loop_of_the_readme_prunes(installed):

@@ -77,7 +77,7 @@ WRONG = {
     "options of no branch": (["--config.branch.other.draws=2"], ["branch.other", "cyclic"]),
     "option of a branch": (
         ["--config.branch.reinit.draw=2"],
-        ["'draws'", "accepted: ablation, at"],
+        ["'draws'", "accepted: ablation, align"],
     ),
     "no draws": (["--config.branch.reinit.draws=0"], ["branch.reinit.draws=0", "1 to 1,000"]),
     "level 0 of a branch": (["--config.branch.reinit.levels=0"], ["(0,)", "levels from 1"]),
