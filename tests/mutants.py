@@ -389,6 +389,16 @@ MUTANTS = (
     ),
     # Controls
     Mutant(
+        "the mask of another replicate stays in its own order",
+        "lottery/runner.py", "return moved((mask, {}), aligner.groups, self._orders[which])[0]",
+        "return mask", ("lottery/test_aligning.py",),
+    ),
+    Mutant(
+        "masks that moved may end with any number of weights",
+        "store/tables.py", "if (point.kept, point.prunable) != (row.kept, row.prunable):",
+        "if False:", ("store/test_tables.py",),
+    ),
+    Mutant(
         "reinit keeps the ticket's weights",
         "lottery/branches.py",
         "mask = at.ticket.mask\n    return StartPoint(mask, rewind(at.fresh(at.key), mask, at.optimizer), 0)",

@@ -26,7 +26,7 @@ from lth_jax.store import level_name
 from lth_jax.store.checkpoints import Manifest, array_bytes, read_arrays, read_manifest, verify
 from lth_jax.store.lock import held_by
 from lth_jax.store.record import SPEC_FILE, OtherFormat, is_changed, read_record, spec_of
-from lth_jax.store.rundir import salvage_rows
+from lth_jax.store.rundir import masks_name, salvage_rows
 from lth_jax.store.tables import (
     CURVES,
     MASKS,
@@ -235,14 +235,14 @@ def _problems_of_work(
     checkpoints: Mapping[str, Checkpoint],
     running: bool,
 ) -> Iterator[tuple[str, bool]]:
-    """Names what is wrong with checkpoints and curves; yields as `_problems_of_curves`."""
+    """Names what is wrong with checkpoints and curves; yields as `_problems_of_metrics`."""
     for one in checkpoints.values():
         if one.damage:
             yield f"checkpoints/{one.name}: {one.damage}", False
     for name in _promised_checkpoints(rows, spec):
         if name not in checkpoints:
             yield f"checkpoints/{name} is missing, though results.csv has its run", False
-    yield from _problems_of_curves(path, rows, running)
+    yield from _problems_of_metrics(path, rows, running)
 
 
 def refuse_damaged_tables(runs: Iterable[Directory]) -> None:
@@ -325,7 +325,7 @@ def _promised_checkpoints(rows: Sequence[ResultRow], spec: specs.Spec | None) ->
     return list(dict.fromkeys(names))
 
 
-def _problems_of_curves(
+def _problems_of_metrics(
     path: Path, rows: Sequence[ResultRow], running: bool
 ) -> Iterator[tuple[str, bool]]:
     """Names curves and moving masks that are damaged, and curves of rows that are not there.
@@ -337,13 +337,14 @@ def _problems_of_curves(
     of_masks: dict[str, list[ResultRow]] = {}
     for row in rows:
         promised.setdefault(f"metrics/{row.branch}/{level_name(row.level)}.csv", []).append(row)
-        of_masks.setdefault(f"metrics/{row.branch}/masks_{row.level:02d}.csv", []).append(row)
-    yield from _problems_of(path, "level_*.csv", promised, CURVES, wrong_curve, running)
+        of_masks.setdefault(f"metrics/{row.branch}/{masks_name(row.level)}.csv", []).append(row)
+    yield from _problems_of_tables(path, "level_*.csv", promised, CURVES, wrong_curve, running)
+    # No row promises a table of masks: most stay.
     there = {name: rows for name, rows in of_masks.items() if (path / name).exists()}
-    yield from _problems_of(path, "masks_*.csv", there, MASKS, wrong_masks, running)
+    yield from _problems_of_tables(path, "masks_*.csv", there, MASKS, wrong_masks, running)
 
 
-def _problems_of(
+def _problems_of_tables(
     path: Path,
     pattern: str,
     promised: Mapping[str, Sequence[ResultRow]],
@@ -351,6 +352,16 @@ def _problems_of(
     wrong_with: Callable[[Any, Sequence[ResultRow]], str],
     running: bool,
 ) -> Iterator[tuple[str, bool]]:
+    """Names tables of one kind that are damaged, or promised and not there.
+
+    Args:
+      path: the run directory.
+      pattern: of the tables' file names.
+      promised: the rows that each table must bear out, by its name.
+      table: reads them.
+      wrong_with: says what of some rows a table does not bear out.
+      running: whether a process is at work, which writes these tables before their rows.
+    """
     found = sorted(file.relative_to(path).as_posix() for file in path.glob(f"metrics/*/{pattern}"))
     for name in dict.fromkeys((*promised, *found)):
         try:
@@ -363,7 +374,6 @@ def _problems_of(
         except ValueError as error:
             yield f"{name} is damaged: {error}", True
         else:
-            # Of a run that is trained again, the curve is written before the row.
             wrong = "" if running else wrong_with(points, promised.get(name, ()))
             if wrong:
                 yield f"{name} is damaged: {wrong}", True

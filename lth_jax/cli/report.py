@@ -67,7 +67,7 @@ def _report(paths: Sequence[Path], out: Path | None) -> None:
     stores = [RunDirectory.read(path) for path in different.values()]
     for store in stores:
         if not store.holder():  # who runs it may be writing them
-            store.check_curves()
+            store.check_metrics()
     # A run that goes on writes its event files itself.
     events = out is None and len(stores) == 1 and not stores[0].holder()
     if out:

@@ -74,12 +74,27 @@ def field(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def choice(default: str, choices: Sequence[str], means: str, *, identity: bool = True) -> Any:
-    """Declares a field that takes one of a few words."""
+def choice(
+    default: str | None,
+    choices: Sequence[str],
+    means: str,
+    *,
+    none: str = "",
+    identity: bool = True,
+) -> Any:
+    """Declares a field that takes one of a few words.
+
+    Args:
+      default: one of them, or None.
+      choices: the words.
+      means: as in `field`.
+      none: what None stands for, of a field that may be None.
+      identity: as in `field`.
+    """
     return field(
         default,
         means,
-        accepted=" or ".join(choices),
+        accepted=" or ".join(choices) + (f", or None for {none}" if none else ""),
         check=lambda value: value in choices,
         identity=identity,
     )

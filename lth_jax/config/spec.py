@@ -369,26 +369,26 @@ class PruningSpec:
         "What logits are divided by, in the gradients of some criteria.",
         **between(LEAST, LARGEST),
     )
-    mode: str | None = field(
+    mode: str | None = choice(
         None,
+        ("train", "eval"),
         "Whether the gradients of the loss are those of training, with dropout and the batch's own "
         "statistics, or of evaluation; None is the criterion's own choice.",
-        accepted="train or eval, or None for the criterion's own",
-        check=lambda value: value in ("train", "eval"),
+        none="the criterion's own",
     )
-    probe: str | None = field(
+    probe: str | None = choice(
         None,
+        ("random", "balanced"),
         "Whether the examples that gradients are taken of are drawn alike from all, or balanced "
         "over the classes; None is the criterion's own choice.",
-        accepted="random or balanced, or None for the criterion's own",
-        check=lambda value: value in ("random", "balanced"),
+        none="the criterion's own",
     )
-    hessian: str | None = field(
+    hessian: str | None = choice(
         None,
+        ("all", "kernels"),
         "Whether a criterion's Hessian is that of all parameters or of the prunable kernels alone; "
         "None is the criterion's own choice.",
-        accepted="all or kernels, or None for the criterion's own",
-        check=lambda value: value in ("all", "kernels"),
+        none="the criterion's own",
     )
 
     def gradients(self) -> dict[str, str]:
@@ -603,12 +603,12 @@ class BranchSpec:
         "What of `prune` is taken away: its places in each layer are drawn, its weights are fresh, "
         "or the highest scores go, as many in each layer.",
     )
-    scored: str | None = field(
+    scored: str | None = choice(
         None,
+        ("trained", "rewind"),
         "Which dense network `prune` scores: the trained one, or the one at the rewind step; None "
         "is the criterion's own choice.",
-        accepted="trained or rewind, or None for the criterion's own",
-        check=lambda value: value in ("trained", "rewind"),
+        none="the criterion's own",
     )
     at: tuple[Duration, ...] = field(
         ("0",),
@@ -719,6 +719,16 @@ class BranchSpec:
     def is_kept(self) -> bool:
         """Whether the trained networks of this branch, whose kind is filled in, are kept."""
         return self.keep or self.kind == "sibling"
+
+    @property
+    def takes_mask(self) -> bool:
+        """Whether this branch, whose kind is filled in, takes the mask of another replicate."""
+        return self.kind == "permuted_mask"
+
+    @property
+    def is_aligned(self) -> bool:
+        """Whether it puts that mask's units into the order of its replicate's dense network."""
+        return self.takes_mask and self.align != "none"
 
     def train_spec(self, train: TrainSpec) -> TrainSpec:
         """Returns `train` with this branch's overrides."""
@@ -869,7 +879,7 @@ class Spec:
             self.paths.pairs,
             "siblings with branch.sibling.draws of 2 or more, and sibling among the branches",
         )
-        donated = [name for name in names if self.branch_spec(name).kind == "permuted_mask"]
+        donated = [name for name in names if self.branch_spec(name).takes_mask]
         yield (
             not donated or self.replicates > 1,
             "replicates",
@@ -878,7 +888,7 @@ class Spec:
         )
         for name, options in self.branch.items():
             yield (
-                options.align == "weights" or self.branch_spec(name).kind == "permuted_mask",
+                options.align == "weights" or self.branch_spec(name).takes_mask,
                 f"branch.{name}.align",
                 options.align,
                 "weights save in a branch of the kind permuted_mask",

@@ -67,7 +67,7 @@ class BranchPoint(NamedTuple):
       steps_behind: gives the number of updates behind that state.
       trained: gives the state in which the ticket of this level ended.
       donated: gives the mask of another replicate's ticket, its units in the order that `align`
-        names.
+        names, to `permuted_mask` alone.
       source: gives the source's ticket of the same replicate and level, for transfers.
       options: the branch's own, such as `sigma`.
       key: a key of its own for (seed, branch, replicate, level, draw).
@@ -316,6 +316,17 @@ def permuted_mask(at: BranchPoint) -> StartPoint:
     """
     mask = at.donated()
     return StartPoint(mask, rewind(at.point, mask, at.optimizer), at.step)
+
+
+def none_donated() -> PyTree:
+    """Gives no mask, to a branch of another kind that asks for one of another replicate.
+
+    Which runs it would wait for, and end with, is known of `permuted_mask` alone.
+
+    Raises:
+      ValueError: always.
+    """
+    raise ValueError("no other replicate's mask is given; accepted: kind permuted_mask")
 
 
 def transfer(at: BranchPoint) -> StartPoint:

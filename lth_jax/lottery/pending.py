@@ -67,7 +67,7 @@ def needed_tickets(spec: Spec, run: RunId) -> set[tuple[int, int]]:
     """Returns the (replicate, level) of the trunk's runs whose checkpoints a run needs."""
     giver, needed = donor(spec, run), {(run.replicate, level) for level in _needed(spec, run)}
     if giver is not None:
-        levels = {0, run.level} if _is_aligned(spec, run) else {run.level}
+        levels = {0, run.level} if spec.branch_spec(run.branch).is_aligned else {run.level}
         needed |= {(giver, level) for level in levels}
     return needed
 
@@ -78,11 +78,12 @@ def _needed(spec: Spec, run: RunId) -> set[int]:
         return set()
     if run.branch == TRUNK:
         return {source_level(spec, run.level)}
-    needed, kind = {run.level}, spec.branch_spec(run.branch).kind
+    branch, needed = spec.branch_spec(run.branch), {run.level}
+    kind = branch.kind
     own = kind not in KINDS  # which may look at all of it
     if own or spec.rewind.kind != "weights" or kind in OF_PRUNED:
         needed.add(source_level(spec, run.level))
-    if own or kind in OF_DENSE or _is_aligned(spec, run):
+    if own or kind in OF_DENSE or branch.is_aligned:
         needed.add(0)
     return needed
 
@@ -104,18 +105,13 @@ def levels_behind(spec: Spec, run: RunId) -> list[int]:
         )
         return [] if at_rewind else [0]
     before = [run.level] if kind in OF_TRAINED else []
-    before += [0] if _is_aligned(spec, run) else []
+    before += [0] if run.branch != TRUNK and spec.branch_spec(run.branch).is_aligned else []
     made_of = kind in OF_PRUNED or not _scores_at_rewind(pruning.criterion, pruning.at)
     level = run.level
     while made_of and level:
         level = source_level(spec, level)
         before.append(level)
     return sorted(set(before))
-
-
-def _is_aligned(spec: Spec, run: RunId) -> bool:
-    """Returns whether a run's mask is put into the order of its replicate's dense network."""
-    return donor(spec, run) is not None and spec.branch_spec(run.branch).align != "none"
 
 
 def _scores_at_rewind(criterion: str, at: str | None) -> bool:

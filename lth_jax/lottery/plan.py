@@ -70,7 +70,7 @@ def donor(spec: Spec, run: RunId) -> int | None:
 
     It is a replicate that stays the same when there are more.
     """
-    if run.branch == TRUNK or spec.branch_spec(run.branch).kind != "permuted_mask":
+    if run.branch == TRUNK or not spec.branch_spec(run.branch).takes_mask:
         return None
     return run.replicate - 1 if run.replicate else 1
 

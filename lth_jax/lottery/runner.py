@@ -21,7 +21,14 @@ import jax.numpy as jnp
 from lth_jax.config import BranchSpec, PruningSpec
 from lth_jax.errors import RunError
 from lth_jax.lottery.aligning import Aligner, moved
-from lth_jax.lottery.branches import BranchPoint, StartPoint, from_scratch, new_heads, start_of
+from lth_jax.lottery.branches import (
+    BranchPoint,
+    StartPoint,
+    from_scratch,
+    new_heads,
+    none_donated,
+    start_of,
+)
 from lth_jax.lottery.experiment import Experiment, source_optimizer
 from lth_jax.lottery.level import LevelTrainer
 from lth_jax.lottery.moving import moving_of
@@ -86,7 +93,7 @@ class Runner:
         self._orders: dict[tuple[str, int], list[Order]] = {}
         for name in self.spec.branches:
             branch = self.spec.branch_spec(name)
-            if branch.kind == "permuted_mask" and branch.align != "none":
+            if branch.is_aligned:
                 self._aligners[name] = Aligner(
                     experiment, branch.align, field=f"branch.{name}.align"
                 )
@@ -275,14 +282,10 @@ class Runner:
         return state._replace(**to_device(fill(kept, arrays)))
 
     def _donated(self, run_id: RunId) -> PyTree:
-        """Returns the mask of another replicate's ticket, in the order of this one's units.
-
-        Raises:
-          ValueError: the run's branch takes none.
-        """
+        """Returns the mask of another replicate's ticket, in the order of this one's units."""
         giver = donor(self.spec, run_id)
         if giver is None:
-            raise ValueError("no other replicate's mask is given; accepted: kind permuted_mask")
+            return none_donated()
         mask, aligner = self.prune(giver, run_id.level), self._aligners.get(run_id.branch)
         if not aligner:
             return mask

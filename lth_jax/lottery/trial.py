@@ -16,7 +16,14 @@ import jax.numpy as jnp
 from lth_jax.config import BranchSpec
 from lth_jax.config.own_fields import with_fields
 from lth_jax.errors import SpecError, in_one_line
-from lth_jax.lottery.branches import BranchPoint, StartPoint, difference, start_of, waits_for_ticket
+from lth_jax.lottery.branches import (
+    BranchPoint,
+    StartPoint,
+    difference,
+    none_donated,
+    start_of,
+    waits_for_ticket,
+)
 from lth_jax.lottery.custom import is_own
 from lth_jax.lottery.experiment import Experiment
 from lth_jax.lottery.moving import course_of
@@ -97,7 +104,7 @@ def _try_branches(e: Experiment, own: Mapping[str, BranchSpec], point: TrainStat
             pruned_from=lambda: point,
             steps_behind=lambda: e.steps,
             trained=partial(_trained, branch.kind, ticket),
-            donated=lambda: mask,
+            donated=none_donated,
             source=lambda: ticket,
             options=branch,
             key=keys.branch_key(e.spec.seed, name, 0, 1, 0),

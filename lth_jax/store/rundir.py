@@ -140,7 +140,7 @@ class RunDirectory:
         try:
             run._clean()
             run._read_rows()
-            run.check_curves()
+            run.check_metrics()
             record = run.record_of_spec() if exists(path / SPEC_FILE) else None
             before = record if record and run._holds_work() else None
             known = check_same(path, before, spec, config) if before else {}
@@ -261,7 +261,7 @@ class RunDirectory:
             self._meet(DamagedTable(self.path / RESULTS_FILE, problem))
         self.rows = {row.run_id: row for row in rows}
 
-    def check_curves(self) -> None:
+    def check_metrics(self) -> None:
         """Checks the curves and the moving masks of all finished runs.
 
         A missing curve is made again only by a repair. Whose masks move, nothing here says.
@@ -273,9 +273,8 @@ class RunDirectory:
             try:
                 if self.repair or exists(self._curve_file(branch, level)):
                     self.check_curve(branch, level, self.curve(branch, level))
-                masks, file = self.masks(branch, level), self._masks_file(branch, level)
-                if masks and (wrong := wrong_masks(masks, self._rows_of(branch, level))):
-                    raise DamagedTable(file, wrong)
+                if exists(self._masks_file(branch, level)):
+                    self._check_masks(branch, level)
             except DamagedTable as error:
                 self._meet(error)
                 self.again |= {row.run_id for row in self._rows_of(branch, level)}
@@ -284,6 +283,11 @@ class RunDirectory:
         """Raises a DamagedTable where a curve does not bear out the rows of its finished runs."""
         if wrong := wrong_curve(points, self._rows_of(branch, level)):
             raise DamagedTable(self._curve_file(branch, level), wrong)
+
+    def _check_masks(self, branch: str, level: int) -> None:
+        """Raises a DamagedTable where masks that moved do not bear out the rows of their runs."""
+        if wrong := wrong_masks(self.masks(branch, level), self._rows_of(branch, level)):
+            raise DamagedTable(self._masks_file(branch, level), wrong)
 
     def _rows_of(self, branch: str, level: int) -> list[ResultRow]:
         return [row for row in self.rows.values() if (row.branch, row.level) == (branch, level)]
@@ -373,7 +377,7 @@ class RunDirectory:
         return [point for point in old if cast(Any, point)[:2] not in runs]
 
     def _masks_file(self, branch: str, level: int) -> Path:
-        return self.path / METRICS / branch / f"masks_{level:02d}.csv"
+        return self.path / METRICS / branch / f"{masks_name(level)}.csv"
 
     def _curve_file(self, branch: str, level: int) -> Path:
         return self.path / METRICS / branch / f"{level_name(level)}.csv"
@@ -538,3 +542,8 @@ def checkpoint_name(run: RunId) -> str:
 def level_name(level: int) -> str:
     """Returns the name of a level's checkpoint and curve: `level_03`."""
     return f"level_{level:02d}"
+
+
+def masks_name(level: int) -> str:
+    """Returns the name of the table of a level's masks that move: `masks_03`."""
+    return f"masks_{level:02d}"

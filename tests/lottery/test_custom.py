@@ -283,9 +283,16 @@ def test_a_branch_that_is_made_of_the_trained_ticket_waits_for_it():
         try_rows(experiment(tiny_spec(branches=("hidden",))))
 
 
+def test_a_branch_that_asks_for_anothers_mask_is_refused_before_training():
+    BRANCHES["taker"] = lambda at: at.ticket._replace(mask=at.donated())
+    with pytest.raises(SpecError, match=r"^BRANCHES\['taker'\]: .*accepted: kind permuted_mask$"):
+        try_rows(experiment(tiny_spec(branches=("taker",))))
+
+
 @pytest.mark.slow
 def test_every_branch_of_the_package_would_pass_the_trial(monkeypatch):
-    kinds = [name for name in BRANCHES if not name.startswith("transfer")]
+    # Save those of another experiment or replicate, which the package alone can bring.
+    kinds = [name for name in BRANCHES if not name.startswith(("transfer", "permuted_mask"))]
     monkeypatch.setattr("lth_jax.lottery.branches.KINDS", ())
     monkeypatch.setattr("lth_jax.lottery.trial.is_own", lambda title, name: title == "BRANCHES")
     try_rows(experiment(tiny_spec(branches=tuple(kinds), rewind__step="3")))
