@@ -167,8 +167,9 @@ def test_at_every_import_it_ends_in_one_line(command, signum, tmp_path):
         if ended or status == 0:  # it was faster
             break
         assert status == 128 + signum
-        assert err[-1] == signals.INTERRUPTED
-        assert not any("Traceback" in line for line in err)
+        # The main thread goes on, and may name one more module, until the process has ended.
+        said = [line for line in err if not line.startswith("import time:")]
+        assert said == [signals.INTERRUPTED]
         passed += 1
     assert passed
     assert not list(tmp_path.rglob("*.tmp"))
