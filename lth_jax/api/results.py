@@ -25,7 +25,7 @@ from lth_jax.report.terminal import PlainConsole
 from lth_jax.report.verdict import verdict
 from lth_jax.store import CurvePoint, RunDirectory, level_name
 from lth_jax.store.checkpoints import read_arrays, read_manifest, subtree
-from lth_jax.store.tables import RESULTS, TRUNK, ResultRow, RunId, column_of, named
+from lth_jax.store.tables import CURVES, RESULTS, TRUNK, ResultRow, RunId, column_of, named
 from lth_jax.training.metrics import Metric
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ class Results:
             store = self._contents.store
             points = store.curve(branch, level)
             if points and self.status != "running":  # who runs it writes a curve before its row
-                store.check_curve(branch, level, points)
+                store.check(CURVES, branch, level, points)
             found: dict[RunId, list[CurvePoint]] = {}
             for point in points:
                 run_id = RunId(branch, level, point.replicate, point.draw)

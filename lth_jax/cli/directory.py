@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -26,18 +26,16 @@ from lth_jax.store import level_name
 from lth_jax.store.checkpoints import Manifest, array_bytes, read_arrays, read_manifest, verify
 from lth_jax.store.lock import held_by
 from lth_jax.store.record import SPEC_FILE, OtherFormat, is_changed, read_record, spec_of
-from lth_jax.store.rundir import masks_name, salvage_rows
+from lth_jax.store.rundir import salvage_rows
 from lth_jax.store.tables import (
     CURVES,
-    MASKS,
+    METRICS,
     RESULTS,
     TRUNK,
     ResultRow,
     RunId,
     Table,
     sort_rows,
-    wrong_curve,
-    wrong_masks,
 )
 from lth_jax.system.machine import cores
 from lth_jax.training.metrics import ACCURACY, Metric, recorded_metric
@@ -328,41 +326,37 @@ def _promised_checkpoints(rows: Sequence[ResultRow], spec: specs.Spec | None) ->
 def _problems_of_metrics(
     path: Path, rows: Sequence[ResultRow], running: bool
 ) -> Iterator[tuple[str, bool]]:
-    """Names curves and moving masks that are damaged, and curves of rows that are not there.
+    """Names tables under `metrics/` that are damaged, and curves of rows that are not there.
 
     Yields:
       The problem, and whether it is damage.
     """
-    promised: dict[str, list[ResultRow]] = {}
-    of_masks: dict[str, list[ResultRow]] = {}
-    for row in rows:
-        promised.setdefault(f"metrics/{row.branch}/{level_name(row.level)}.csv", []).append(row)
-        of_masks.setdefault(f"metrics/{row.branch}/{masks_name(row.level)}.csv", []).append(row)
-    yield from _problems_of_tables(path, "level_*.csv", promised, CURVES, wrong_curve, running)
-    # No row promises a table of masks: most stay.
-    there = {name: rows for name, rows in of_masks.items() if (path / name).exists()}
-    yield from _problems_of_tables(path, "masks_*.csv", there, MASKS, wrong_masks, running)
+    for table in METRICS:
+        promised: dict[str, list[ResultRow]] = {}
+        for row in rows:
+            name = table.file(row.branch, row.level)
+            # A row promises a curve alone: most masks stay.
+            if table is CURVES or (path / name).exists():
+                promised.setdefault(name, []).append(row)
+        yield from _problems_of_tables(path, promised, table, running)
 
 
 def _problems_of_tables(
     path: Path,
-    pattern: str,
     promised: Mapping[str, Sequence[ResultRow]],
     table: Table[Any],
-    wrong_with: Callable[[Any, Sequence[ResultRow]], str],
     running: bool,
 ) -> Iterator[tuple[str, bool]]:
     """Names tables of one kind that are damaged, or promised and not there.
 
     Args:
       path: the run directory.
-      pattern: of the tables' file names.
       promised: the rows that each table must bear out, by its name.
       table: reads them.
-      wrong_with: says what of some rows a table does not bear out.
       running: whether a process is at work, which writes these tables before their rows.
     """
-    found = sorted(file.relative_to(path).as_posix() for file in path.glob(f"metrics/*/{pattern}"))
+    files = path.glob(f"metrics/*/{table.stem}_*.csv")
+    found = sorted(file.relative_to(path).as_posix() for file in files)
     for name in dict.fromkeys((*promised, *found)):
         try:
             points = table.from_csv(read_bytes(path / name).decode("utf-8"))
@@ -374,7 +368,7 @@ def _problems_of_tables(
         except ValueError as error:
             yield f"{name} is damaged: {error}", True
         else:
-            wrong = "" if running else wrong_with(points, promised.get(name, ()))
+            wrong = "" if running else table.unlike(points, promised.get(name, ()))
             if wrong:
                 yield f"{name} is damaged: {wrong}", True
 

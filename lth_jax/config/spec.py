@@ -536,6 +536,34 @@ class PathsSpec:
 
 
 @dataclasses.dataclass(frozen=True)
+class CurvatureSpec:
+    """When the largest eigenvalue of the training loss's Hessian is measured.
+
+    It is that of the weights that are left, by Lanczos' iteration.
+    """
+
+    steps: tuple[Duration, ...] = field(
+        (),
+        "At which steps of every run, counted from initialization, those before its start left "
+        "out; () is none.",
+        accepted=f"{_DURATIONS}, each once",
+        check=lambda values: len(values) == len(set(values)) and all(map(is_duration, values)),
+    )
+    examples: int = field(
+        1000,
+        "Of how many training examples the loss is, in whole batches of training.",
+        **between(1, MOST),
+        unit="examples",
+    )
+    iterations: int = field(
+        20,
+        "How many products of the Hessian and a vector it takes.",
+        **between(1, 1000),
+        unit="products",
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class ReportSpec:
     """How results are shown."""
 
@@ -796,6 +824,9 @@ class Spec:
     analysis: AnalysisSpec = field(AnalysisSpec(), "How results are judged.", identity=False)
     paths: PathsSpec = field(
         PathsSpec(), "Which paths between trained networks are measured.", identity=False
+    )
+    curvature: CurvatureSpec = field(
+        CurvatureSpec(), "When the loss's curvature is measured.", identity=False
     )
     report: ReportSpec = field(ReportSpec(), "How results are shown.", identity=False)
     custom: Mapping[str, OwnValue] = field(

@@ -30,6 +30,7 @@ from lth_jax.pruning.criteria import CRITERIA
 from lth_jax.pruning.masks import map_optimizer_state
 from lth_jax.pruning.moving import MASK_RULES
 from lth_jax.pruning.trees import PyTree
+from lth_jax.training.curvature import lanczos
 from lth_jax.training.optimizers import OPTIMIZERS, SCHEDULES
 
 
@@ -255,6 +256,23 @@ def check_durations(spec: Spec, examples: int) -> None:
                     f"config.branch.{name}.at={at!r}: the dense network trains {last:,} steps; "
                     "accepted: steps before its last"
                 )
+    _check_curvature(spec, examples)
+
+
+def _check_curvature(spec: Spec, examples: int) -> None:
+    """Checks that the curvature can be measured, and that some run comes to each of its steps."""
+    if not spec.curvature.steps:
+        return
+    lanczos()
+    per_epoch = examples // spec.train.batch_size
+    trained = [one.train for one in trainings(spec).values()]
+    last = max(t.cycles * duration_steps(t.steps, examples // t.batch_size) for t in trained)
+    for step in spec.curvature.steps:
+        if duration_steps(step, per_epoch) > last:
+            raise SpecError(
+                f"config.curvature.steps={shown(spec.curvature.steps)}: training ends at step "
+                f"{last:,}; accepted: steps up to it"
+            )
 
 
 def _check_training(spec: Spec, train: TrainSpec, examples: int, branch: str = "") -> None:

@@ -21,6 +21,7 @@ from lth_jax.config.own_fields import with_fields
 from lth_jax.data.directories import resolve
 from lth_jax.errors import SpecError
 from lth_jax.lottery.checks import check, check_durations, check_images, check_network, trainings
+from lth_jax.lottery.curvature import CurvatureMeter
 from lth_jax.lottery.examples import inputs_of, load, notes_of, split
 from lth_jax.lottery.network import Network, example_of, network_of, pixels_of
 from lth_jax.lottery.observer import ParameterRow
@@ -47,7 +48,7 @@ from lth_jax.training.optimizers import OPTIMIZERS, SCHEDULES
 from lth_jax.training.parameterization import through_forms
 from lth_jax.training.pixels import Pixels
 from lth_jax.training.states import Examples, TrainState, in_batches, new_state
-from lth_jax.training.tasks import TASKS, Task, objective
+from lth_jax.training.tasks import TASKS, Objective, Task, objective
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,6 +112,20 @@ class Experiment:
         """
         task = TASKS[self.spec.task]
         return task._replace(loss=with_fields(task.loss, self.spec.custom, given=2))
+
+    @cached_property
+    def objective(self) -> Objective:
+        """What is trained on and measured."""
+        return objective(self.task, self.spec.metric, self.spec.train.label_smoothing)
+
+    @cached_property
+    def curvature(self) -> CurvatureMeter | None:
+        """What measures the largest eigenvalue of the Hessian, if that is asked for."""
+        if not self.spec.curvature.steps:
+            return None
+        return CurvatureMeter(
+            self.spec, self.model, self.pixels, self.objective, self.train, self.steps_per_epoch
+        )
 
     @cached_property
     def uses(self) -> dict[str, float]:
@@ -262,7 +277,7 @@ class Experiment:
                 self.optimizer,
                 batch_size=self.spec.train.batch_size,
                 pixels=self.pixels,
-                objective=objective(self.task, self.spec.metric, self.spec.train.label_smoothing),
+                objective=self.objective,
                 group_size=group_size,
                 devices=devices,
                 operations=self.native.operations,

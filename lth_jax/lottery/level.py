@@ -22,7 +22,16 @@ from lth_jax.lottery.moving import MaskCounts
 from lth_jax.lottery.observer import Observer
 from lth_jax.lottery.runs import FinishedRun, Progress, Run, RunGroup, place
 from lth_jax.store import CurvePoint, RunDirectory
-from lth_jax.store.tables import TRUNK, MaskPoint, RunId
+from lth_jax.store.tables import (
+    CURVATURE,
+    CURVES,
+    MASKS,
+    TRUNK,
+    CurvaturePoint,
+    MaskPoint,
+    RunId,
+    Table,
+)
 from lth_jax.training.backend import in_32_bits
 
 
@@ -72,7 +81,7 @@ class LevelTrainer:
         self._saved_at = time.monotonic()
         with ThreadPoolExecutor(self.workers) as pool:
             self._advance_all(level, groups, pool)
-            self._write_curves(level, groups, finished=True)
+            self._write_points(level, groups, finished=True)
             finished = list(pool.map(in_32_bits(RunGroup.finish), groups))
         return {one.row.run_id: one for group in finished for one in group}
 
@@ -160,7 +169,7 @@ class LevelTrainer:
             raise Interrupted(self._signum, f"level {level}, step {behind.step} of {behind.last}")
 
     def _save(self, level: int, groups: Sequence[RunGroup]) -> None:
-        self._write_curves(level, groups)
+        self._write_points(level, groups)
         arrays: dict[str, Any] = {}
         runs: list[dict[str, Any]] = []
         for group in groups:
@@ -194,6 +203,7 @@ class LevelTrainer:
                     if name.startswith(prefix)
                 },
                 masks=[MaskCounts(*counts) for counts in facts.get("masks", ())],
+                curvature=[CurvaturePoint(*point) for point in facts.get("curvature", ())],
             )
         return progress
 
@@ -204,28 +214,29 @@ class LevelTrainer:
             self.store.intact(run_id.replicate, name) for name in past
         )
 
-    def _write_curves(
+    def _write_points(
         self, level: int, groups: Sequence[RunGroup], *, finished: bool = False
     ) -> None:
-        """Writes the evaluations so far, and masks that move.
+        """Writes what there is so far of evaluations, of masks that move and of curvature.
 
-        Those of runs that are trained again are written once they are finished.
+        That of runs that are trained again is written once they are finished.
         """
-        curves: dict[str, list[CurvePoint]] = {}
-        masks: dict[str, list[MaskPoint]] = {}
+        found: dict[tuple[Table[Any], str], list[Any]] = {}
         for group in groups:
-            for run_id, points in group.points.items():
-                if finished or run_id not in self.store.rows:
-                    curves.setdefault(run_id.branch, []).extend(points)
             for run, mask in zip(group.runs, group.masks, strict=True):
-                if mask and (finished or run.run_id not in self.store.rows):
-                    whose = run.run_id.replicate, run.run_id.draw
-                    moved = (MaskPoint(*whose, *counts) for counts in mask.history)
-                    masks.setdefault(run.run_id.branch, []).extend(moved)
-        for branch, points in curves.items():
-            self.store.update_curve(branch, level, points)
-        for branch, points in masks.items():
-            self.store.update_masks(branch, level, points)
+                if run.run_id in self.store.rows and not finished:
+                    continue
+                whose = run.run_id.replicate, run.run_id.draw
+                history = mask.history if mask else ()
+                for table, points in (
+                    (CURVES, group.points[run.run_id]),
+                    (MASKS, [MaskPoint(*whose, *counts) for counts in history]),
+                    (CURVATURE, group.curvature[run.run_id]),
+                ):
+                    if points or table is CURVES:
+                        found.setdefault((table, run.run_id.branch), []).extend(points)
+        for (table, branch), points in found.items():
+            self.store.update_points(table, branch, level, points)
 
 
 def _density(runs: Sequence[Run]) -> float:

@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from lth_jax.lottery.branches import StartPoint
+from lth_jax.lottery.curvature import CurvatureMeter
 from lth_jax.lottery.experiment import Experiment
 from lth_jax.lottery.moving import MaskCounts, Moving, MovingMask
 from lth_jax.native.packing import Layout
@@ -26,7 +27,7 @@ from lth_jax.pruning.masks import kept_counts
 from lth_jax.pruning.trees import PyTree, map_named, named_leaves, to_device
 from lth_jax.store import CurvePoint
 from lth_jax.store.checkpoints import fill
-from lth_jax.store.tables import ResultRow, RunId
+from lth_jax.store.tables import CurvaturePoint, ResultRow, RunId
 from lth_jax.training.devices import ONE_DEVICE, RunDevices
 from lth_jax.training.loop import Program
 from lth_jax.training.operation_counts import training_operations
@@ -127,6 +128,7 @@ class Progress(NamedTuple):
       points: its evaluations so far.
       arrays: those of `kept_state`, by name; on the way to a checkpoint, the pytree itself.
       masks: counts of its mask so far, if that moves.
+      curvature: its eigenvalues so far, if they are asked for.
     """
 
     step: int
@@ -135,6 +137,7 @@ class Progress(NamedTuple):
     points: list[CurvePoint]
     arrays: Any
     masks: Sequence[MaskCounts] = ()
+    curvature: Sequence[CurvaturePoint] = ()
 
 
 class FinishedRun(NamedTuple):
@@ -164,6 +167,7 @@ class RunGroup:
       evaluated: the step of their last evaluation; -1 before the first.
       seconds: the time in compiled code so far, of all of them.
       points: their evaluations, by run.
+      curvature: their eigenvalues, by run.
       chunk: the number of steps that take about `CHUNK_SECONDS`; 1 before anything is known.
     """
 
@@ -176,6 +180,10 @@ class RunGroup:
         self.seconds = sum(one.seconds for one in made)
         self.points: dict[RunId, list[CurvePoint]] = {
             run.run_id: list(progress[run.run_id].points if run.run_id in progress else ())
+            for run in runs
+        }
+        self.curvature: dict[RunId, list[CurvaturePoint]] = {
+            run.run_id: list(progress[run.run_id].curvature if run.run_id in progress else ())
             for run in runs
         }
         # How long a step takes is measured anew by each group: first by a single one.
@@ -271,15 +279,36 @@ class RunGroup:
         Returns:
           The number of updates done by each run, and each run's evaluation if there was one.
         """
-        began = time.perf_counter()
         stop = self.next_evaluation()
         assert stop is not None, "a finished group does not advance"
         moves = (run.moving.next_move(self.step + 1) for run in self.runs if run.moving)
-        seen = [at for at in (*pauses, *moves) if at is not None and self.step < at]
+        meter = self.experiment.curvature
+        pauses = (*pauses, *moves, *(meter.steps if meter else ()))
+        seen = [at for at in pauses if at is not None and self.step < at]
+        self._measure_curvature(meter)  # of where they start
+        began = time.perf_counter()
         steps = self._train(min([stop, self.step + self.chunk, *seen]))
         points = self._evaluate() if self.step == stop else {}
         self.seconds += (time.perf_counter() - began) / beside
+        self._measure_curvature(meter)
         return steps, points
+
+    def _measure_curvature(self, meter: CurvatureMeter | None) -> None:
+        """Measures the runs at this step, if they are to be and are not yet."""
+        if not meter or self.step not in meter.steps:
+            return
+        for index, (run, mask) in enumerate(zip(self.runs, self.masks, strict=True)):
+            found = self.curvature[run.run_id]
+            if found and found[-1].step == self.step:
+                continue
+            state = self.dense_state(index).state
+            if mask:
+                state = mask.network(state)
+            value = meter.measure(state, mask.mask if mask else run.start.mask)
+            whose = run.run_id.replicate, run.run_id.draw
+            found.append(
+                CurvaturePoint(*whose, self.step, *value, meter.examples, meter.iterations)
+            )
 
     def _train(self, stop: int) -> int:
         steps = stop - self.step
@@ -366,6 +395,7 @@ class RunGroup:
                 self.points[run.run_id],
                 kept_state(self.dense_state(index), mask),
                 mask.history if mask else (),
+                self.curvature[run.run_id],
             )
             for index, (run, mask) in enumerate(zip(self.runs, self.masks, strict=True))
         }

@@ -17,7 +17,15 @@ from lth_jax.lottery.plan import reachable_runs, source_path
 from lth_jax.pruning.masks import is_kernel
 from lth_jax.store import RunDirectory, level_name
 from lth_jax.store.checkpoints import Manifest, read_manifest
-from lth_jax.store.tables import TRUNK, MaskPoint, PathPoint
+from lth_jax.store.tables import (
+    CURVATURE,
+    MASKS,
+    TRUNK,
+    CurvaturePoint,
+    MaskPoint,
+    PathPoint,
+    Table,
+)
 
 
 class Contents:
@@ -146,10 +154,18 @@ class Contents:
     @cached_property
     def masks_on_their_way(self) -> dict[tuple[str, int], list[MaskPoint]]:
         """(branch, level) -> its masks that move, where their file is whole."""
-        found: dict[tuple[str, int], list[MaskPoint]] = {}
+        return self._tables(MASKS)
+
+    @cached_property
+    def curvature(self) -> dict[tuple[str, int], list[CurvaturePoint]]:
+        """(branch, level) -> its eigenvalues, where their file is whole."""
+        return self._tables(CURVATURE)
+
+    def _tables(self, table: Table[Any]) -> dict[tuple[str, int], list[Any]]:
+        found: dict[tuple[str, int], list[Any]] = {}
         for key in dict.fromkeys((row.branch, row.level) for row in self.rows):
             try:
-                found[key] = self.store.masks(*key)
+                found[key] = self.store.points(table, *key)
             except StoreError as error:
                 self._notes.append(f"{error}; it is left out")
         return {key: points for key, points in found.items() if points}

@@ -1,7 +1,7 @@
 """The run directory: what an experiment leaves on disk, and how it is found again.
 
 spec.json, config/, results.csv, metrics/<branch>/level_03.csv, figures/…
-metrics/<branch>/masks_03.csv                       of masks that move
+metrics/<branch>/{masks,curvature}_03.csv           of masks that move, of eigenvalues
 checkpoints/replicate_0/{initial,rewind,level_03}   what is kept of the trunk
 checkpoints/replicate_0/{step_500,NAME_level_03_0}  of the dense run on its way, of branches
 checkpoints/progress_000007                         the level that is running
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -37,32 +37,28 @@ from lth_jax.store.record import (
 )
 from lth_jax.store.tables import (
     CURVES,
-    MASKS,
+    METRICS,
     PATHS,
     RESULTS,
     TRUNK,
     CurvePoint,
-    MaskPoint,
     PathPoint,
     ResultRow,
     Row,
     RunId,
     Table,
     sort_rows,
-    wrong_curve,
-    wrong_masks,
 )
 from lth_jax.training.metrics import ACCURACY, Metric, recorded_metric
 
-LOCK, RESULTS_FILE, METRICS, CHECKPOINTS = "lock", RESULTS.name, "metrics", "checkpoints"
+LOCK, RESULTS_FILE, CHECKPOINTS = "lock", RESULTS.name, "checkpoints"
 # The files that are replaced atomically, as patterns. The report writes the last two.
 WRITTEN = (
     SPEC_FILE,
     f"{COPIES}/*",
     RESULTS_FILE,
     PATHS.name,
-    f"{METRICS}/*/level_*.csv",
-    f"{METRICS}/*/masks_*.csv",
+    *(f"metrics/*/{table.stem}_*.csv" for table in METRICS),
     "report.html",
     "claims.md",
     "figures/*",
@@ -262,32 +258,27 @@ class RunDirectory:
         self.rows = {row.run_id: row for row in rows}
 
     def check_metrics(self) -> None:
-        """Checks the curves and the moving masks of all finished runs.
+        """Checks the tables of all finished runs under `metrics/`.
 
-        A missing curve is made again only by a repair. Whose masks move, nothing here says.
+        A missing curve is made again only by a repair. Who has other tables, nothing here says.
 
         Raises:
           DamagedTable: one is damaged, and not to be repaired.
         """
         for branch, level in dict.fromkeys((row.branch, row.level) for row in self.rows.values()):
             try:
-                if self.repair or exists(self._curve_file(branch, level)):
-                    self.check_curve(branch, level, self.curve(branch, level))
-                if exists(self._masks_file(branch, level)):
-                    self._check_masks(branch, level)
+                for table in METRICS:
+                    needed = self.repair and table is CURVES
+                    if needed or exists(self.path / table.file(branch, level)):
+                        self.check(table, branch, level, self.points(table, branch, level))
             except DamagedTable as error:
                 self._meet(error)
                 self.again |= {row.run_id for row in self._rows_of(branch, level)}
 
-    def check_curve(self, branch: str, level: int, points: Iterable[CurvePoint]) -> None:
-        """Raises a DamagedTable where a curve does not bear out the rows of its finished runs."""
-        if wrong := wrong_curve(points, self._rows_of(branch, level)):
-            raise DamagedTable(self._curve_file(branch, level), wrong)
-
-    def _check_masks(self, branch: str, level: int) -> None:
-        """Raises a DamagedTable where masks that moved do not bear out the rows of their runs."""
-        if wrong := wrong_masks(self.masks(branch, level), self._rows_of(branch, level)):
-            raise DamagedTable(self._masks_file(branch, level), wrong)
+    def check(self, table: Table[Row], branch: str, level: int, points: Iterable[Row]) -> None:
+        """Raises a DamagedTable where a table does not bear out the rows of its finished runs."""
+        if wrong := table.unlike(points, self._rows_of(branch, level)):
+            raise DamagedTable(self.path / table.file(branch, level), wrong)
 
     def _rows_of(self, branch: str, level: int) -> list[ResultRow]:
         return [row for row in self.rows.values() if (row.branch, row.level) == (branch, level)]
@@ -329,58 +320,39 @@ class RunDirectory:
         self.rows.update({row.run_id: row for row in rows})
         write_text(self.path / RESULTS_FILE, RESULTS.to_csv(self.sorted_rows(), self.metric.column))
 
-    def curve(self, branch: str, level: int) -> list[CurvePoint]:
-        """Returns the evaluations of a branch's runs at a level so far; an empty list if none.
+    def points(self, table: Table[Row], branch: str, level: int) -> list[Row]:
+        """Returns what a table has of a branch's runs at a level so far; an empty list if nothing.
 
         Raises:
-          DamagedTable: they are damaged; Unreadable: this machine cannot read them now.
+          DamagedTable: it is damaged; Unreadable: this machine cannot read it now.
         """
-        return _read_table(CURVES, self._curve_file(branch, level))
+        return _read_table(table, self.path / table.file(branch, level))
 
-    def write_curve(self, branch: str, level: int, points: Iterable[CurvePoint]) -> None:
-        """Replaces the evaluations of a branch at a level."""
+    def write_points(
+        self, table: Table[Row], branch: str, level: int, points: Iterable[Row]
+    ) -> None:
+        """Replaces a table of a branch at a level."""
         self._keep_lock()
-        write_text(
-            self._curve_file(branch, level), CURVES.to_csv(sorted(points), self.metric.column)
-        )
+        text = table.to_csv(sorted(cast(Any, points)), self.metric.column)
+        write_text(self.path / table.file(branch, level), text)
 
-    def update_curve(self, branch: str, level: int, points: Iterable[CurvePoint]) -> None:
-        """Replaces the evaluations of some runs of a branch at a level; those of others stay."""
+    def update_points(
+        self, table: Table[Row], branch: str, level: int, points: Iterable[Row]
+    ) -> None:
+        """Replaces what a table has of some runs of a branch at a level; the others' stays."""
         new = list(points)
-        self.write_curve(branch, level, [*self._others(self.curve, branch, level, new), *new])
-
-    def masks(self, branch: str, level: int) -> list[MaskPoint]:
-        """Returns the masks of a branch's runs on their way so far; an empty list if they stay.
-
-        Raises:
-          DamagedTable: they are damaged; Unreadable: this machine cannot read them now.
-        """
-        return _read_table(MASKS, self._masks_file(branch, level))
-
-    def update_masks(self, branch: str, level: int, points: Iterable[MaskPoint]) -> None:
-        """Replaces the masks of some runs of a branch at a level; those of others stay."""
-        self._keep_lock()
-        new = list(points)
-        whole = sorted([*self._others(self.masks, branch, level, new), *new])
-        write_text(self._masks_file(branch, level), MASKS.to_csv(whole))
-
-    def _others(
-        self, read: Callable[[str, int], list[Row]], branch: str, level: int, new: list[Row]
-    ) -> list[Row]:
-        """Returns what a table of a branch at a level has of other runs than `new`."""
         runs = {point[:2] for point in cast(Any, new)}
         try:
-            old = read(branch, level)
+            old = self.points(table, branch, level)
         except DamagedTable as error:
             self._report(error.problem)
-            return []
-        return [point for point in old if cast(Any, point)[:2] not in runs]
+            old = []
+        others = [point for point in old if cast(Any, point)[:2] not in runs]
+        self.write_points(table, branch, level, [*others, *new])
 
-    def _masks_file(self, branch: str, level: int) -> Path:
-        return self.path / METRICS / branch / f"{masks_name(level)}.csv"
-
-    def _curve_file(self, branch: str, level: int) -> Path:
-        return self.path / METRICS / branch / f"{level_name(level)}.csv"
+    def curve(self, branch: str, level: int) -> list[CurvePoint]:
+        """Returns the evaluations of a branch's runs at a level so far, as `points` does."""
+        return self.points(CURVES, branch, level)
 
     def paths(self) -> list[PathPoint]:
         """Returns the networks between trained ones that were measured so far.
@@ -542,8 +514,3 @@ def checkpoint_name(run: RunId) -> str:
 def level_name(level: int) -> str:
     """Returns the name of a level's checkpoint and curve: `level_03`."""
     return f"level_{level:02d}"
-
-
-def masks_name(level: int) -> str:
-    """Returns the name of the table of a level's masks that move: `masks_03`."""
-    return f"masks_{level:02d}"

@@ -167,6 +167,27 @@ class MaskPoint(NamedTuple):
     prunable: int
 
 
+class CurvaturePoint(NamedTuple):
+    """Describes the largest eigenvalue of the Hessian of a run's training loss at a step.
+
+    Attributes:
+      replicate, draw: whose run.
+      step: the updates behind the network, counted from initialization.
+      eigenvalue: as Lanczos' iteration has it.
+      residual: an eigenvalue lies at most this far from it.
+      examples: the training examples of the loss.
+      iterations: products of the Hessian and a vector.
+    """
+
+    replicate: int
+    draw: int
+    step: int
+    eigenvalue: float
+    residual: float
+    examples: int
+    iterations: int
+
+
 Row = TypeVar("Row")
 ACCURACY = "accuracy"  # in names of columns, what the metric's name stands in place of
 CHECKSUM = "checksum"  # the column after those of a row; tables of earlier versions lack it
@@ -192,6 +213,9 @@ class Table(Generic[Row]):
       later: columns that tables of earlier versions lack; their rows have the field's default.
       series: returns of which series a row is one. Its checksum is then of the row before as well,
         so that a row that is missing in between is found, too.
+      stem: of tables of a branch at a level, what the names of their files begin with.
+      unlike: of such a table, returns what of the branch's results at the level its rows do not
+        bear out, or an empty string.
     """
 
     def __init__(
@@ -204,15 +228,22 @@ class Table(Generic[Row]):
         measured: str,
         later: Sequence[str] = (),
         series: Callable[[Row], Hashable] | None = None,
+        stem: str = "",
+        unlike: Callable[[Iterable[Row], Iterable[ResultRow]], str] = lambda _rows, _results: "",
     ):
         self.name, self.kind, self.key, self.wrong = name, kind, key, wrong
         self.measured, self.later, self.series = measured, later, series
+        self.stem, self.unlike = stem, unlike
         self.types: dict[str, type] = typing.get_type_hints(kind)
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Returns the names of a row's columns, in the order in which they are written."""
         return tuple(self.types)
+
+    def file(self, branch: str, level: int) -> str:
+        """Returns where the table of a branch at a level lies in a run directory."""
+        return f"metrics/{branch}/{self.stem}_{level:02d}.csv"
 
     def to_csv(self, rows: Iterable[Row], metric: str = ACCURACY) -> str:
         """Returns the text of the table, its rows as given; `metric` is how columns call it."""
@@ -413,44 +444,6 @@ def _wrong_point(point: CurvePoint, metric: str) -> str:
     return ""
 
 
-RESULTS = Table(
-    "results.csv",
-    ResultRow,
-    key=lambda row: row.run_id,
-    wrong=_wrong_result,
-    measured="early_stop_test_accuracy",
-    later=("kernel", "diverged", "last_step", "operations"),
-)
-CURVES = Table(
-    "the curve",
-    CurvePoint,
-    key=lambda point: point[:3],
-    wrong=_wrong_point,
-    measured="val_accuracy",
-    series=lambda point: point[:2],
-)
-
-
-def _wrong_path(point: PathPoint, _metric: str) -> str:
-    """Returns what cannot be true of a network on a path, or an empty string."""
-    if not 0 <= point.alpha <= 1:
-        return f"alpha is {point.alpha}; accepted: 0 to 1"
-    for name in ("train_error", "test_error"):
-        if not 0 <= getattr(point, name) <= 1:
-            return f"{name} is {getattr(point, name)}; accepted: 0 to 1"
-    return ""
-
-
-PATHS = Table(
-    "paths.csv",
-    PathPoint,
-    key=lambda point: (point.pair, point.first, point.second, point.aligned, point.alpha),
-    wrong=_wrong_path,
-    measured="test_error",
-    later=("aligned",),
-)
-
-
 def _wrong_mask(point: MaskPoint, _metric: str) -> str:
     """Returns what cannot be true of a mask on its way, or an empty string."""
     if min(point) < 0:
@@ -460,14 +453,15 @@ def _wrong_mask(point: MaskPoint, _metric: str) -> str:
     return ""
 
 
-MASKS = Table(
-    "the masks",
-    MaskPoint,
-    key=lambda point: point[:3],
-    wrong=_wrong_mask,
-    measured="kept",
-    series=lambda point: point[:2],
-)
+def _wrong_curvature(point: CurvaturePoint, _metric: str) -> str:
+    """Returns what cannot be true of an eigenvalue, or an empty string."""
+    if min(point.replicate, point.draw, point.step) < 0:
+        return "replicate, draw or step is negative"
+    if min(point.examples, point.iterations) < 1:
+        return "examples or iterations is below 1"
+    if point.residual < 0:
+        return f"residual is {point.residual}"
+    return ""
 
 
 def wrong_curve(points: Iterable[CurvePoint], rows: Iterable[ResultRow]) -> str:
@@ -505,6 +499,84 @@ def wrong_masks(points: Iterable[MaskPoint], rows: Iterable[ResultRow]) -> str:
         if (point.kept, point.prunable) != (row.kept, row.prunable):
             return f"it does not end with the mask of {row.run_id} in {RESULTS.name}"
     return ""
+
+
+def wrong_curvature(points: Iterable[CurvaturePoint], rows: Iterable[ResultRow]) -> str:
+    """Returns what of the results of a branch at a level its curvature does not bear out.
+
+    It may have been asked for in some runs alone.
+    """
+    last = {(row.replicate, row.draw): row for row in rows}
+    found = list(points)
+    for point in found:
+        row = last.get((point.replicate, point.draw))
+        if row and point.step > (row.last_step or row.steps):
+            return f"it goes on past the end of {row.run_id} in {RESULTS.name}"
+    return "" if found else "it has no rows"
+
+
+RESULTS = Table(
+    "results.csv",
+    ResultRow,
+    key=lambda row: row.run_id,
+    wrong=_wrong_result,
+    measured="early_stop_test_accuracy",
+    later=("kernel", "diverged", "last_step", "operations"),
+)
+CURVES = Table(
+    "the curve",
+    CurvePoint,
+    key=lambda point: point[:3],
+    wrong=_wrong_point,
+    measured="val_accuracy",
+    series=lambda point: point[:2],
+    stem="level",
+    unlike=wrong_curve,
+)
+
+
+def _wrong_path(point: PathPoint, _metric: str) -> str:
+    """Returns what cannot be true of a network on a path, or an empty string."""
+    if not 0 <= point.alpha <= 1:
+        return f"alpha is {point.alpha}; accepted: 0 to 1"
+    for name in ("train_error", "test_error"):
+        if not 0 <= getattr(point, name) <= 1:
+            return f"{name} is {getattr(point, name)}; accepted: 0 to 1"
+    return ""
+
+
+PATHS = Table(
+    "paths.csv",
+    PathPoint,
+    key=lambda point: (point.pair, point.first, point.second, point.aligned, point.alpha),
+    wrong=_wrong_path,
+    measured="test_error",
+    later=("aligned",),
+)
+
+
+MASKS = Table(
+    "the masks",
+    MaskPoint,
+    key=lambda point: point[:3],
+    wrong=_wrong_mask,
+    measured="kept",
+    series=lambda point: point[:2],
+    stem="masks",
+    unlike=wrong_masks,
+)
+CURVATURE = Table(
+    "the curvature",
+    CurvaturePoint,
+    key=lambda point: point[:3],
+    wrong=_wrong_curvature,
+    measured="eigenvalue",
+    series=lambda point: point[:2],
+    stem="curvature",
+    unlike=wrong_curvature,
+)
+# Of a branch at a level. A row of the results promises the first; the others are there for some.
+METRICS: tuple[Table[Any], ...] = (CURVES, MASKS, CURVATURE)
 
 
 def sort_rows(rows: Iterable[ResultRow], branches: Sequence[str]) -> list[ResultRow]:

@@ -20,7 +20,7 @@ from lth_jax.lottery.branches import BRANCHES
 from lth_jax.models import MODELS
 from lth_jax.pruning.criteria import CRITERIA
 from lth_jax.pruning.moving import MASK_RULES
-from lth_jax.store.tables import CURVES, PATHS, RESULTS
+from lth_jax.store.tables import CURVATURE, CURVES, PATHS, RESULTS
 from lth_jax.sweep.grid import cells_of
 from lth_jax.training.optimizers import OPTIMIZERS, SCHEDULES
 from lth_jax.training.tasks import TASKS
@@ -72,7 +72,13 @@ def test_every_public_name_is_in_the_api_reference(generate):
 
 
 @pytest.mark.parametrize(
-    ("heading", "table"), [("`results.csv`", RESULTS), ("Curves", CURVES), ("`paths.csv`", PATHS)]
+    ("heading", "table"),
+    [
+        ("`results.csv`", RESULTS),
+        ("Curves", CURVES),
+        ("`paths.csv`", PATHS),
+        ("Curvature", CURVATURE),
+    ],
 )
 def test_every_column_of_a_table_is_explained(heading, table):
     page = (DOCS / "run_directory.md").read_text(encoding="utf-8")

@@ -18,7 +18,7 @@ from lth_jax.pruning.masks import kept_counts, ones_mask, prunable
 from lth_jax.pruning.moving import MASK_RULES, Course
 from lth_jax.pruning.trees import named_leaves
 from lth_jax.store import RunDirectory
-from lth_jax.store.tables import RunId
+from lth_jax.store.tables import MASKS, RunId
 from lth_jax.training.states import new_loop_state, new_state, rewind
 
 from ..small_networks import SHAPE, assert_same_bits, mlp, optimizer, random_mask
@@ -91,7 +91,7 @@ def test_each_move_is_counted_beside_the_curves(moved):
     store = RunDirectory.read(path)
     for row in results(path):
         name = row["branch"]
-        points = store.masks(name, int(row["level"]))
+        points = store.points(MASKS, name, int(row["level"]))
         if row["level"] == "0" or name in ("ticket", "static"):
             assert points == []
             continue

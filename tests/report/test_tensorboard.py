@@ -17,6 +17,7 @@ from lth_jax.report.tensorboard import (
     write_events,
     write_level,
 )
+from lth_jax.store.tables import CURVES
 
 from ..tiny import finished_run, tiny_spec, train
 
@@ -99,7 +100,7 @@ def test_what_diverged_is_in_no_mean(copy, read):
     points = store.curve("ticket", 1)
     nan = float("nan")
     changed = [p._replace(val_loss=nan) if p.replicate else p for p in points]
-    store.write_curve("ticket", 1, changed)
+    store.write_points(CURVES, "ticket", 1, changed)
     write_level(store, "ticket", 1)
     found = scalars(copy / "tensorboard" / "ticket" / FILE.format(level=1))
     wanted = [(p.step, np.float32(p.val_loss)) for p in points if not p.replicate]
@@ -170,22 +171,22 @@ def test_a_session_appends_what_is_new(copy, read):
     points = store.curve("ticket", 1)
     file = copy / "tensorboard" / "ticket" / "replicate_0" / FILE.format(level=1)
     mean = copy / "tensorboard" / "ticket" / FILE.format(level=1)
-    store.write_curve("ticket", 1, [p for p in points if p.step <= 5 * (1 - p.replicate)])
+    store.write_points(CURVES, "ticket", 1, [p for p in points if p.step <= 5 * (1 - p.replicate)])
     write_level(store, "ticket", 1)
     before, means = file.read_bytes(), mean.read_bytes()
     assert len(read_events(file)) == 2
     assert len(read_events(mean)) == 1, "where both are"
     # As after a kill: the curve is shorter than what was told, until it has caught up.
-    store.write_curve("ticket", 1, [p for p in points if p.step <= 0])
+    store.write_points(CURVES, "ticket", 1, [p for p in points if p.step <= 0])
     write_level(store, "ticket", 1)
     assert file.read_bytes() == before
-    store.write_curve("ticket", 1, points)
+    store.write_points(CURVES, "ticket", 1, points)
     write_level(store, "ticket", 1)
     assert file.read_bytes().startswith(before)
     assert mean.read_bytes().startswith(means)
     steps = [step for step, _ in scalars(file)["validation_loss/level_01"]]
     assert steps == [0, 5, 10, 12]
-    store.write_curve("ticket", 1, [p for p in points if not p.replicate])
+    store.write_points(CURVES, "ticket", 1, [p for p in points if not p.replicate])
     mean.unlink()
     write_level(store, "ticket", 1)
     assert not mean.exists(), "it would be another once the other one begins"

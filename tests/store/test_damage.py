@@ -86,7 +86,7 @@ CURVE = Path("metrics/ticket/level_00.csv")
 @pytest.fixture
 def with_curve(path):
     run = open_run(path)
-    run.write_curve("ticket", 0, [POINT])
+    run.write_points(CURVES, "ticket", 0, [POINT])
     assert run.curve("ticket", 0) == [POINT]
     assert run.curve("ticket", 1) == []
     run.close()
@@ -119,17 +119,17 @@ def test_a_damaged_curve_refuses_a_start_and_is_never_drawn(with_curve, damage, 
     run = open_run(with_curve, repair=True)
     assert run.again == set(run.rows) == {row().run_id}
     assert "level_00.csv is damaged" in run.problems[0]
-    run.update_curve("ticket", 0, [POINT])
+    run.update_points(CURVES, "ticket", 0, [POINT])
     run.close()
     open_run(with_curve).close()
 
 
 def test_what_others_wrote_into_a_curve_stays(with_curve):
     run = open_run(with_curve)
-    run.update_curve("ticket", 0, [POINT._replace(replicate=1)])
+    run.update_points(CURVES, "ticket", 0, [POINT._replace(replicate=1)])
     assert run.curve("ticket", 0) == [POINT, POINT._replace(replicate=1)]
     (with_curve / CURVE).write_text("")
-    run.update_curve("ticket", 0, [POINT])
+    run.update_points(CURVES, "ticket", 0, [POINT])
     assert run.curve("ticket", 0) == [POINT]
     assert "level_00.csv is damaged" in run.problems[0]
     run.close()

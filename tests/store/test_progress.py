@@ -77,6 +77,7 @@ from pathlib import Path
 import numpy as np
 from lth_jax.config import from_config
 from lth_jax.disk import files; from lth_jax.store import RunDirectory, checkpoints
+from lth_jax.store.tables import CURVES
 path, moment = Path(sys.argv[1]), sys.argv[2]
 run = RunDirectory.open(path, from_config({"levels": 1, "replicates": 1}), "digits", [])
 def die(*_): os.kill(os.getpid(), signal.SIGKILL)
@@ -90,7 +91,7 @@ if moment == "between":
     os.rename = rename
 if moment in ("text", "curve"): os.replace = die
 if moment == "text": run.record(list(run.rows.values()))
-if moment == "curve": run.write_curve("ticket", 0, [])
+if moment == "curve": run.write_points(CURVES, "ticket", 0, [])
 if moment == "between": run.save(0, "level_00", {"a": np.arange(5)})
 run.save_progress({"a": np.arange(5)}, {"level": 0})
 """

@@ -14,6 +14,7 @@ from lth_jax.report.contents import Contents
 from lth_jax.report.drawing import Figure, house_style, marks, png, svg
 from lth_jax.report.figures import (
     accuracy,
+    curvature,
     curves,
     early_stop,
     first_layer_mask,
@@ -54,6 +55,7 @@ FIGURES: dict[str, Row] = {
     "methods": Row("Methods against one another", methods.draw),
     "curves": Row("Training curves", curves.draw, overlays=True),
     "paths": Row("Between two networks", paths.draw),
+    "curvature": Row("Curvature of the loss", curvature.draw),
     "mask_moves": Row("Masks on their way", mask_moves.draw),
     "layer_density": Row("Layers", layer_density.draw),
     "first_layer_mask": Row("The first layer's mask", first_layer_mask.draw, masks=True),
