@@ -58,6 +58,9 @@ _SOME_DURATION = f"at least one step, in {_DURATIONS}"
 _NAMES = "a name of the package, or of a custom row"
 
 
+SCORES_ALONE = ("supermask", "edge_popup")  # kinds whose weights stay while their mask is learned
+
+
 def _negative(value: float) -> bool:
     """Whether a number means None, as it did before None could be given (-1)."""
     return -LARGEST < value < 0
@@ -681,6 +684,12 @@ class BranchSpec:
         accepted="a number above 0 and up to 1, or None for the rule's own",
         check=lambda value: 0 < value <= 1,
     )
+    weights: str = choice(
+        "initial",
+        ("initial", "signed_constant"),
+        "Among what a mask is learned whose weights stay: the rewind point's weights, or their "
+        "signs times the deviation of the layer's initial weights.",
+    )
     keep: bool = field(
         False,
         "Whether its trained networks are kept, as those of a `sibling` always are.",
@@ -923,6 +932,12 @@ class Spec:
                 f"branch.{name}.align",
                 options.align,
                 "weights save in a branch of the kind permuted_mask",
+            )
+            yield (
+                options.weights == "initial" or self.branch_spec(name).kind in SCORES_ALONE,
+                f"branch.{name}.weights",
+                options.weights,
+                f"initial save in a branch of the kind {' or '.join(SCORES_ALONE)}",
             )
             yield (
                 options.ablation == "none" or self.branch_spec(name).kind == "prune",

@@ -25,7 +25,9 @@ from jaxtyping import Array, Key
 from lth_jax.config import BranchSpec
 from lth_jax.config.own_fields import with_fields
 from lth_jax.errors import shown
+from lth_jax.pruning.learning import LEARNED_MASKS
 from lth_jax.pruning.masks import exact, kept_counts, ones_mask, with_leaves
+from lth_jax.pruning.moving import MASK_RULES
 from lth_jax.pruning.schedules import DISTRIBUTIONS, RATIOS
 from lth_jax.pruning.selection import prune_to
 from lth_jax.pruning.trees import PyTree, map_named, named_leaves
@@ -174,7 +176,10 @@ def distributed(at: BranchPoint) -> dict[str, int]:
 
 
 def dense(at: BranchPoint) -> StartPoint:
-    """Trains the dense state at the rewind point, without a mask."""
+    """Trains the dense state at the rewind point, without a mask.
+
+    So begin masks that are pruned as they train (`gmp`, `ac_dc`), and those that are learned.
+    """
     return StartPoint(ones_mask(at.ticket.mask), at.point, at.step)
 
 
@@ -466,6 +471,9 @@ BRANCHES: dict[str, Callable[..., StartPoint]] = {
     "gmp": dense,
     "ac_dc": dense,
     "topkast": largest,
+    "supermask": dense,
+    "edge_popup": dense,
+    "continuous_sparsification": dense,
     "one_shot": one_shot,
     "prune": prune,
     "retrain": retrain,
@@ -491,7 +499,7 @@ FROM_SCRATCH = ("reinit", "transfer_reinit", "signs_of")
 OF_PRUNED = ("learning_rate", "finetune", "late_signs", "late_magnitudes")
 OF_DENSE = ("one_shot", "prune")
 # Branches that take of the ticket's mask no more than how many weights it keeps.
-OF_COUNTS = ("random_mask", "dense")
+OF_COUNTS = ("random_mask", "dense", *MASK_RULES, *LEARNED_MASKS)
 # Branches that start once the level's ticket is trained, since they are made of what it became.
 OF_TRAINED = ("signs_of",)
 

@@ -27,6 +27,7 @@ from lth_jax.lottery.network import (
 from lth_jax.lottery.optimizing import HYPERPARAMETERS, optimizer_of, rate_of, takes
 from lth_jax.models import MODELS
 from lth_jax.pruning.criteria import CRITERIA
+from lth_jax.pruning.learning import LEARNED_MASKS
 from lth_jax.pruning.masks import map_optimizer_state
 from lth_jax.pruning.moving import MASK_RULES
 from lth_jax.pruning.trees import PyTree
@@ -121,6 +122,10 @@ def _check_rule(branch: BranchSpec, place: str) -> None:
         raise SpecError(
             f"config.{place}.rule={name!r}: it prunes as it trains, and {branch.kind} starts "
             f"pruned; accepted: kind {', '.join(DENSE_STARTS)}, or another rule"
+        )
+    if branch.kind in LEARNED_MASKS:
+        raise SpecError(
+            f"config.{place}.rule={name!r}: the mask of {branch.kind} is learned; accepted: None"
         )
     if branch.kind == "freeze_pruned":
         raise SpecError(

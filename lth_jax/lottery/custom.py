@@ -26,6 +26,7 @@ from lth_jax.lottery.branches import BRANCHES, KINDS
 from lth_jax.lottery.observer import Guarded, Observer
 from lth_jax.lottery.optimizing import HYPERPARAMETERS
 from lth_jax.pruning.criteria import CRITERIA, Criterion
+from lth_jax.pruning.learning import LEARNED_MASKS
 from lth_jax.pruning.moving import MASK_RULES, MaskRule
 from lth_jax.training.optimizers import OPTIMIZERS, SCHEDULES, Optimizer
 from lth_jax.training.tasks import TASKS, Task, wrong_task
@@ -368,6 +369,8 @@ def check_fields(spec: Spec) -> None:
         functions += [(SCHEDULES[under.schedule], 0)]
         if rule := spec.branch_spec(name).rule:
             functions += [(MASK_RULES[rule].move, 1)]
+        if row := LEARNED_MASKS.get(kind):
+            functions += [(row.network, 1), (row.scale, 2)]
         if kind == "prune":
             criterion = spec.branch_spec(name).criterion or spec.pruning.criterion
             functions += [(CRITERIA[criterion].scores, 1)]

@@ -30,6 +30,7 @@ from lth_jax.lottery.branches import (
     start_of,
 )
 from lth_jax.lottery.experiment import Experiment, source_optimizer
+from lth_jax.lottery.learning import learning_of
 from lth_jax.lottery.level import LevelTrainer
 from lth_jax.lottery.moving import moving_of
 from lth_jax.lottery.observer import Observer, PlannedLevel
@@ -214,6 +215,7 @@ class Runner:
             parted = origin(self.spec, run_id, self.experiment.steps_per_epoch)
             if parted and not run_id.level:
                 ticket = ticket._replace(state=trunk.kept_state(f"step_{parted}"), step=parted)
+        which = run_id.branch, run_id.replicate, run_id.level, run_id.draw
         at = BranchPoint(
             ticket=ticket,
             point=point,
@@ -231,9 +233,7 @@ class Runner:
             donated=lambda: self._donated(run_id),
             source=lambda: self._source_ticket(run_id.replicate, run_id.level),
             options=branch,
-            key=keys.branch_key(
-                self.spec.seed, run_id.branch, run_id.replicate, run_id.level, run_id.draw
-            ),
+            key=keys.branch_key(self.spec.seed, *which),
         )
         try:
             start = start_of(branch.kind, at, self.spec.under(run_id.branch).custom)
@@ -246,16 +246,21 @@ class Runner:
             moving = moving_of(
                 at,
                 start,
-                keys.moving_key(
-                    self.spec.seed, run_id.branch, run_id.replicate, run_id.level, run_id.draw
-                ),
+                keys.moving_key(self.spec.seed, *which),
                 last=last,
                 steps_per_epoch=self.experiment.steps_per_epoch,
                 custom=self.spec.under(run_id.branch).custom,
             )
         except ValueError as error:
             raise RunError(f"{run_id}: {error}") from error
-        return Run(run_id, start, experiment, last, data_key, moving)
+        learning = learning_of(
+            at,
+            start,
+            keys.learning_key(self.spec.seed, *which),
+            last=last,
+            custom=self.spec.under(run_id.branch).custom,
+        )
+        return Run(run_id, start, experiment, last, data_key, moving, learning)
 
     def trunk(self, replicate: int) -> StoredTrunk:
         """Returns a replicate's trunk; its initialization is drawn, and stored, the first time."""

@@ -21,6 +21,7 @@ from jaxtyping import Array, Key
 from lth_jax.lottery.branches import StartPoint
 from lth_jax.lottery.curvature import CurvatureMeter
 from lth_jax.lottery.experiment import Experiment
+from lth_jax.lottery.learning import Learning
 from lth_jax.lottery.moving import MaskCounts, Moving, MovingMask
 from lth_jax.native.packing import Layout
 from lth_jax.pruning.masks import kept_counts
@@ -64,6 +65,7 @@ class Run:
       last_step: the step at which it ends.
       data_key: typed key [], of which batch order, augmentation and dropout are functions.
       moving: how its mask moves while it trains; None if it stays.
+      learning: how its mask is learned; None if it is not.
     """
 
     run_id: RunId
@@ -72,6 +74,7 @@ class Run:
     last_step: int
     data_key: Key[Array, ""]
     moving: Moving | None = None
+    learning: Learning | None = None
 
     @cached_property
     def form(self) -> Parameterization:
@@ -79,6 +82,8 @@ class Run:
         e, (mask, state, _) = self.experiment, self.start
         if self.moving:
             return self.form_of(mask)
+        if self.learning:
+            return self.learning.form
         return e.native.parameterization(self.run_id.level, mask, state, e.optimizer)
 
     def form_of(self, mask: PyTree) -> Parameterization:
@@ -115,7 +120,8 @@ class Run:
         """(kept, prunable) weights in the end, as Python integers."""
         counts = kept_counts(self.start.mask, self.experiment.rates).values()
         kept = self.moving.course.kept.values() if self.moving else [kept for kept, _ in counts]
-        return sum(kept), sum(total for _, total in counts)
+        total = sum(total for _, total in counts)
+        return self.learning.kept if self.learning else sum(kept), total
 
 
 class Progress(NamedTuple):
@@ -297,14 +303,11 @@ class RunGroup:
         """Measures the runs at this step, if they are to be and are not yet."""
         if not meter or self.step not in meter.steps:
             return
-        for index, (run, mask) in enumerate(zip(self.runs, self.masks, strict=True)):
+        for index, run in enumerate(self.runs):
             found = self.curvature[run.run_id]
             if found and found[-1].step == self.step:
                 continue
-            state = self.dense_state(index).state
-            if mask:
-                state = mask.network(state)
-            value = meter.measure(state, mask.mask if mask else run.start.mask)
+            value = meter.measure(*self._network(index, self.dense_state(index).state))
             whose = run.run_id.replicate, run.run_id.draw
             found.append(
                 CurvaturePoint(*whose, self.step, *value, meter.examples, meter.iterations)
@@ -411,13 +414,18 @@ class RunGroup:
                 measured[index] = self._test_of_best(index, state, mask), measured[index][1]
         self.seconds += time.perf_counter() - began
         finished = []
-        for index, (mask, state) in enumerate(zip(self.masks, states, strict=True)):
-            last, trained = self.runs[index].start.mask, state.state
-            if mask:
-                last, trained = mask.mask, mask.network(trained)
+        for index, state in enumerate(states):
+            trained, last = jax.device_get(self._network(index, state.state))
             row = self._row(index, state, last, *measured[index])
             finished.append(FinishedRun(row, last, trained))
         return finished
+
+    def _network(self, index: int, dense: TrainState) -> tuple[TrainState, PyTree]:
+        """Returns the state of run `index` with its network's weights alone, and its mask."""
+        run, mask = self.runs[index], self.masks[index]
+        if mask:
+            return mask.network(dense), mask.mask
+        return run.learning.network(dense) if run.learning else (dense, run.start.mask)
 
     def _test_of_best(self, index: int, dense: LoopState, mask: MovingMask) -> Evaluation:
         """Measures an early stop of another mask than the last, in the form of its own."""
@@ -501,7 +509,10 @@ def place(run: Run, progress: Mapping[RunId, Progress]) -> tuple[int, int]:
 
 def _beginning(run: Run, progress: Progress | None) -> tuple[LoopState, MovingMask | None]:
     """Returns the dense state from which a run begins or goes on, and its mask if that moves."""
-    state = new_loop_state(run.start.state, len(run.experiment.train.targets))
+    first, e = run.start.state, run.experiment
+    if run.learning:
+        first = run.learning.start(first, e.optimizer)
+    state = new_loop_state(first, len(e.train.targets))
     mask = MovingMask.at_start(run.moving, run.start) if run.moving else None
     if not progress:
         return state, mask

@@ -161,6 +161,16 @@ def remove_lowest(scores: PyTree, mask: PyTree, removals: Mapping[tuple[str, ...
     return with_leaves(mask, new)
 
 
+def keep_highest(scores: jax.Array, kept: jax.Array) -> jax.Array:
+    """Returns the mask, bool, of the `kept` highest scores; of equal ones the earlier goes first.
+
+    To be traced, `kept` too. Scores that are not finite are ranked by their bits.
+    """
+    alive = jnp.ones(scores.shape, bool)
+    count = jnp.uint32(scores.size) - kept.astype(jnp.uint32)
+    return _drop_lowest([scores], [alive], count)[0]
+
+
 @jax.jit
 def _survey(scores: Sequence[jax.Array], alive: Sequence[jax.Array]) -> tuple:
     """Returns (number of survivors, whether all their scores are finite)."""

@@ -57,6 +57,11 @@ def branch_key(seed: int, branch: str, replicate: int, level: int, draw: int) ->
     return derive(seed, "branch", branch, replicate, level, draw)
 
 
+def learning_key(seed: int, branch: str, replicate: int, level: int, draw: int) -> Key[Array, ""]:
+    """Returns the key of where a learned mask's scores begin, and of what its training draws."""
+    return derive(seed, "learning", branch, replicate, level, draw)
+
+
 def moving_key(seed: int, branch: str, replicate: int, level: int, draw: int) -> Key[Array, ""]:
     """Returns the key of what a rule draws that moves a run's mask, of all of its moves."""
     return derive(seed, "moving", branch, replicate, level, draw)

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Int, Int32, Key
 from lth_jax.pruning.trees import PyTree
 from lth_jax.training.devices import ONE_DEVICE, RunDevices
 from lth_jax.training.operations import FusedNetwork, Operations
-from lth_jax.training.parameterization import Apply
+from lth_jax.training.parameterization import Apply, at_step
 from lth_jax.training.pixels import Pixels
 from lth_jax.training.states import (
     EarlyStop,
@@ -300,7 +300,8 @@ class Program:
             )
             model_state = state.model_state
         else:
-            loss, model_state, grads = self._loss_and_gradients(state, constants, stored, rngs)
+            now = at_step(constants, step)
+            loss, model_state, grads = self._loss_and_gradients(state, now, stored, rngs)
         params, opt_state = self.operations.masked_step(
             self.optimizer, grads, state.opt_state, state.params, inputs.mask
         )

@@ -1,20 +1,25 @@
 """Parameterizations: the forms in which the training loop may hold a network's parameters.
 
 Everything outside of the loop sees dense parameters, pytrees of whole arrays. Inside, a run may
-hold them in another form: a pruned layer as the vector of its surviving weights, or, one day, the
-scores of a mask that is learned. The loop knows nothing of a form but what `Parameterization` says.
+hold them in another form: a pruned layer as the vector of its surviving weights, or the scores of a
+mask that is learned. The loop knows nothing of a form but what `Parameterization` says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+import dataclasses
+import zlib
+from collections.abc import Callable, Hashable, Mapping
+from functools import partial
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from lth_jax.pruning.learning import LEARNED_MASKS, Layer
 from lth_jax.pruning.masks import map_optimizer_state
+from lth_jax.pruning.selection import keep_highest
 from lth_jax.pruning.trees import PyTree, map_named
 from lth_jax.training.states import LoopState
 
@@ -109,6 +114,96 @@ class ForwardMasked(Dense):
         self.constants = Forward(mask)
 
 
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("weights", "kept", "key", "step", "last"),
+    meta_fields=("rule", "of_network", "of_scale"),
+)
+@dataclasses.dataclass(frozen=True)
+class Learned:
+    """The constants of `ScoredForm`.
+
+    Attributes:
+      weights: name of a scored leaf -> its weights, where these are not trained.
+      kept: name of a scored leaf -> int32 [], how many weights it keeps.
+      key: a typed key [] of the run.
+      step: int32 [], the updates behind the network.
+      last: int32 [], the step at which training ends.
+      rule: a row of `LEARNED_MASKS`.
+      of_network, of_scale: the own fields that its two functions take, as pairs.
+    """
+
+    weights: Mapping[str, jax.Array]
+    kept: Mapping[str, jax.Array]
+    key: jax.Array
+    step: jax.Array
+    last: jax.Array
+    rule: str
+    of_network: tuple[tuple[str, Any], ...] = ()
+    of_scale: tuple[tuple[str, Any], ...] = ()
+
+    def network(self, params: PyTree, train: bool) -> PyTree:
+        """Returns the parameters that the network computes with: those of its mask, to measure."""
+
+        def leaf(name: str, leaf: jax.Array) -> jax.Array:
+            if name not in self.kept:
+                return leaf
+            if not train:
+                return self.measured(name, leaf)[1]
+            key = jax.random.fold_in(self.key, zlib.crc32(name.encode()))
+            progress = self.step.astype(jnp.float32) / self.last
+            layer = Layer(
+                *self._parts(name, leaf), self.kept[name], jax.random.fold_in(key, self.step),
+                progress,
+            )  # fmt: skip
+            return LEARNED_MASKS[self.rule].network(layer, **dict(self.of_network))
+
+        return map_named(leaf, params)
+
+    def measured(self, name: str, leaf: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Returns a scored leaf's mask, bool, and its weights with zeros outside of it."""
+        row, kept = LEARNED_MASKS[self.rule], self.kept[name]
+        scores, weights = self._parts(name, leaf)
+        mask = keep_highest(row.rank(scores), kept)
+        scale = row.scale(mask.size, kept, **dict(self.of_scale))
+        return mask, jnp.where(mask, weights * scale, 0).astype(weights.dtype)
+
+    def _parts(self, name: str, leaf: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Returns a scored leaf's scores and weights."""
+        if LEARNED_MASKS[self.rule].trains_weights:
+            return leaf[1], leaf[0]
+        return leaf, self.weights[name]
+
+
+class ScoredForm(Dense):
+    """The form in which the scores of a mask are trained in place of the weights, or beside them.
+
+    A scored leaf is its scores; where weights are trained too, both, stacked on a first axis: the
+    weights, then the scores. What is dense about it is that checkpoints hold it as it is.
+
+    Args:
+      constants: of the run.
+    """
+
+    def __init__(self, constants: Learned):
+        self.constants = constants
+        self.form = "scored", constants.rule, constants.of_network, constants.of_scale
+
+    def mask(self, name: str, mask: Any) -> Any:
+        """Returns which numbers are trained: a scored leaf's all, others' if weights are."""
+        trains_weights = LEARNED_MASKS[self.constants.rule].trains_weights
+        if name not in self.constants.kept:
+            return jnp.full(jnp.shape(mask), trains_weights)
+        return jnp.ones((2, *jnp.shape(mask)) if trains_weights else jnp.shape(mask), bool)
+
+
+def at_step(constants: PyTree, step: jax.Array) -> PyTree:
+    """Returns the constants of a form whose network in training is another at each step."""
+    if not isinstance(constants, Learned):
+        return constants
+    return dataclasses.replace(constants, step=step)
+
+
 def through_forms(apply: Apply) -> Apply:
     """Returns `apply` for runs whose form says what the network computes with, and all others."""
 
@@ -116,6 +211,9 @@ def through_forms(apply: Apply) -> Apply:
         if isinstance(constants, Forward):
             variables = {**variables, "params": constants.network(variables["params"])}
             constants = DENSE.constants
+        if isinstance(constants, Learned):
+            params = constants.network(variables["params"], rest[1])
+            variables, constants = {**variables, "params": params}, DENSE.constants
         return apply(constants, variables, *rest)
 
     return applied

@@ -9,6 +9,7 @@ import pytest
 
 from lth_jax.config import TRANSFERS, BranchSpec
 from lth_jax.lottery.branches import BRANCHES, BranchPoint, StartPoint, draw_mask
+from lth_jax.pruning.learning import LEARNED_MASKS
 from lth_jax.pruning.masks import prunable
 from lth_jax.pruning.trees import map_named, named_leaves
 from lth_jax.training.states import new_state, rewind
@@ -23,7 +24,7 @@ DRAWN = {
 }  # fmt: skip
 SAME_MASK = set(BRANCHES) - {
     "random_mask", "one_shot", "prune", "dense", "static", "set", "rigl", "gmp", "ac_dc", "topkast",
-    "permuted_mask", *TRANSFERS,
+    "permuted_mask", *LEARNED_MASKS, *TRANSFERS,
 }  # fmt: skip
 # Those that give the ticket other weights, by what each does to a kept one.
 REDRAWS = (

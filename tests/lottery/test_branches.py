@@ -9,6 +9,7 @@ import pytest
 
 from lth_jax.config import TRANSFERS
 from lth_jax.lottery.branches import BRANCHES, FROM_SCRATCH, StartPoint, draw_mask, keep_as_many
+from lth_jax.pruning.learning import LEARNED_MASKS
 from lth_jax.pruning.masks import kept_counts, ones_mask, prunable
 from lth_jax.pruning.trees import named_leaves
 from lth_jax.training.states import TrainState, rewind
@@ -36,7 +37,7 @@ def test_each_layer_keeps_exactly_the_tickets_count(name):
     at = branch_point()
     ticket = BRANCHES[name](at)
     assert jax.tree.structure(ticket.mask) == jax.tree.structure(at.ticket.mask)
-    if name in ("dense", "gmp", "ac_dc"):
+    if name in ("dense", "gmp", "ac_dc", *LEARNED_MASKS):
         wanted = kept_counts(ones_mask(at.ticket.mask), at.rates)
     else:
         wanted = kept_counts((source_ticket() if name in TRANSFERS else at.ticket).mask, at.rates)

@@ -49,6 +49,9 @@ GOLDEN_CONTROLS = {
     "finetune": (61, 85, 0.395650, 1.0, 59.11542),
     "flip_signs": (61, 50, 0.445382, 22 / 23, 46.83089),
     "gmp": GOLDEN[0],
+    "continuous_sparsification": GOLDEN[0],  # masks are the runner's to learn
+    "edge_popup": GOLDEN[0],
+    "supermask": GOLDEN[0],
     "freeze_pruned": (61, 60, 0.446477, 18 / 23, 73.59792),
     "late_magnitudes": (61, 55, 0.494229, 1.0, 71.75456),
     "late_signs": (61, 55, 0.387699, 1.0, 57.81374),

@@ -1,0 +1,47 @@
+"""Masks that are learned while weights stay, or beside them, and the ticket of the same counts.
+
+Supermasks (Zhou et al. 2019) and edge-popup (Ramanujan et al. 2020) choose among weights that are
+never trained: the initial ones, or their signs times one number a layer. Continuous sparsification
+(Savarese et al. 2020) trains weights and mask together. At 50, 20 and 10% of each layer, with the
+initial weights and batches of the ticket.
+
+    python run.py --config=configs/sparse/learned.py          # digits, 1,000 steps: no network
+    python run.py --config=configs/sparse/learned.py:mnist    # LeNet, 5,000 steps
+    python run.py --config=configs/sparse/learned.py:conv2    # Conv-2 on CIFAR-10, 2,000 steps
+
+Cost on 2 CPU cores: about two minutes on digits; the others are not measured yet.
+Expected: accuracies far above chance for weights that were never trained; at 50% near the dense
+network's, and further below it the fewer weights there are and the narrower the network is.
+"""
+
+from lth_jax.configs.conv2_cifar10 import get_config as conv2
+from lth_jax.configs.lenet_digits import get_config as digits
+from lth_jax.configs.lenet_mnist import protocol
+
+VARIANTS = ("digits", "mnist", "conv2")
+
+
+def get_config(variant: str = "digits"):
+    """Learned masks on a dataset."""
+    if variant not in VARIANTS:
+        raise ValueError(f"'{variant}' is no variant; accepted: {', '.join(VARIANTS)}")
+    if variant == "digits":
+        config = digits()
+        config.model.hidden = (100, 50)
+        config.train.steps = "1000"
+        config.replicates = 3
+    elif variant == "mnist":
+        config = protocol("laptop")
+    else:
+        config = conv2()
+        config.train.steps = "2000"
+        config.replicates = 3
+    config.pruning.densities = (0.5, 0.2, 0.1)
+    config.pruning.layer_rates = ()
+    config.levels = 3
+    config.branches = ("random_mask", "supermask", "edge_popup", "continuous_sparsification")
+    # Logits of chances have a long way to go.
+    config.branch.supermask = {"weights": "signed_constant", "learning_rate": 0.2}
+    config.branch.edge_popup = {"weights": "signed_constant", "learning_rate": 0.01}
+    config.branch.continuous_sparsification = {"learning_rate": 0.01}
+    return config

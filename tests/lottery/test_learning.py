@@ -1,0 +1,147 @@
+"""Branches whose masks are learned: exact counts, what trains and what stays, resume, groups."""
+
+import numpy as np
+import pytest
+
+from lth_jax.errors import Interrupted, SpecError
+from lth_jax.lottery.checks import check
+from lth_jax.pruning.learning import LEARNED_MASKS
+from lth_jax.pruning.trees import map_named
+from lth_jax.store import RunDirectory
+from lth_jax.store.tables import RunId
+
+from ..tiny import (
+    StopAt,
+    TrainedRuns,
+    arrays,
+    assert_same_run,
+    experiment,
+    host,
+    results,
+    tiny_spec,
+    train,
+)
+
+RULES = tuple(LEARNED_MASKS)
+# At this rate the scores of a dozen steps change places.
+OPTIONS = {name: {"keep": True, "learning_rate": 0.1} for name in RULES}
+
+
+def learned(**fields):
+    own = {"branches": RULES, "branch": OPTIONS, "model__hidden": (8, 6), **fields}
+    return tiny_spec(levels=1, replicates=1, **own)
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory):
+    """A run with a branch for each rule, the runs as they were trained, and where they ended."""
+    path = tmp_path_factory.mktemp("learned") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lth_jax.lottery.runner.LevelTrainer", TrainedRuns)
+        train(path, learned())
+    return path, dict(TrainedRuns.runs), dict(TrainedRuns.ends)
+
+
+def kept_of(path, name):
+    """Leaf -> (mask, weights) of a branch's network, as its checkpoint has it."""
+    stored = RunDirectory.read(path).load(0, f"{name}_level_01_0")
+    leaves = {n.removeprefix("mask/"): a for n, a in stored.items() if n.startswith("mask/")}
+    return {leaf: (mask, stored[f"params/{leaf}"]) for leaf, mask in leaves.items()}
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_each_layer_keeps_as_many_weights_as_the_tickets(run, name):
+    path, _, _ = run
+    rows = {(row["branch"], row["level"]): row for row in results(path)}
+    assert rows[name, "1"]["kept"] == rows["ticket", "1"]["kept"]
+    ticket = RunDirectory.read(path).load(0, "level_01")
+    for leaf, (mask, weights) in kept_of(path, name).items():
+        assert mask.sum() == ticket[f"mask/{leaf}"].sum()
+        assert not np.any(weights[~mask])
+        assert np.all(weights[mask]) or "bias" in leaf
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_its_mask_is_of_its_own_and_was_learned(run, name):
+    path, runs, _ = run
+    learning = runs[RunId(name, 1, 0, 0)].learning
+    state = runs[RunId(name, 1, 0, 0)].start.state
+    _, first = learning.network(learning.start(state, experiment(learned()).optimizer))
+    ticket = RunDirectory.read(path).load(0, "level_01")
+    for leaf, (mask, _) in kept_of(path, name).items():
+        if "kernel" in leaf and "output" not in leaf:
+            assert np.any(mask != ticket[f"mask/{leaf}"])
+            assert np.any(mask != host(first)[leaf])
+
+
+@pytest.mark.parametrize("name", ["supermask", "edge_popup"])
+def test_where_scores_alone_train_weights_are_those_of_the_start(run, name):
+    path, runs, _ = run
+    start = host(runs[RunId(name, 1, 0, 0)].start.state.params)
+    for leaf, (mask, weights) in kept_of(path, name).items():
+        share = mask.size / mask.sum() if "kernel" in leaf else 1.0
+        scale = share if name == "supermask" else share**0.5
+        np.testing.assert_allclose(weights, np.where(mask, start[leaf] * scale, 0), rtol=1e-6)
+
+
+def test_where_weights_train_too_they_and_the_biases_have_moved(run):
+    path, runs, _ = run
+    start = host(runs[RunId("continuous_sparsification", 1, 0, 0)].start.state.params)
+    for leaf, (mask, weights) in kept_of(path, "continuous_sparsification").items():
+        assert np.any(weights[mask] != start[leaf][mask])
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_the_row_is_of_the_network_that_is_kept(run, name):
+    path, _, _ = run
+    (row,) = [row for row in results(path) if row["branch"] == name]
+    built = experiment(learned())
+    params = {leaf: weights for leaf, (_, weights) in kept_of(path, name).items()}
+    tree = map_named(lambda leaf, _: params[leaf], built.initial(0).params)
+    found = built.program(1).measure(tree, {}, built.test)
+    assert float(found.accuracy) == pytest.approx(float(row["final_test_accuracy"]))
+
+
+@pytest.mark.parametrize("steps", [4, 9])
+def test_stopped_on_its_way_it_ends_with_the_same_bits(run, tmp_path, monkeypatch, steps):
+    with monkeypatch.context() as patch:
+        patch.setattr("lth_jax.lottery.runs.CHUNK_SECONDS", 0.0)
+        with pytest.raises(Interrupted):
+            train(tmp_path / "run", learned(), StopAt(1, 4 * steps))
+    train(tmp_path / "run", learned())
+    assert_same_run(tmp_path / "run", run[0])
+
+
+def test_in_one_group_they_train_as_alone(run, tmp_path):
+    """Two draws of one branch in one `vmap`; there, bits are another program's."""
+    options = {name: {**OPTIONS[name], "draws": 2} for name in RULES}
+    train(tmp_path / "run", learned(branch=options, execution__group_size=2))
+    alone = {row["branch"]: row for row in results(run[0])}
+    for row in results(tmp_path / "run"):
+        if row["branch"] in RULES and row["draw"] == "0":
+            loss = float(alone[row["branch"]]["final_train_loss"])
+            assert float(row["final_train_loss"]) == pytest.approx(loss, rel=0.05)
+
+
+def test_draws_differ_and_signed_constants_are_chosen_among(tmp_path):
+    options = {"edge_popup": {**OPTIONS["edge_popup"], "draws": 2, "weights": "signed_constant"}}
+    path = tmp_path / "run"
+    train(path, learned(branches=("edge_popup",), branch=options))
+    found = arrays(path)
+    one, other = (f"replicate_0/edge_popup_level_01_{draw}/mask/fc1/kernel" for draw in (0, 1))
+    assert found[one] != found[other]
+    mask, weights = kept_of(path, "edge_popup")["fc1/kernel"]
+    assert len(np.unique(np.abs(weights[mask]))) == 1
+    assert len(np.unique(np.sign(weights[mask]))) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"kind": "supermask", "rule": "rigl"}, "the mask of supermask is learned"),
+        ({"kind": "static", "weights": "signed_constant"}, "supermask or edge_popup"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(options, said):
+    with pytest.raises(SpecError, match=said):
+        check(tiny_spec(branches=("b",), branch={"b": options}))
