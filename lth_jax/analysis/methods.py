@@ -24,6 +24,7 @@ from lth_jax.analysis.summary import branch_order, summarize
 from lth_jax.analysis.verdicts import JUDGED, Standard
 from lth_jax.config import Spec
 from lth_jax.lottery.pending import levels_behind
+from lth_jax.lottery.plan import giver
 from lth_jax.store.tables import TRUNK, ResultRow, RunId
 
 COSTS = ("steps", "train_seconds", "operations")
@@ -177,6 +178,8 @@ def _cost(branch: str, level: int, rows: dict[RunId, ResultRow], spec: Spec) -> 
 def _cost_of(row: ResultRow, rows: dict[RunId, ResultRow], spec: Spec) -> Cost:
     levels = levels_behind(spec, row.run_id)
     found = [rows.get(RunId(TRUNK, level, row.replicate, 0)) for level in levels]
+    if (other := giver(spec, row.run_id)) and other.branch != TRUNK:
+        found.append(rows.get(other))
     shares = [(row, 1.0), *((one, 1.0) for one in found if one)]
     dense = rows.get(RunId(TRUNK, 0, row.replicate, 0))
     began = row.last_step - row.steps  # at a rewind point, which is on the dense network's way

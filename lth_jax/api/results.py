@@ -209,13 +209,23 @@ class Results:
         names = [name for name in read_manifest(checkpoint).arrays if name.startswith("mask/")]
         return to_device(subtree(read_arrays(checkpoint, names), "mask"))
 
-    def ticket(self, level: int, replicate: int = 0, *, trust: bool = False) -> StartPoint:
+    def ticket(
+        self,
+        level: int,
+        replicate: int = 0,
+        *,
+        branch: str = TRUNK,
+        draw: int = 0,
+        trust: bool = False,
+    ) -> StartPoint:
         """Returns the ticket of a level, `(mask, state, step)`, as `load_ticket` does."""
-        return load_ticket(self.path, level, replicate, trust=trust)
+        return load_ticket(self.path, level, replicate, branch=branch, draw=draw, trust=trust)
 
-    def trained(self, level: int, replicate: int = 0) -> tuple[PyTree, PyTree]:
+    def trained(
+        self, level: int, replicate: int = 0, *, branch: str = TRUNK, draw: int = 0
+    ) -> tuple[PyTree, PyTree]:
         """Returns a level's trained network, (parameters, model state), as `load_trained` does."""
-        return load_trained(self.path, level, replicate)
+        return load_trained(self.path, level, replicate, branch=branch, draw=draw)
 
     # Figures
 

@@ -16,6 +16,7 @@ from lth_jax.cli.output import check_file
 from lth_jax.errors import DataError, SpecError
 from lth_jax.report.terminal import make_console
 from lth_jax.store import RunDirectory
+from lth_jax.store.tables import TRUNK, RunId
 from lth_jax.system.streams import say, show
 
 # The functions import what imports JAX: `--help` and a wrong argument need not wait for it.
@@ -25,10 +26,10 @@ if TYPE_CHECKING:
     from lth_jax.lottery.branches import StartPoint
     from lth_jax.pruning.trees import PyTree
 
-DESCRIPTION = """Writes the ticket of a level to FILE, whole or not at all. safetensors and npz hold
-all of it (mask, rewound and trained weights), for lth_jax.load_ticket; torch is a state_dict in
-safetensors, with masks as torch.nn.utils.prune has them; compact is a smaller network with the same
-logits, for lth_jax.load_compact."""
+DESCRIPTION = """Writes the ticket of a level to FILE, whole or not at all, or the network of a
+branch. safetensors and npz hold all of it (mask, rewound and trained weights), for
+lth_jax.load_ticket; torch is a state_dict in safetensors, with masks as torch.nn.utils.prune has
+them; compact is a smaller network with the same logits, for lth_jax.load_compact."""
 FORMATS = ("safetensors", "npz", "torch", "compact")
 WEIGHTS = {"ticket": "ticket's rewound weights", "trained": "trained weights"}
 
@@ -60,8 +61,9 @@ class Source(NamedTuple):
 
     def heading(self, path: Path, size: int) -> str:
         """Says which ticket is in a file of that many bytes."""
-        level, replicate = self.origin.level, self.origin.replicate
-        return f"{path}: {size:,} bytes, level {level} of replicate {replicate}"
+        _, level, replicate, _ = network = self.origin.network
+        which = f"level {level} of replicate {replicate}" if network.branch == TRUNK else network
+        return f"{path}: {size:,} bytes, {which}"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -75,6 +77,8 @@ def _parser() -> Parser:
     add("run", type=Path, metavar="RUN", help="the run directory")
     add("--level", type=int, required=True, metavar="N", help="which level's ticket")
     add("--replicate", type=int, default=0, metavar="R", help="of which replicate (0)")
+    add("--branch", default=TRUNK, metavar="NAME", help="of which branch, if its networks are kept")
+    add("--draw", type=int, default=0, metavar="D", help="which of the branch's draws (0)")
     add("--format", choices=FORMATS, required=True, help="the form of the file")
     add("--out", type=Path, required=True, metavar="FILE", help="the file, named just so")
     add(
@@ -113,14 +117,16 @@ def _write(options: argparse.Namespace) -> None:
         config=options.config,
         trust=options.trust,
     )
-    level, replicate = options.level, options.replicate
+    network = RunId(options.branch, options.level, options.replicate, options.draw)
     source = Source(
-        origin=tickets.origin(store, level, replicate),
+        origin=tickets.origin(store, network),
         spec=store.spec(),
         ticket=tickets.ticket_to_export(
-            options.run, level, replicate, config=options.config, trust=options.trust
+            options.run, network, config=options.config, trust=options.trust
         ),
-        trained=tickets.load_trained(options.run, level, replicate),
+        trained=tickets.load_trained(
+            options.run, network.level, network.replicate, branch=network.branch, draw=network.draw
+        ),
         what=options.what,
     )
     if options.format == "torch":

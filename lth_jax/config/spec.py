@@ -690,6 +690,11 @@ class BranchSpec:
         "Among what a mask is learned whose weights stay: the rewind point's weights, or their "
         "signs times the deviation of the layer's initial weights.",
     )
+    of: str = field(
+        "",
+        "Of which branch a `mask_of` takes the masks that networks ended with.",
+        accepted="the name of another branch, in a branch of the kind mask_of",
+    )
     keep: bool = field(
         False,
         "Whether its trained networks are kept, as those of a `sibling` always are.",
@@ -869,6 +874,15 @@ class Spec:
         custom = {**self.custom, **branch.custom}
         return dataclasses.replace(self, train=branch.train_spec(self.train), custom=custom)
 
+    def _levels_of(self, name: str) -> set[int]:
+        """Returns the levels that a branch starts from."""
+        return set(self.branch_spec(name).levels or range(1, self.levels + 1))
+
+    def _levels_given(self, name: str) -> set[int]:
+        """Returns the levels at which a branch has masks for others; none for no such branch."""
+        there = name in self.branches and self.branch_spec(name).kind != "mask_of"
+        return self._levels_of(name) if there else set()
+
     def rules(self) -> Iterator[Rule]:
         """Gives what must hold of several fields, and of what no field of a group declares."""
         names, densities = self.branches, self.pruning.densities
@@ -926,12 +940,26 @@ class Spec:
             self.replicates,
             f"2 or more with {', '.join(donated)}, which takes the mask of another replicate",
         )
+        for name in names:
+            branch, given = self.branch_spec(name), self._levels_given(self.branch_spec(name).of)
+            yield (
+                branch.kind != "mask_of" or self._levels_of(name) <= given,
+                f"branch.{name}.of",
+                branch.of,
+                "another branch, no mask_of, that starts from all levels that this one starts from",
+            )
         for name, options in self.branch.items():
             yield (
                 options.align == "weights" or self.branch_spec(name).takes_mask,
                 f"branch.{name}.align",
                 options.align,
                 "weights save in a branch of the kind permuted_mask",
+            )
+            yield (
+                (self.branch_spec(name).kind == "mask_of") == bool(options.of),
+                f"branch.{name}.of",
+                options.of,
+                "the name of another branch in a branch of the kind mask_of, and '' elsewhere",
             )
             yield (
                 options.weights == "initial" or self.branch_spec(name).kind in SCORES_ALONE,

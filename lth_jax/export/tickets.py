@@ -16,9 +16,10 @@ from lth_jax.export.whole import Origin
 from lth_jax.lottery.branches import StartPoint
 from lth_jax.lottery.custom import recall
 from lth_jax.lottery.optimizing import keeps_optimizer_state, optimizer_like
+from lth_jax.lottery.paths import stored_network
 from lth_jax.lottery.rewinding import StoredTrunk, missing, there_is
 from lth_jax.pruning.trees import PyTree, to_device
-from lth_jax.store import RunDirectory, level_name
+from lth_jax.store import RunDirectory, checkpoint_name
 from lth_jax.store.checkpoints import fill, read_manifest, subtree
 from lth_jax.store.record import spec_of
 from lth_jax.store.tables import TRUNK, RunId
@@ -30,16 +31,21 @@ def load_ticket(
     level: int | None = None,
     replicate: int | None = None,
     *,
+    branch: str = TRUNK,
+    draw: int = 0,
     config: str = "",
     trust: bool = False,
 ) -> StartPoint:
     """Returns the ticket of a level: its mask and the rewound state, as the trunk trained it.
+
+    Of a branch whose networks are kept it is the mask that one ended with, over the same state.
 
     Args:
       run: a run directory, or a file that `python -m lth_jax export` wrote as safetensors or npz.
       level: the number of prunings behind the ticket; 0 is the dense network. A file has one ticket
         alone, whose level (and replicate) may be left out; if given, it must be that.
       replicate: which replicate's; 0 by default.
+      branch, draw: of a run directory, which branch's instead of the ticket's.
       config: a config file with the run's optimizer, where that is a user's own: it is run.
       trust: whether the copy that a run directory keeps of its config may be run instead. By
         default nothing that lies there is run.
@@ -57,13 +63,11 @@ def load_ticket(
     recall(path, record, spec, "ticket", config=config, trust=trust, asking=asking)
     if path.is_file():
         return _ticket_of_file(path, level, replicate)
-    trunk, level = _trunk(path, level, replicate, optimizer_like(spec))
-    return trunk.start(level, trunk.mask(level))
+    trunk, network = _network(path, level, replicate, branch, draw, optimizer_like(spec))
+    return trunk.start(network.level, trunk.mask_of(network))
 
 
-def ticket_to_export(
-    run: Path, level: int, replicate: int, *, config: str, trust: bool
-) -> StartPoint:
+def ticket_to_export(run: Path, network: RunId, *, config: str, trust: bool) -> StartPoint:
     """Returns a ticket of a run directory, to be written to a file.
 
     At initialization a ticket has no optimizer's state of its own: none is in it then, and no code
@@ -74,12 +78,18 @@ def ticket_to_export(
     if keeps_optimizer_state(spec):
         recall(run, record, spec, "ticket", config=config, trust=trust)
         optimizer = optimizer_like(spec)
-    trunk, level = _trunk(run, level, replicate, optimizer)
-    return trunk.start(level, trunk.mask(level))
+    branch, level, replicate, draw = network
+    trunk, _ = _network(run, level, replicate, branch, draw, optimizer)
+    return trunk.start(network.level, trunk.mask_of(network))
 
 
 def load_trained(
-    run: str | Path, level: int | None = None, replicate: int | None = None
+    run: str | Path,
+    level: int | None = None,
+    replicate: int | None = None,
+    *,
+    branch: str = TRUNK,
+    draw: int = 0,
 ) -> tuple[PyTree, PyTree]:
     """Returns the trained network of a level, after its last step: (parameters, model state).
 
@@ -90,25 +100,24 @@ def load_trained(
         arrays, _ = _read_file(path, level, replicate)
         trained = subtree(arrays, "trained/params"), subtree(arrays, "trained/model_state")
         return to_device(trained)
-    trunk, level = _trunk(path, level, replicate, optax.identity())  # its state is not read
-    state = trunk.trained(level)
-    return state.params, state.model_state
+    # The optimizer's state is not read.
+    trunk, network = _network(path, level, replicate, branch, draw, optax.identity())
+    return stored_network(trunk.store, network, (trunk.initial.params, trunk.initial.model_state))
 
 
-def origin(store: RunDirectory, level: int, replicate: int) -> Origin:
-    """Returns where a ticket of a run comes from, for a file of its own.
+def origin(store: RunDirectory, network: RunId) -> Origin:
+    """Returns where a network of a run comes from, for a file of its own.
 
     Raises:
       StoreError: as `load_ticket`'s.
     """
-    arrays = store.checkpoint(replicate, level_name(level))
+    arrays = store.checkpoint(network.replicate, checkpoint_name(network))
     if not arrays.exists():
-        raise StoreError(missing(store, replicate, level_name(level)))
+        raise StoreError(missing(store, network.replicate, checkpoint_name(network)))
     return Origin(
         record=store.record_of_spec(),
-        level=level,
-        replicate=replicate,
-        row=store.rows.get(RunId(TRUNK, level, replicate, 0)),
+        network=network,
+        row=store.rows.get(network),
         layers={name: tuple(pair) for name, pair in read_manifest(arrays).meta["layers"].items()},
     )
 
@@ -123,19 +132,22 @@ def _opened(path: Path) -> tuple[Path, Spec, Mapping[str, Any]]:
     return path, store.spec(), store.record_of_spec()
 
 
-def _trunk(
+def _network(
     path: Path,
     level: int | None,
     replicate: int | None,
+    branch: str,
+    draw: int,
     optimizer: optax.GradientTransformation,
-) -> tuple[StoredTrunk, int]:
+) -> tuple[StoredTrunk, RunId]:
+    """Returns the trunk that a network of a run directory belongs to, and which network it is."""
     store = RunDirectory.read(path)
     if level is None:
         raise StoreError(f"{store.path} is a run: which level? accepted: {there_is(store)}")
-    replicate = replicate or 0
-    if not store.checkpoint(replicate, level_name(level)).exists():
-        raise StoreError(missing(store, replicate, level_name(level)))
-    return StoredTrunk(store, store.spec(), replicate, optimizer), level
+    network = RunId(branch, level, replicate or 0, draw)
+    if not store.checkpoint(network.replicate, checkpoint_name(network)).exists():
+        raise StoreError(missing(store, network.replicate, checkpoint_name(network)))
+    return StoredTrunk(store, store.spec(), network.replicate, optimizer), network
 
 
 def _ticket_of_file(path: Path, level: int | None, replicate: int | None) -> StartPoint:

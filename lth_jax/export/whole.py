@@ -14,7 +14,7 @@ from lth_jax.export import containers
 from lth_jax.export.containers import Header
 from lth_jax.pruning.trees import PyTree, named_leaves
 from lth_jax.store.record import is_own
-from lth_jax.store.tables import ResultRow
+from lth_jax.store.tables import ResultRow, RunId
 from lth_jax.training.states import TrainState
 
 # The names of the arrays begin so.
@@ -29,14 +29,13 @@ class Origin(NamedTuple):
 
     Attributes:
       record: the run's own, as `spec.json` has it.
-      level, replicate: which ticket.
+      network: which ticket, or branch's network.
       row: its result; None where it has not been recorded.
       layers: prunable leaf -> (kept, total).
     """
 
     record: Mapping[str, Any]
-    level: int
-    replicate: int
+    network: RunId
     row: ResultRow | None
     layers: Mapping[str, tuple[int, int]]
 
@@ -44,8 +43,7 @@ class Origin(NamedTuple):
         """Returns it as strings of JSON, and the kind of file as it is."""
         record = {n: v for n, v in self.record.items() if n not in ("format", "branches")}
         values = record | {
-            "level": self.level,
-            "replicate": self.replicate,
+            **self.network._asdict(),
             "metrics": dataclasses.asdict(self.row) if self.row else {},
             "layers": self.layers,
         }

@@ -68,8 +68,8 @@ class BranchPoint(NamedTuple):
       pruned_from: gives the state in which the network ended that the mask was pruned from.
       steps_behind: gives the number of updates behind that state.
       trained: gives the state in which the ticket of this level ended.
-      donated: gives the mask of another replicate's ticket, its units in the order that `align`
-        names, to `permuted_mask` alone.
+      donated: gives the mask of another run: of another replicate's ticket, its units in the order
+        that `align` names, to `permuted_mask`; of the branch `of`, to `mask_of`.
       source: gives the source's ticket of the same replicate and level, for transfers.
       options: the branch's own, such as `sigma`.
       key: a key of its own for (seed, branch, replicate, level, draw).
@@ -323,15 +323,24 @@ def permuted_mask(at: BranchPoint) -> StartPoint:
     return StartPoint(mask, rewind(at.point, mask, at.optimizer), at.step)
 
 
-def none_donated() -> PyTree:
-    """Gives no mask, to a branch of another kind that asks for one of another replicate.
+def mask_of(at: BranchPoint) -> StartPoint:
+    """Puts the rewind point under the mask in which another branch's network of its level ended.
 
-    Which runs it would wait for, and end with, is known of `permuted_mask` alone.
+    So a mask that was learned, or that moved, is trained as a ticket is.
+    """
+    mask = at.donated()
+    return StartPoint(mask, rewind(at.point, mask, at.optimizer), at.step)
+
+
+def none_donated() -> PyTree:
+    """Gives no mask, to a branch of another kind that asks for one of another run.
+
+    Which runs it would wait for, and end with, is known of two kinds alone.
 
     Raises:
       ValueError: always.
     """
-    raise ValueError("no other replicate's mask is given; accepted: kind permuted_mask")
+    raise ValueError("no other run's mask is given; accepted: kinds permuted_mask and mask_of")
 
 
 def transfer(at: BranchPoint) -> StartPoint:
@@ -487,6 +496,7 @@ BRANCHES: dict[str, Callable[..., StartPoint]] = {
     "signs_of": signs_of,
     "shuffle_filters": shuffle_filters,
     "permuted_mask": permuted_mask,
+    "mask_of": mask_of,
     "transfer": transfer,
     "transfer_reinit": transfer_reinit,
 }

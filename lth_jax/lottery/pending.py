@@ -15,7 +15,7 @@ from lth_jax.lottery.branches import (
 )
 from lth_jax.lottery.plan import (
     captures,
-    donor,
+    giver,
     is_kept,
     origin,
     parting,
@@ -46,6 +46,8 @@ def pending_runs(
         and is_kept(spec, run)
         and not _is_whole(store, run)
     }
+    others = {other for run in pending if (other := giver(spec, run))}
+    pending |= {run for run in others if run.branch != TRUNK and not _is_whole(store, run)}
     needed = {ticket for run in pending for ticket in needed_tickets(spec, run)}
     for level in range(spec.levels, -1, -1):
         for replicate in range(spec.replicates):
@@ -65,10 +67,10 @@ def pending_runs(
 
 def needed_tickets(spec: Spec, run: RunId) -> set[tuple[int, int]]:
     """Returns the (replicate, level) of the trunk's runs whose checkpoints a run needs."""
-    giver, needed = donor(spec, run), {(run.replicate, level) for level in _needed(spec, run)}
-    if giver is not None:
+    other, needed = giver(spec, run), {(run.replicate, level) for level in _needed(spec, run)}
+    if other and other.branch == TRUNK:
         levels = {0, run.level} if spec.branch_spec(run.branch).is_aligned else {run.level}
-        needed |= {(giver, level) for level in levels}
+        needed |= {(other.replicate, level) for level in levels}
     return needed
 
 
@@ -95,6 +97,8 @@ def levels_behind(spec: Spec, run: RunId) -> list[int]:
     are known before anything is trained. The training of a transfer's source is another run's.
     """
     kind = TRUNK if run.branch == TRUNK else spec.branch_spec(run.branch).kind
+    if kind == "mask_of" and (other := giver(spec, run)):
+        return levels_behind(spec, other)
     if kind in (*TRANSFERS, *OF_COUNTS) or (kind == "sibling" and not run.level):
         return []
     pruning = spec.pruning
@@ -119,14 +123,23 @@ def _scores_at_rewind(criterion: str, at: str | None) -> bool:
     return at == "rewind" or (not at and criterion in CRITERIA and CRITERIA[criterion].at_rewind)
 
 
-def waits(spec: Spec, run: RunId) -> bool:
-    """Returns whether a run starts from what the trunk's run of its level becomes on its way."""
+STAGES = range(3)
+
+
+def stage(spec: Spec, run: RunId) -> int:
+    """Returns when a run trains within its level, 0 first: after the runs that it is made of.
+
+    Some start from what the ticket of their level becomes on its way; some have the mask that
+    another branch's network ended with.
+    """
     if run.branch == TRUNK:
-        return False
+        return 0
     kind = spec.branch_spec(run.branch).kind
+    if kind == "mask_of" and (other := giver(spec, run)):
+        return stage(spec, other) + 1
     if kind == "sibling" and not run.level:
-        return bool(duration_steps(parting(spec, run)[1], steps_per_epoch=1))
-    return waits_for_ticket(kind)
+        return int(duration_steps(parting(spec, run)[1], steps_per_epoch=1) > 0)
+    return int(waits_for_ticket(kind))
 
 
 def _is_whole(store: RunDirectory, run: RunId) -> bool:

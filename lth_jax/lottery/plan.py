@@ -47,8 +47,11 @@ def parting(spec: Spec, run: RunId) -> tuple[int, str]:
 
 
 def is_kept(spec: Spec, run: RunId) -> bool:
-    """Returns whether the trained network of a run is kept."""
-    return run.branch == TRUNK or spec.branch_spec(run.branch).is_kept
+    """Returns whether the trained network of a run is kept: others may take its mask."""
+    if run.branch == TRUNK or spec.branch_spec(run.branch).is_kept:
+        return True
+    takers = (spec.branch_spec(name) for name in spec.branches)
+    return any(one.kind == "mask_of" and one.of == run.branch for one in takers)
 
 
 def ended_tickets(spec: Spec, rows: Iterable[ResultRow]) -> dict[int, int]:
@@ -65,20 +68,27 @@ def ended_tickets(spec: Spec, rows: Iterable[ResultRow]) -> dict[int, int]:
     return ended
 
 
-def donor(spec: Spec, run: RunId) -> int | None:
-    """Returns the replicate whose ticket's mask a run takes; None where it is its own.
+def giver(spec: Spec, run: RunId) -> RunId | None:
+    """Returns the run whose mask a run takes that is not its own ticket's; None for most.
 
-    It is a replicate that stays the same when there are more.
+    That of another replicate's ticket, which stays the same when there are more; or that of another
+    branch's network, by draw, the first where that has fewer.
     """
-    if run.branch == TRUNK or not spec.branch_spec(run.branch).takes_mask:
+    if run.branch == TRUNK:
         return None
-    return run.replicate - 1 if run.replicate else 1
+    branch = spec.branch_spec(run.branch)
+    if branch.takes_mask:
+        return RunId(TRUNK, run.level, run.replicate - 1 if run.replicate else 1, 0)
+    if branch.kind == "mask_of":
+        draw = run.draw if run.draw < spec.branch_spec(branch.of).draws else 0
+        return run._replace(branch=branch.of, draw=draw)
+    return None
 
 
 def last_level(spec: Spec, run: RunId, ended: Mapping[int, int]) -> int:
     """Returns the level, up to the run's, at which the first ticket ended that it starts from."""
-    giver = donor(spec, run)
-    of = {run.replicate} if giver is None else {run.replicate, giver}
+    other = giver(spec, run)
+    of = {run.replicate, other.replicate} if other else {run.replicate}
     return min(ended.get(replicate, run.level) for replicate in of)
 
 

@@ -21,7 +21,7 @@ from lth_jax.errors import StoreError, spans
 from lth_jax.lottery.branches import StartPoint
 from lth_jax.lottery.plan import source_level
 from lth_jax.pruning.trees import PyTree, to_device
-from lth_jax.store import RunDirectory, level_name
+from lth_jax.store import RunDirectory, checkpoint_name, level_name
 from lth_jax.store.checkpoints import fill, read_manifest, subtree
 from lth_jax.store.tables import TRUNK, RunId
 from lth_jax.training.states import TrainState, rewind
@@ -90,6 +90,10 @@ class StoredTrunk:
     def mask(self, level: int) -> PyTree:
         """Returns the mask that a finished level was trained with."""
         return self._mask_of(self._load(level_name(level)))
+
+    def mask_of(self, run: RunId) -> PyTree:
+        """Returns the mask of the network in which a run of this replicate ended that is kept."""
+        return self._mask_of(self._load(checkpoint_name(run)))
 
     def kept_mask(self, level: int) -> PyTree | None:
         """Returns the same; None where its checkpoint is missing or damaged."""

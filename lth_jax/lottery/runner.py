@@ -35,11 +35,11 @@ from lth_jax.lottery.level import LevelTrainer
 from lth_jax.lottery.moving import moving_of
 from lth_jax.lottery.observer import Observer, PlannedLevel
 from lth_jax.lottery.paths import Paths
-from lth_jax.lottery.pending import pending_runs, waits
+from lth_jax.lottery.pending import STAGES, pending_runs, stage
 from lth_jax.lottery.plan import (
     captures,
-    donor,
     ended_tickets,
+    giver,
     is_kept,
     last_level,
     origin,
@@ -115,11 +115,11 @@ class Runner:
         for note in (*self.experiment.notes, self.experiment.native.note):
             if pending and note:
                 self.observer.note(note)
-        for level, late in itertools.product(range(self.spec.levels + 1), (False, True)):
+        for level, now in itertools.product(range(self.spec.levels + 1), STAGES):
             todo = [
                 run
                 for run in pending
-                if (run.level, waits(self.spec, run)) == (level, late)
+                if (run.level, stage(self.spec, run)) == (level, now)
                 and run.replicate not in failed
             ]
             if not todo:
@@ -137,7 +137,7 @@ class Runner:
             runs = [
                 self.run_of(run_id, tickets[run_id.replicate])
                 for run_id in todo
-                if run_id.replicate in tickets and donor(self.spec, run_id) not in failed
+                if run_id.replicate in tickets and self._giver_of(run_id) not in failed
             ]
             if not runs:
                 continue
@@ -286,18 +286,28 @@ class Runner:
         # What is on disk counts: another version of jax may draw other numbers.
         return state._replace(**to_device(fill(kept, arrays)))
 
+    def _giver_of(self, run_id: RunId) -> int | None:
+        """Returns the replicate whose mask a run takes, None where it is its own ticket's."""
+        other = giver(self.spec, run_id)
+        return other.replicate if other else None
+
     def _donated(self, run_id: RunId) -> PyTree:
-        """Returns the mask of another replicate's ticket, in the order of this one's units."""
-        giver = donor(self.spec, run_id)
-        if giver is None:
+        """Returns the mask that a run takes of another: a ticket's in the order of its own units.
+
+        That of another branch's network is of the same units already.
+        """
+        other = giver(self.spec, run_id)
+        if other is None:
             return none_donated()
-        mask, aligner = self.prune(giver, run_id.level), self._aligners.get(run_id.branch)
+        if other.branch != TRUNK:
+            return self.trunk(other.replicate).mask_of(other)
+        mask, aligner = self.prune(other.replicate, run_id.level), self._aligners.get(run_id.branch)
         if not aligner:
             return mask
         # Of all levels one order: it is found between the dense networks.
         which = run_id.branch, run_id.replicate
         if which not in self._orders:
-            dense = (self.trunk(one).trained(0) for one in (run_id.replicate, giver))
+            dense = (self.trunk(one).trained(0) for one in (run_id.replicate, other.replicate))
             self._orders[which] = aligner.orders(*((s.params, s.model_state) for s in dense))
         return moved((mask, {}), aligner.groups, self._orders[which])[0]
 

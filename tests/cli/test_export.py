@@ -20,6 +20,7 @@ from lth_jax.export.tickets import load_trained
 from lth_jax.export.whole import Origin
 from lth_jax.lottery import examples
 from lth_jax.store.record import new_record
+from lth_jax.store.tables import RunId
 from lth_jax.training.pixels import Pixels
 
 from ..tiny import tiny_spec, train
@@ -117,7 +118,7 @@ def test_a_lenet_ticket_of_3_6_percent_takes_less_than_60_000_bytes(tmp_path):
     sequence = sequential.layers_of("mlp", list(params))
     small = shrink(sequence, params, mask, {}, (28, 28, 1))
     record = new_record(spec, "lenet_mnist", {}, ["run.py"])
-    origin = Origin(record, 15, 0, None, layers)
+    origin = Origin(record, RunId("ticket", 15, 0, 0), None, layers)
     packed = compact.pack(small, Pixels(1 / 255), (28, 28, 1))
     assert compact.save(tmp_path / "x", origin, "ticket", packed) < 60_000
     found = lth_jax.load_compact(tmp_path / "x")

@@ -71,7 +71,7 @@ def test_a_branchs_identity_covers_all_but_what_may_grow(field):
         "new_head": True, "share": 0.1, "criterion": "snip", "scope": "global", "scored": "rewind",
         "at": ("7",), "ablation": "shuffle", "keep": True, "cycles": 2, "custom": {"strength": 2},
         "rule": "rigl", "distribution": "uniform", "every": "7", "begin": 0.1, "end": 0.5,
-        "fraction": 0.1, "align": "none", "weights": "signed_constant",
+        "fraction": 0.1, "align": "none", "weights": "signed_constant", "of": "rigl",
     }  # fmt: skip
     base = BranchSpec(kind="reinit")
     changed = dataclasses.replace(base, **{field: values[field]})

@@ -11,6 +11,7 @@ from lth_jax import load_ticket, load_trained
 from lth_jax.cli import export
 from lth_jax.errors import StoreError
 from lth_jax.lottery.runs import Run, RunGroup
+from lth_jax.store import RunDirectory
 from lth_jax.store.tables import TRUNK, RunId
 from lth_jax.training.keys import data_key
 
@@ -118,3 +119,27 @@ def test_a_damaged_checkpoint_is_never_exported(tmp_path, capsys):
     assert "level_01" in line
     assert "is damaged" in line
     assert not (tmp_path / "file").exists()
+
+
+def test_a_branch_s_network_comes_out_of_run_and_file_alike(tmp_path):
+    options = {"random_mask": {"draws": 2, "keep": True}}
+    path = finished_run(tiny_spec(levels=1, branches=("random_mask",), branch=options))
+    which = {"branch": "random_mask", "draw": 1}
+    ticket = load_ticket(path, 1, 0, **which)
+    state = load_ticket(path, 1, 0).state
+    for name, mask in ticket.mask.items():
+        kernel = mask["kernel"]
+        assert np.any(kernel != load_ticket(path, 1, 0, branch="random_mask").mask[name]["kernel"])
+        shared = kernel & load_ticket(path, 1, 0).mask[name]["kernel"]
+        assert np.any(shared)
+        for found in (ticket.state, state):
+            np.testing.assert_array_equal(
+                found.params[name]["kernel"][shared], state.params[name]["kernel"][shared]
+            )
+    file = tmp_path / "network.npz"
+    arguments = ("--format=npz", "--level=1", "--branch=random_mask", "--draw=1")
+    exported(RunDirectory.read(path), file, *arguments)
+    assert_same_bits(load_ticket(file), ticket)
+    assert_same_bits(load_trained(file), load_trained(path, 1, 0, **which))
+    with pytest.raises(StoreError, match="has no random_mask_level_01_2 of replicate 0"):
+        load_ticket(path, 1, 0, branch="random_mask", draw=2)

@@ -24,7 +24,7 @@ DRAWN = {
 }  # fmt: skip
 SAME_MASK = set(BRANCHES) - {
     "random_mask", "one_shot", "prune", "dense", "static", "set", "rigl", "gmp", "ac_dc", "topkast",
-    "permuted_mask", *LEARNED_MASKS, *TRANSFERS,
+    "permuted_mask", "mask_of", *LEARNED_MASKS, *TRANSFERS,
 }  # fmt: skip
 # Those that give the ticket other weights, by what each does to a kept one.
 REDRAWS = (

@@ -58,6 +58,7 @@ GOLDEN_CONTROLS = {
     "learning_rate": (61, 15, 0.459102, 1.0, 75.04121),
     "noise": (61, 55, 0.393021, 1.0, 57.48786),
     "one_shot": (61, 60, 0.540333, 19 / 23, 55.55265),
+    "mask_of": GOLDEN[LEVELS],
     "permuted_mask": GOLDEN[LEVELS],  # the mask is the runner's to give
     "prune": (61, 60, 0.540333, 19 / 23, 55.55265),
     "random_mask": (61, 60, 0.910121, 14 / 23, 33.88005),

@@ -15,8 +15,9 @@ from lth_jax.store.tables import TRUNK, RunId
 from ..tiny import Recorder, TrainedRuns, curves, host, results, tiny_spec, train
 from .grid_runs import KERNELS, ONE, level, rows_of
 
-# All that one replicate can train: `test_aligning` trains the one that takes another's mask.
-CONTROLS = tuple(name for name in BRANCHES if name not in (*TRANSFERS, "permuted_mask"))
+# All that one replicate can train by itself: `test_aligning` and `test_learning` train those that
+# take another's mask.
+CONTROLS = tuple(n for n in BRANCHES if n not in (*TRANSFERS, "permuted_mask", "mask_of"))
 
 
 @pytest.fixture(scope="session")

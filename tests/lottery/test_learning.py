@@ -1,16 +1,20 @@
 """Branches whose masks are learned: exact counts, what trains and what stays, resume, groups."""
 
+import shutil
+
 import numpy as np
 import pytest
 
 from lth_jax.errors import Interrupted, SpecError
 from lth_jax.lottery.checks import check
+from lth_jax.lottery.pending import levels_behind
 from lth_jax.pruning.learning import LEARNED_MASKS
 from lth_jax.pruning.trees import map_named
 from lth_jax.store import RunDirectory
 from lth_jax.store.tables import RunId
 
 from ..tiny import (
+    Recorder,
     StopAt,
     TrainedRuns,
     arrays,
@@ -135,11 +139,59 @@ def test_draws_differ_and_signed_constants_are_chosen_among(tmp_path):
     assert len(np.unique(np.sign(weights[mask]))) == 2
 
 
+def taking():
+    """The run's, with branches that train what two of them found."""
+    options = {
+        **OPTIONS,
+        "again": {"kind": "mask_of", "of": "edge_popup", "draws": 2},
+        "moved": {"kind": "set", "every": "3"},
+        "still": {"kind": "mask_of", "of": "moved"},
+    }
+    return learned(branches=(*RULES, "again", "moved", "still"), branch=options)
+
+
+def test_a_mask_that_was_found_is_trained_from_the_rewind_point(run, tmp_path, monkeypatch):
+    path, recorder = tmp_path / "run", Recorder()
+    shutil.copytree(run[0], path)
+    monkeypatch.setattr("lth_jax.lottery.runner.LevelTrainer", TrainedRuns)
+    train(path, taking(), observer=recorder)
+    trained = [str(run) for run in recorder.trained()]
+    # `moved` has its network kept, since another needs it; what is there already stays.
+    assert sorted(trained[:1]) == ["moved, level 1, replicate 0"]
+    assert sorted(trained[1:]) == [
+        "again, level 1, replicate 0",
+        "again, level 1, replicate 0, draw 1",
+        "still, level 1, replicate 0",
+    ]
+    first = host(RunDirectory.read(path).load(0, "initial"))
+    for name, of in (("again", "edge_popup"), ("still", "moved")):
+        start = TrainedRuns.runs[RunId(name, 1, 0, 0)].start
+        found = kept_of(path, of)
+        for leaf, mask in host(start.mask).items():
+            np.testing.assert_array_equal(mask, found[leaf][0])
+            wanted = np.where(mask, first[f"params/{leaf}"], 0)
+            np.testing.assert_array_equal(host(start.state.params)[leaf], wanted)
+    assert levels_behind(taking(), RunId("again", 1, 0, 0)) == []
+
+
+def test_what_found_a_mask_is_trained_again_where_its_network_was_not_kept(tmp_path):
+    path, recorder = tmp_path / "run", Recorder()
+    options = {"edge_popup": {"learning_rate": 0.1}}
+    train(path, learned(branches=("edge_popup",), branch=options))
+    options["again"] = {"kind": "mask_of", "of": "edge_popup"}
+    train(path, learned(branches=("edge_popup", "again"), branch=options), observer=recorder)
+    assert [run.branch for run in recorder.trained()] == ["edge_popup", "again"]
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
         ({"kind": "supermask", "rule": "rigl"}, "the mask of supermask is learned"),
         ({"kind": "static", "weights": "signed_constant"}, "supermask or edge_popup"),
+        ({"kind": "static", "of": "b"}, "'' elsewhere"),
+        ({"kind": "mask_of"}, "another branch"),
+        ({"kind": "mask_of", "of": "b"}, "another branch, no mask_of"),
+        ({"kind": "mask_of", "of": "static"}, "another branch, no mask_of"),
     ],
 )
 def test_what_does_not_go_together_is_refused(options, said):
