@@ -17,7 +17,7 @@ from lth_jax.models.gpt import GPT
 from lth_jax.models.layers import DTYPES, INITIALIZERS, Network
 from lth_jax.models.lenet5 import LeNet5
 from lth_jax.models.mlp import MLP
-from lth_jax.models.resnet import CifarResNet, ResNet
+from lth_jax.models.resnet import CifarResNet, ResNet, WideResNet
 from lth_jax.models.vgg import VGG
 from lth_jax.models.vit import ViT
 
@@ -142,6 +142,9 @@ MODELS: dict[str, Member] = {
     "resnet44": Member(CifarResNet, {"depth": 44}),
     "resnet56": Member(CifarResNet, {"depth": 56}),
     "resnet110": Member(CifarResNet, {"depth": 110}),
+    "wrn16": Member(WideResNet, {"depth": 16}),
+    "wrn22": Member(WideResNet, {"depth": 22}),
+    "wrn28": Member(WideResNet, {"depth": 28}),
     "resnet18": Member(ResNet, {"blocks": (2, 2, 2, 2)}),
     "resnet34": Member(ResNet, {"blocks": (3, 4, 6, 3)}),
     "resnet50": Member(ResNet, {"blocks": (3, 4, 6, 3), "bottleneck": True}),

@@ -1,4 +1,4 @@
-"""Residual networks (He et al. 2016): those of CIFAR, and those of ImageNet with either stem."""
+"""Residual networks: those of CIFAR and of ImageNet (He et al. 2016), and wide ones."""
 
 from __future__ import annotations
 
@@ -63,6 +63,41 @@ class CifarResNet(Residual):
                 name = f"stage{stage + 1}_block{block + 1}"
                 x = self.block(x, train, name, channels, stride, False)
         return self.output(global_mean(x))
+
+
+class WideResNet(Network):
+    """WRN-16, -22 and -28 (Zagoruyko & Komodakis 2016): norm and ReLU come before convolutions.
+
+    Three stages of 16, 32 and 64 channels times the width, each of (depth - 4) / 6 blocks. Where
+    the shape changes, the shortcut is a 1×1 convolution of what the block's first norm gives.
+
+    Attributes:
+      depth: 6n + 4.
+      width: factor of the channels of the stages: WRN-22-2 has 2.
+      dropout: between the convolutions of a block.
+    """
+
+    depth: int = 22
+    width: float = 2.0
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        """Returns logits [batch, classes] of images [batch, height, width, channels]."""
+        x = self.conv(16, 3, "conv", bias=False)(x)
+        for stage in range(3):
+            channels = scaled(16 * 2**stage, self.width)
+            for block in range((self.depth - 4) // 6):
+                stride = 2 if stage and not block else 1
+                name = f"stage{stage + 1}_block{block + 1}"
+                y = nn.relu(self.norm(train, f"{name}_norm1")(x))
+                if stride > 1 or x.shape[-1] != channels:
+                    x = self.conv(channels, 1, f"{name}_shortcut", stride=stride, bias=False)(y)
+                y = self.conv(channels, 3, f"{name}_conv1", stride=stride, bias=False)(y)
+                y = nn.relu(self.norm(train, f"{name}_norm2")(y))
+                y = self.dropped(self.dropout, y, train)
+                x = x + self.conv(channels, 3, f"{name}_conv2", bias=False)(y)
+        return self.output(global_mean(nn.relu(self.norm(train, "last_norm")(x))))
 
 
 class ResNet(Residual):

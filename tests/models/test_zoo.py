@@ -50,6 +50,9 @@ GOLDEN_COUNTS = {
     "resnet44": (661_338, 657_968),
     "resnet56": (855_770, 851_504),
     "resnet110": (1_730_714, 1_722_416),
+    "wrn16": (691_674, 689_840),
+    "wrn22": (1_079_642, 1_076_912),
+    "wrn28": (1_467_610, 1_463_984),
     "resnet18": (11_173_962, 11_164_352),
     "resnet34": (21_282_122, 21_265_088),
     "resnet50": (23_520_842, 23_467_712),
@@ -66,13 +69,14 @@ SMALLEST = {
     "alexnet": ({"width": 0.01}, 32),
     "vgg11": ({"width": 0.05, "blocks": (1, 1, 1)}, 8),
     "resnet20": ({"width": 0.2, "depth": 8}, 8),
+    "wrn22": ({"width": 0.2, "depth": 10, "dropout": 0.1}, 8),
     "resnet18": ({"width": 0.05, "blocks": (1, 1), "bottleneck": True}, 8),
     "densenet121": ({"width": 0.1, "blocks": (2, 1)}, 8),
     "vit_tiny": ({"width": 0.05, "dropout": 0.1, "depth": 1}, 8),
     "gpt": ({"features": 8, "heads": 2, "layers": 1, "dropout": 0.1}, 8),
 }
 # Larger members differ from a smaller one in their number of blocks alone.
-LARGE = ("resnet32", "resnet44", "resnet56", "resnet110", "resnet34", "resnet50")
+LARGE = ("resnet32", "resnet44", "resnet56", "resnet110", "resnet34", "resnet50", "wrn28")
 # What takes tokens: of those of `side`, as many as there are classes, and a logit for each of each.
 OF_TOKENS = ("gpt",)
 # Fast to trace and to compile: the fast tests' own.
