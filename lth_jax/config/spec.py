@@ -956,10 +956,10 @@ class Spec:
                 "weights save in a branch of the kind permuted_mask",
             )
             yield (
-                (self.branch_spec(name).kind == "mask_of") == bool(options.of),
+                not options.of or self.branch_spec(name).kind == "mask_of",
                 f"branch.{name}.of",
                 options.of,
-                "the name of another branch in a branch of the kind mask_of, and '' elsewhere",
+                "'' save in a branch of the kind mask_of",
             )
             yield (
                 options.weights == "initial" or self.branch_spec(name).kind in SCORES_ALONE,

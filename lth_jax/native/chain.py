@@ -40,7 +40,7 @@ class Chain(NamedTuple):
     def takes(self, constants: PyTree) -> bool:
         """Returns whether it computes a run: one of whose layers some are packed."""
         # Dense layers by themselves leave out inputs that are zero, which pays more.
-        return any(name in constants for name in self.kernels)
+        return isinstance(constants, Mapping) and any(name in constants for name in self.kernels)
 
     def loss_and_gradients(
         self,

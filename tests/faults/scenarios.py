@@ -22,12 +22,17 @@ from lth_jax.lottery import runner
 from lth_jax.lottery.level import LevelTrainer
 from lth_jax.report import figures
 from lth_jax.store import RunDirectory, checkpoints
-from lth_jax.store.tables import CURVES, RunId
+from lth_jax.store.tables import METRICS, RunId, Table
 
 from ..tiny import arguments, experiment
 
 NORM = str(Path(__file__).with_name("norm.py"))
 SMALL: dict[str, Any] = {"levels": 1, "replicates": 1, "branches": "reinit"}
+# Layers are packed anew at steps 3 and 6; networks are kept, and the curvature is measured.
+MOVING: dict[str, Any] = {
+    "train__kernel": "sparse", "branch__rigl__every": "3", "branch__rigl__keep": True,
+    "branch__edge_popup__keep": True, "curvature__steps": "('0', '7')", "curvature__iterations": 2,
+}  # fmt: skip
 LARGE: dict[str, Any] = {"levels": 2, "replicates": 2, "branches": "reinit"}
 
 
@@ -68,6 +73,12 @@ SCENARIOS = [
         "sparse",
         arguments(**SMALL, train__kernel="sparse"),
         arguments(**{**LARGE, "replicates": 1}, train__kernel="sparse"),
+    ),
+    Scenario(
+        "masks that move and are learned",
+        arguments(**{**SMALL, "branches": "rigl"}, **MOVING),
+        arguments(**{**SMALL, "branches": "rigl,edge_popup"}, **MOVING),
+        pause=14,
     ),
     Scenario(
         "transfer",
@@ -196,6 +207,11 @@ def said(answer: Answer) -> dict[str, Any]:
     return {name: value for name, value in found.items() if name not in VOLATILE}
 
 
+def table_of(file: Path) -> Table[Any]:
+    """Returns what reads a table under `metrics/`."""
+    return next(table for table in METRICS if file.name.startswith(f"{table.stem}_"))
+
+
 def facts(path: Path) -> dict[str, Any]:
     """Returns every number of a run directory and of its source; None for what is damaged."""
     found: dict[str, Any] = {}
@@ -212,7 +228,7 @@ def facts(path: Path) -> dict[str, Any]:
         for file in sorted((folder / "metrics").rglob("*.csv")):
             name = f"{folder.name}: {file.relative_to(folder)}"
             try:
-                points = CURVES.from_csv(read_bytes(file).decode())
+                points = table_of(file).from_csv(read_bytes(file).decode())
                 found[name] = [repr(point) for point in points]
             except (ValueError, FileNotFoundError):
                 found[name] = None

@@ -30,12 +30,12 @@ from lth_jax.errors import UserError
 from lth_jax.export import containers
 from lth_jax.native import build
 from lth_jax.store import checkpoints, record
-from lth_jax.store.tables import CURVES, RESULTS
+from lth_jax.store.tables import RESULTS
 
 from . import damage
 from .fields import FIELDS, WORDS
 from .judgement import Wrong, check, check_line
-from .scenarios import command, copy, files
+from .scenarios import command, copy, files, table_of
 
 FORMATS = ("safetensors", "npz", "compact")
 KERNEL = "dense_conv"
@@ -323,7 +323,7 @@ def _change_texts(rng: random.Random, metadata: dict[str, str]) -> str:
 def _reseal(rng: random.Random, file: Path) -> str:
     """Changes a file of a run and makes its checksums anew."""
     if file.suffix == ".csv":
-        table: Any = RESULTS if file.name == "results.csv" else CURVES
+        table: Any = RESULTS if file.name == "results.csv" else table_of(file)
         rows = table.from_csv(file.read_text())
         index = rng.randrange(len(rows))
         name = rng.choice(table.columns)

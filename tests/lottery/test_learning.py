@@ -116,6 +116,16 @@ def test_stopped_on_its_way_it_ends_with_the_same_bits(run, tmp_path, monkeypatc
     assert_same_run(tmp_path / "run", run[0])
 
 
+def test_beside_packed_layers_they_compute_with_whole_ones(run, tmp_path):
+    train(tmp_path / "run", learned(train__kernel="sparse"))
+    kernels = {row["branch"]: row["kernel"] for row in results(tmp_path / "run")}
+    assert kernels == {"ticket": "sparse", **dict.fromkeys(RULES, "native")}
+    for row, plain in zip(results(tmp_path / "run"), results(run[0]), strict=True):
+        if row["branch"] in RULES:
+            loss = float(plain["final_train_loss"])
+            assert float(row["final_train_loss"]) == pytest.approx(loss, rel=0.05)
+
+
 def test_in_one_group_they_train_as_alone(run, tmp_path):
     """Two draws of one branch in one `vmap`; there, bits are another program's."""
     options = {name: {**OPTIONS[name], "draws": 2} for name in RULES}
@@ -188,7 +198,7 @@ def test_what_found_a_mask_is_trained_again_where_its_network_was_not_kept(tmp_p
     [
         ({"kind": "supermask", "rule": "rigl"}, "the mask of supermask is learned"),
         ({"kind": "static", "weights": "signed_constant"}, "supermask or edge_popup"),
-        ({"kind": "static", "of": "b"}, "'' elsewhere"),
+        ({"kind": "static", "of": "b"}, "'' save in a branch of the kind mask_of"),
         ({"kind": "mask_of"}, "another branch"),
         ({"kind": "mask_of", "of": "b"}, "another branch, no mask_of"),
         ({"kind": "mask_of", "of": "static"}, "another branch, no mask_of"),
