@@ -21,6 +21,7 @@ from lth_jax.lottery.network import task_metric
 from lth_jax.lottery.observer import Observer, Observers
 from lth_jax.lottery.runner import Runner
 from lth_jax.models import MODELS
+from lth_jax.pruning.granularity import granularity_of
 from lth_jax.store import RunDirectory, checkpoints
 from lth_jax.store.tables import RESULTS, RunId
 from lth_jax.training.devices import run_devices
@@ -99,7 +100,10 @@ def _programs(*_key) -> dict:
 @functools.cache
 def _built(train, model, data, pruning, measured) -> Experiment:
     task, metric = measured
+    granularity = granularity_of(pruning.granularity)
+    most = granularity.rows - granularity.of_each if granularity.of_each else 12
     spec = specs.Spec(
+        levels=most,
         train=train, model=model, data=data, pruning=pruning, task=task, metric=metric,
         analysis=specs.AnalysisSpec(margin=1.0),
     )  # fmt: skip

@@ -29,6 +29,7 @@ from lth_jax.config.fields import (
     plain,
     within,
 )
+from lth_jax.pruning.granularity import ACCEPTED, granularity_of, is_granularity
 
 # The kinds of branches that start from the source's tickets. They stand here rather than beside the
 # functions (`lottery.branches`), as the identity of a branch depends on it.
@@ -328,6 +329,13 @@ class PruningSpec:
         "By what `fraction` is multiplied for the parameters whose path a pattern matches.",
         accepted="(pattern, multiple) pairs, such as (('output', 0.5),)",
     )
+    granularity: str = field(
+        "weight",
+        "What is pruned together: single weights, blocks of neighbouring inputs and outputs, or "
+        "all but N of each M neighbouring inputs, one more at each level.",
+        accepted=ACCEPTED,
+        check=is_granularity,
+    )
     schedule: str = choice(
         "iterative",
         ("iterative", "one_shot"),
@@ -407,6 +415,16 @@ class PruningSpec:
             self.layer_rates,
             "multiples of 0 or more that times pruning.fraction stay below 1",
         )
+        if granularity_of(self.granularity).of_each:
+            even = all(rate in (0, 1) for _, rate in self.layer_rates)
+            plain = self.scope == "layerwise" and not self.densities and even
+            yield (
+                plain,
+                "granularity",
+                self.granularity,
+                "N:M with scope layerwise, no densities, and layer_rates of 0 or 1: every layer "
+                "keeps the same",
+            )
 
 
 @dataclasses.dataclass(frozen=True)

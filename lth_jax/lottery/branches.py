@@ -25,11 +25,13 @@ from jaxtyping import Array, Key
 from lth_jax.config import BranchSpec
 from lth_jax.config.own_fields import with_fields
 from lth_jax.errors import shown
+from lth_jax.pruning.granularity import WEIGHT, Granularity
 from lth_jax.pruning.learning import LEARNED_MASKS
 from lth_jax.pruning.masks import exact, kept_counts, ones_mask, with_leaves
 from lth_jax.pruning.moving import MASK_RULES
 from lth_jax.pruning.schedules import DISTRIBUTIONS, RATIOS
 from lth_jax.pruning.selection import prune_to
+from lth_jax.pruning.structured import prune_by
 from lth_jax.pruning.trees import PyTree, map_named, named_leaves
 from lth_jax.training.optimizers import at_update
 from lth_jax.training.states import TrainState, rewind
@@ -73,6 +75,7 @@ class BranchPoint(NamedTuple):
       source: gives the source's ticket of the same replicate and level, for transfers.
       options: the branch's own, such as `sigma`.
       key: a key of its own for (seed, branch, replicate, level, draw).
+      granularity: what the trunk prunes together.
     """
 
     ticket: StartPoint
@@ -91,6 +94,7 @@ class BranchPoint(NamedTuple):
     source: Callable[[], StartPoint]
     options: BranchSpec
     key: Key[Array, ""]
+    granularity: Granularity = WEIGHT
 
 
 def reinit(at: BranchPoint) -> StartPoint:
@@ -104,14 +108,17 @@ def reinit(at: BranchPoint) -> StartPoint:
 
 
 def random_mask(at: BranchPoint) -> StartPoint:
-    """Puts the rewind point under a random mask that keeps the ticket's count in each layer."""
-    mask = draw_mask(at.key, at.ticket.mask, at.rates)
+    """Puts the rewind point under a random mask that keeps the ticket's count in each layer.
+
+    It is random at the granularity at which the ticket was pruned.
+    """
+    mask = draw_mask(at.key, at.ticket.mask, at.rates, at.granularity)
     return StartPoint(mask, rewind(at.point, mask, at.optimizer), at.step)
 
 
 def one_shot(at: BranchPoint) -> StartPoint:
     """Prunes the dense network once, to the ticket's count in each layer, and rewinds it."""
-    mask = keep_as_many(at.ticket.mask, at.dense_scores(), at.rates)
+    mask = keep_as_many(at.ticket.mask, at.dense_scores(), at.rates, at.granularity)
     return StartPoint(mask, rewind(at.point, mask, at.optimizer), at.step)
 
 
@@ -131,9 +138,12 @@ def prune(at: BranchPoint) -> StartPoint:
         wanted = {(name,): kept for name, kept in own.items()}
     elif options.scope == "global":
         wanted = {tuple(counts): sum(counts.values())}
-    mask = prune_to(scores, full, wanted, rounds=rounds, invert=options.ablation == "invert")
+    # Counts of its own need not be those of whole blocks.
+    granularity = at.granularity if options.scope == "layerwise" else WEIGHT
+    inverted = options.ablation == "invert"
+    mask = prune_by(granularity, scores, full, wanted, rounds=rounds, invert=inverted)
     if options.ablation == "shuffle":
-        mask = draw_mask(at.key, mask, at.rates)
+        mask = draw_mask(at.key, mask, at.rates, granularity)
     if options.ablation == "reinit":
         return StartPoint(mask, rewind(at.fresh(at.key), mask, at.optimizer), 0)
     return StartPoint(mask, rewind(at.point, mask, at.optimizer), at.step)
@@ -388,15 +398,25 @@ def new_heads(source: PyTree, target: PyTree, always: bool = False) -> set[str]:
     return heads if always or differs else set()
 
 
-def draw_mask(key: jax.Array, mask: PyTree, rates: Mapping[str, Fraction]) -> PyTree:
+def draw_mask(
+    key: jax.Array,
+    mask: PyTree,
+    rates: Mapping[str, Fraction],
+    granularity: Granularity = WEIGHT,
+) -> PyTree:
     """Returns a uniformly random mask that keeps as many weights of each leaf as `mask` does."""
-    return keep_as_many(mask, _uniform(key, mask, tuple(rates)), rates)
+    return keep_as_many(mask, _uniform(key, mask, tuple(rates)), rates, granularity)
 
 
-def keep_as_many(mask: PyTree, scores: PyTree, rates: Mapping[str, Fraction]) -> PyTree:
+def keep_as_many(
+    mask: PyTree,
+    scores: PyTree,
+    rates: Mapping[str, Fraction],
+    granularity: Granularity = WEIGHT,
+) -> PyTree:
     """Returns the mask of the highest `scores` that keeps exactly `mask`'s count in each leaf."""
-    counts = kept_counts(mask, rates)
-    return prune_to(scores, ones_mask(mask), {(name,): kept for name, (kept, _) in counts.items()})
+    counts = {(name,): kept for name, (kept, _) in kept_counts(mask, rates).items()}
+    return prune_by(granularity, scores, ones_mask(mask), counts)
 
 
 def _with_weights(at: BranchPoint, redraw: Callable[..., jax.Array]) -> StartPoint:

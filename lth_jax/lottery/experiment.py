@@ -36,7 +36,7 @@ from lth_jax.native.build import Unavailable
 from lth_jax.native.choice import XLA, NativeCode, choose
 from lth_jax.pruning import schedules
 from lth_jax.pruning.criteria import CRITERIA, Criterion, Probe, Scoring
-from lth_jax.pruning.masks import apply_mask
+from lth_jax.pruning.masks import apply_mask, prunable
 from lth_jax.pruning.trees import PyTree
 from lth_jax.system.machine import cores
 from lth_jax.training import keys
@@ -370,12 +370,24 @@ def build(spec: Spec, network: Network | None = None) -> Experiment:
         rates=network.rates,
         parameters=network.rows(spec.pruning.fraction),
         content=content,
-        notes=(*notes, *unpacked(spec, native)),
+        notes=(*notes, *left_whole(spec, network), *unpacked(spec, native)),
         native=_packing(native, spec.train.optimizer),
         devices=devices,
         data=f"{whole.name}: {examples} training, {len(splits.validation.labels)} validation, "
         f"{len(splits.test.labels)} test {inputs_of(scaled, facts.tokens)}"
         f"{f', padded to {shape[0]}×{shape[1]}' if shape != scaled else ''} ({whole.origin})",
+    )
+
+
+def left_whole(spec: Spec, network: Network) -> tuple[str, ...]:
+    """Returns a line that names kernels that do not divide by the granularity, if there are any."""
+    wanted = prunable(network.params, spec.pruning.layer_rates)
+    names = [name for name in wanted if name not in network.rates]
+    if not names:
+        return ()
+    return (
+        f"not pruned, since they do not divide evenly by {spec.pruning.granularity}: "
+        f"{', '.join(names)}",
     )
 
 

@@ -17,6 +17,7 @@ from lth_jax.lottery.observer import ParameterRow
 from lth_jax.models import DTYPES, INITIALIZERS, MODELS, STEMS, ZOO
 from lth_jax.models.base import Model
 from lth_jax.pruning import schedules
+from lth_jax.pruning.granularity import granularity_of, nm_targets
 from lth_jax.pruning.masks import exact, prunable
 from lth_jax.pruning.trees import PyTree, named_leaves, size
 from lth_jax.training.metrics import Metric
@@ -76,7 +77,25 @@ def network_of(spec: Spec, facts: data.Facts) -> Network:
         rates = prunable(params, spec.pruning.layer_rates)
     except ValueError as error:
         raise SpecError(f"config.pruning.{error}") from None
+    rates = _dividing(spec, params, rates)
     return Network(model, shape, classes, params, rates, targets_of(spec, params, rates))
+
+
+def _dividing(spec: Spec, params: PyTree, rates: Mapping[str, Fraction]) -> Mapping[str, Fraction]:
+    """Returns what may be pruned at the spec's granularity: kernels that divide evenly.
+
+    Raises:
+      SpecError: none does.
+    """
+    granularity, leaves = granularity_of(spec.pruning.granularity), named_leaves(params)
+    whole = {n: rate for n, rate in rates.items() if granularity.fits(tuple(leaves[n].shape))}
+    if not whole:
+        shapes = ", ".join(f"{name} {'×'.join(map(str, leaves[name].shape))}" for name in rates)
+        raise SpecError(
+            f"config.pruning.granularity={spec.pruning.granularity!r}: no kernel divides evenly "
+            f"({shapes}); accepted: sizes that divide one"
+        )
+    return whole
 
 
 def model_of(spec: Spec, classes: int) -> Model:
@@ -250,15 +269,28 @@ def targets_of(
       SpecError: a group would be pruned to nothing, or the scope does not take these rates.
     """
     pruning = spec.pruning
+    shapes = {name: tuple(leaf.shape) for name, leaf in named_leaves(params).items()}
+    granularity = granularity_of(pruning.granularity)
+    if granularity.of_each:
+        last = granularity.rows - granularity.of_each
+        if spec.levels > last:
+            raise SpecError(
+                f"config.levels={spec.levels}: {pruning.granularity} is reached at level {last}, "
+                f"one more of each {granularity.rows} pruned at each; accepted: 0 to {last}"
+            )
+        of = {name: shapes[name] for name in rates}
+        return tuple(nm_targets(granularity, of, spec.levels))
     if pruning.densities:
         fractions = schedules.fractions_of(pruning.densities)[: spec.levels]
     else:
         fractions = [exact(pruning.fraction)] * spec.levels
-    shapes = {name: tuple(leaf.shape) for name, leaf in named_leaves(params).items()}
     try:
-        by_level = schedules.targets(shapes, rates, fractions, scope=pruning.scope)
+        found = schedules.targets(shapes, rates, fractions, scope=pruning.scope)
     except ValueError as error:
         raise SpecError(f"config.pruning.{error}") from None
+    by_level = [
+        {names: granularity.whole(count) for names, count in kept.items()} for kept in found
+    ]
     for level, kept in enumerate(by_level):
         empty = [name for names, count in kept.items() if not count for name in names]
         if empty:

@@ -50,8 +50,9 @@ from lth_jax.lottery.rewinding import StoredTrunk
 from lth_jax.lottery.runs import FinishedRun, Run
 from lth_jax.native.packing import Layout
 from lth_jax.pruning.criteria import CRITERIA
+from lth_jax.pruning.granularity import granularity_of
 from lth_jax.pruning.masks import kept_counts, ones_mask, with_leaves
-from lth_jax.pruning.selection import prune_to
+from lth_jax.pruning.structured import prune_by
 from lth_jax.pruning.trees import PyTree, named_leaves, to_device
 from lth_jax.store import RunDirectory, checkpoint_name
 from lth_jax.store.checkpoints import fill
@@ -86,6 +87,7 @@ class Runner:
         self.experiment, self.store, self.observer = experiment, store, observer
         self.source, self.stop_signal = source, stop_signal
         self.spec = experiment.spec
+        self.granularity = granularity_of(self.spec.pruning.granularity)
         self._trunks: dict[int, StoredTrunk] = {}
         self._sources: dict[int, StoredTrunk] = {}
         self._told_heads = False
@@ -187,7 +189,7 @@ class Runner:
         rounds = self.spec.pruning.rounds or self.experiment.criterion.rounds
         try:
             targets, invert = self.experiment.targets[level], self.spec.pruning.invert
-            return prune_to(scores, before, targets, rounds=rounds, invert=invert)
+            return prune_by(self.granularity, scores, before, targets, rounds=rounds, invert=invert)
         except ValueError as error:
             raise RunError(
                 f"replicate {replicate} cannot be pruned after level {source}: {error}"
@@ -233,6 +235,7 @@ class Runner:
             donated=lambda: self._donated(run_id),
             source=lambda: self._source_ticket(run_id.replicate, run_id.level),
             options=branch,
+            granularity=self.granularity,
             key=keys.branch_key(self.spec.seed, *which),
         )
         try:

@@ -151,10 +151,7 @@ def remove_lowest(scores: PyTree, mask: PyTree, removals: Mapping[tuple[str, ...
     for names, count in removals.items():
         alive = tuple(jnp.asarray(mask_leaves[name]) for name in names)
         values = tuple(jnp.asarray(score_leaves[name]) for name in names)
-        surviving, finite = jax.device_get(_survey(values, alive))
-        # The bits of a NaN have a place in the order too: it would be ranked, unnoticed.
-        if not finite:
-            raise ValueError(f"scores of {', '.join(names)} are not finite: nothing to rank")
+        surviving = check_finite(names, values, alive)
         if not 0 <= count <= surviving:
             raise ValueError(f"cannot remove {count} of {surviving} weights of {', '.join(names)}")
         new.update(zip(names, _drop_lowest(values, alive, np.uint32(count)), strict=True))
@@ -169,6 +166,21 @@ def keep_highest(scores: jax.Array, kept: jax.Array) -> jax.Array:
     alive = jnp.ones(scores.shape, bool)
     count = jnp.uint32(scores.size) - kept.astype(jnp.uint32)
     return _drop_lowest([scores], [alive], count)[0]
+
+
+def check_finite(
+    names: Sequence[str], scores: Sequence[jax.Array], alive: Sequence[jax.Array]
+) -> int:
+    """Returns the number of survivors of these leaves, whose scores are finite.
+
+    Raises:
+      ValueError: one is not.
+    """
+    surviving, finite = jax.device_get(_survey(scores, alive))
+    # The bits of a NaN have a place in the order too: it would be ranked, unnoticed.
+    if not finite:
+        raise ValueError(f"scores of {', '.join(names)} are not finite: nothing to rank")
+    return int(surviving)
 
 
 @jax.jit
@@ -186,7 +198,7 @@ def _drop_lowest(
 ) -> list[jax.Array]:
     """Returns `alive` without its `count` lowest scores; of equal ones the earlier goes first."""
     live = jnp.concatenate([jnp.ravel(a) for a in alive])
-    key = jnp.concatenate([jnp.ravel(k) for k in _same_width([_ordered(s) for s in scores])])
+    key = jnp.concatenate([jnp.ravel(k) for k in _same_width([ordered(s) for s in scores])])
     # All below the threshold go. Of those equal to it go the first, as many as are still missing:
     # so exactly `count`, however many scores are equal.
     threshold = _kth_smallest(key, live, count)
@@ -207,7 +219,7 @@ def _same_width(keys: list[jax.Array]) -> list[jax.Array]:
     return keys
 
 
-def _ordered(scores: jax.Array) -> jax.Array:
+def ordered(scores: jax.Array) -> jax.Array:
     """Returns unsigned integers in the order of the scores, from their bits.
 
     Narrower floats widen to float32 exactly; float64 keeps its 64 bits. Negative zero equals zero.

@@ -54,7 +54,7 @@ def another(field):
         "train.kernel": "sparse", "analysis.confidence": 0.9, "report.bars": "range",
         "execution.mesh": "runs:4", "execution.precision": "default",
         "paths.pairs": ("levels",), "paths.statistics": "recomputed", "paths.align": "weights",
-        "curvature.steps": ("7ep",),
+        "curvature.steps": ("7ep",), "pruning.granularity": "block:4x2",
         "train.drops": (("7ep", 0.1),), "model.dropout": 0.25, "pruning.rounds": 2,
         "analysis.margin": 0.5, "model.layers": 3, "model.features": 8, "model.heads": 2,
         "pruning.mode": "eval", "pruning.probe": "balanced", "pruning.hessian": "kernels",

@@ -172,6 +172,8 @@ REFUSED = [
     ("paths.statistics", "anew", "recomputed"),
     ("paths.align", "units", "none or weights"),
     ("paths.examples", -1, "0 (all)"),
+    ("pruning.granularity", "4:2", "N:M such as 2:4"),
+    ("pruning.granularity", "block:1x1", "block:4x4"),
     ("curvature.steps", ("7", "7"), "each once"),
     ("curvature.examples", 0, "1 to"),
     ("curvature.iterations", 0, "1 to 1,000"),
