@@ -53,6 +53,9 @@ ASSEMBLED = ("lottery/test_assembled.py",)
 TRUNK = ("lottery/test_runner.py", "lottery/test_golden.py")
 MOVING = ("pruning/test_moving.py", "lottery/test_moving.py")
 BRANCH = ("lottery/test_each_branch.py", "lottery/test_branches.py")
+LEARNING = ("pruning/test_learning.py", "lottery/test_learning.py")
+STRUCTURE = ("pruning/test_granularity.py", "lottery/test_granularity.py")
+CURVATURE = ("training/test_curvature.py", "lottery/test_curvature.py")
 VERDICTS = ("analysis/test_verdicts.py", "analysis/test_verdict_rates.py")
 EVALUATED = ("training/test_evaluated.py", "training/test_training.py")
 
@@ -346,8 +349,8 @@ MUTANTS = (
     ),
     Mutant(
         "a criterion beside the ticket keeps another count",
-        "lottery/branches.py", "mask = prune_to(scores, full, wanted, rounds=rounds,",
-        "mask = prune_to(scores, full, {n: k - 1 for n, k in wanted.items()}, rounds=rounds,",
+        "lottery/branches.py", "prune_by(granularity, scores, full, wanted, rounds",
+        "prune_by(granularity, scores, full, {n: k - 1 for n, k in wanted.items()}, rounds",
         ("lottery/test_branches.py",),
     ),
     Mutant(
@@ -407,13 +410,13 @@ MUTANTS = (
     ),
     Mutant(
         "random masks are the ticket's",
-        "lottery/branches.py", "mask = draw_mask(at.key, at.ticket.mask, at.rates)",
+        "lottery/branches.py", "mask = draw_mask(at.key, at.ticket.mask, at.rates, at.granularity)",
         "mask = at.ticket.mask", (*BRANCH, *TRUNK),
     ),
     Mutant(
         "random masks keep one weight less",
-        "lottery/branches.py", "{(name,): kept for name, (kept, _) in counts.items()}",
-        "{(name,): max(kept - 1, 0) for name, (kept, _) in counts.items()}", BRANCH,
+        "lottery/branches.py", "counts = {(name,): kept for name, (kept, _)",
+        "counts = {(name,): max(kept - 1, 0) for name, (kept, _)", BRANCH,
     ),
     Mutant(
         "a reshuffle moves pruned weights in",
@@ -548,6 +551,64 @@ MUTANTS = (
         "the early stop is judged on validation data",
         "analysis/verdicts.py", 'JUDGED = "early_stop_test_accuracy"',
         'JUDGED = "early_stop_val_accuracy"', VERDICTS,
+    ),
+    # Masks that are learned, structure, curvature
+    Mutant(
+        "a learned mask keeps one weight more",
+        "training/parameterization.py", "mask = keep_highest(row.rank(scores), kept)",
+        "mask = keep_highest(row.rank(scores), kept + 1)", LEARNING,
+    ),
+    Mutant(
+        "edge-popup ranks scores by their sign",
+        "pruning/learning.py", "edge_popup, rank=jnp.abs, scale", "edge_popup, scale", LEARNING,
+    ),
+    Mutant(
+        "pruned scores get no gradient",
+        "pruning/learning.py", "return _straight_through(*primals), tangents[1]",
+        "return _straight_through(*primals), tangents[1] * primals[0]", LEARNING,
+    ),
+    Mutant(
+        "weights are trained beside a supermask's scores",
+        "training/parameterization.py", "return jnp.full(jnp.shape(mask), trains_weights)",
+        "return jnp.full(jnp.shape(mask), True)", LEARNING,
+    ),
+    Mutant(
+        "a supermask draws the same in every step",
+        "training/parameterization.py", "self.kept[name], jax.random.fold_in(key, self.step)",
+        "self.kept[name], key", LEARNING,
+    ),
+    Mutant(
+        "a mask that was found is another branch's ticket",
+        "lottery/rewinding.py", "return self._mask_of(self._load(checkpoint_name(run)))",
+        "return self._mask_of(self._load(level_name(run.level)))", LEARNING,
+    ),
+    Mutant(
+        "what finds a mask is not trained before who takes it",
+        "lottery/pending.py", "return stage(spec, other) + 1", "return 0", LEARNING,
+    ),
+    Mutant(
+        "N of each M are the lowest",
+        "pruning/structured.py", "return ((rank >= of - count) & living)",
+        "return ((rank < count) & living)", STRUCTURE,
+    ),
+    Mutant(
+        "a block is ranked by one of its weights",
+        "pruning/structured.py", "partial(jnp.sum, axis=(-3, -1)))", "lambda b: b[..., 0, :, 0])",
+        STRUCTURE,
+    ),
+    Mutant(
+        "random masks have no structure",
+        "lottery/branches.py", "return prune_by(granularity, scores, ones_mask(mask), counts)",
+        "return prune_by(WEIGHT, scores, ones_mask(mask), counts)", STRUCTURE,
+    ),
+    Mutant(
+        "the Hessian is that of all weights",
+        "training/curvature.py", "return total * chosen / count", "return total / count", CURVATURE,
+    ),
+    Mutant(
+        "an eigenvalue is of the step after",
+        "lottery/runs.py", "        self._measure_curvature(meter)  # of where they start\n", "",
+        CURVATURE,
     ),
     # Runs side by side
     Mutant(

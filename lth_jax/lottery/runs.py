@@ -289,8 +289,8 @@ class RunGroup:
         assert stop is not None, "a finished group does not advance"
         moves = (run.moving.next_move(self.step + 1) for run in self.runs if run.moving)
         meter = self.experiment.curvature
-        pauses = (*pauses, *moves, *(meter.steps if meter else ()))
-        seen = [at for at in pauses if at is not None and self.step < at]
+        measured = meter.steps if meter else ()
+        seen = [at for at in (*pauses, *moves, *measured) if at is not None and self.step < at]
         self._measure_curvature(meter)  # of where they start
         began = time.perf_counter()
         steps = self._train(min([stop, self.step + self.chunk, *seen]))

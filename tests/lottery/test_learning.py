@@ -2,7 +2,9 @@
 
 import shutil
 
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from lth_jax.errors import Interrupted, SpecError
@@ -12,7 +14,9 @@ from lth_jax.pruning.learning import LEARNED_MASKS
 from lth_jax.pruning.trees import map_named
 from lth_jax.store import RunDirectory
 from lth_jax.store.tables import RunId
+from lth_jax.training.parameterization import at_step
 
+from ..small_networks import bits
 from ..tiny import (
     Recorder,
     StopAt,
@@ -86,6 +90,18 @@ def test_where_scores_alone_train_weights_are_those_of_the_start(run, name):
         share = mask.size / mask.sum() if "kernel" in leaf else 1.0
         scale = share if name == "supermask" else share**0.5
         np.testing.assert_allclose(weights, np.where(mask, start[leaf] * scale, 0), rtol=1e-6)
+
+
+def test_a_supermask_is_drawn_anew_in_each_step_and_measured_alike(run):
+    learning = run[1][RunId("supermask", 1, 0, 0)].learning
+    params = learning.start(run[1][RunId("supermask", 1, 0, 0)].start.state, optax.sgd(1.0)).params
+
+    def network(step, train):
+        constants = at_step(learning.constants, jnp.int32(step))
+        return bits(constants.network(params, train))
+
+    assert network(3, True) == network(3, True) != network(4, True)
+    assert network(3, False) == network(4, False)
 
 
 def test_where_weights_train_too_they_and_the_biases_have_moved(run):
