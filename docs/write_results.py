@@ -17,8 +17,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from lth_jax.analysis.verdicts import Standard
 from lth_jax.report.claims import claims_markdown
 from lth_jax.report.contents import Contents
+from lth_jax.report.figures import FIGURES
 from lth_jax.report.methods import methods_said, methods_tables
-from lth_jax.report.page import FIGURES, write_report
+from lth_jax.report.page import FIGURES as FOLDER
+from lth_jax.report.page import write_report
 from lth_jax.report.stability import stability_said
 from lth_jax.report.table import legend, markdown, results_tables
 from lth_jax.report.verdict import verdict
@@ -38,12 +40,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for run in options.runs:
         write_report([RunDirectory.read(run)])
         figure = f"{run.name}_{options.figure}.png"
-        shutil.copy(run / FIGURES / f"{options.figure}.png", DOCS / "figures" / figure)
-        text = page(Contents(RunDirectory.read(run)), run.name, figure)
+        shutil.copy(run / FOLDER / f"{options.figure}.png", DOCS / "figures" / figure)
+        found = Contents(RunDirectory.read(run))
+        heading = FIGURES[options.figure].heading.format(found.metric.name.capitalize())
+        text = page(found, run.name, figure, heading)
         (DOCS / "results" / f"{run.name}.md").write_text(text, encoding="utf-8")
 
 
-def page(run: Contents, title: str, figure: str) -> str:
+def page(run: Contents, title: str, figure: str, heading: str) -> str:
     """Returns what a page says of a run: its command, what was found, and its tables."""
     standard = Standard.of(run.spec, run.metric)
     # Where its data lay, and where it was written to, is nobody else's matter.
@@ -60,7 +64,7 @@ def page(run: Contents, title: str, figure: str) -> str:
         f"{run.record['identity']}.",
         verdict(run.rows, standard),
         claims_markdown(run.rows, run.spec, run.metric),
-        f"![Accuracy against weights left](../figures/{figure})",
+        f"![{heading}](../figures/{figure})",
         *tables,
         legend(run.rows, standard, run.spec.report.bars),
         *map(markdown, methods_tables(run.rows, run.spec, run.metric)),
