@@ -188,9 +188,17 @@ def distributed(at: BranchPoint) -> dict[str, int]:
 def dense(at: BranchPoint) -> StartPoint:
     """Trains the dense state at the rewind point, without a mask.
 
-    So begin masks that are pruned as they train (`gmp`, `ac_dc`), and those that are learned.
+    So begin masks that are pruned as they train: `gmp`, `ac_dc`.
     """
     return StartPoint(ones_mask(at.ticket.mask), at.point, at.step)
+
+
+def learned(at: BranchPoint) -> StartPoint:
+    """Learns a mask of the ticket's count in each layer among the rewind point's weights.
+
+    Scores are trained in place of weights, or beside them (`pruning.learning`).
+    """
+    return dense(at)
 
 
 def retrain(at: BranchPoint) -> StartPoint:
@@ -500,9 +508,9 @@ BRANCHES: dict[str, Callable[..., StartPoint]] = {
     "gmp": dense,
     "ac_dc": dense,
     "topkast": largest,
-    "supermask": dense,
-    "edge_popup": dense,
-    "continuous_sparsification": dense,
+    "supermask": learned,
+    "edge_popup": learned,
+    "continuous_sparsification": learned,
     "one_shot": one_shot,
     "prune": prune,
     "retrain": retrain,
