@@ -50,6 +50,10 @@ from lth_jax.training.pixels import Pixels
 from lth_jax.training.states import Examples, TrainState, in_batches, new_state
 from lth_jax.training.tasks import TASKS, Objective, Task, objective
 
+# Steps in a turn of the compiled loop where the host has to ask whether it goes on. On a CPU, where
+# that costs nothing, one: a program of several takes as much longer to compile.
+BLOCK = 4
+
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
@@ -280,6 +284,7 @@ class Experiment:
                 objective=self.objective,
                 group_size=group_size,
                 devices=devices,
+                block=1 if platform() == "cpu" else BLOCK,
                 operations=self.native.operations,
                 fused=self.native.chain if self._is_plain() else None,
             )

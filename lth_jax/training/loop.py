@@ -70,6 +70,8 @@ class Program:
       objective: what is trained on and measured; by default that of classification.
       group_size: the number of runs in a group, over all devices; see `map_runs`.
       devices: what the axis of runs is spread over.
+      block: how many steps stand one after the other in the loop's body. Whether it goes on is
+        known on the device and asked by the host, on GPUs once in each turn of it.
       operations: what the loop calls for all but the network.
       fused: what computes the whole network's loss and gradients in one call, for the runs that it
         takes; the loss must be the mean cross-entropy.
@@ -85,13 +87,14 @@ class Program:
         objective: Objective = CLASSIFICATION,
         group_size: int = 1,
         devices: RunDevices = ONE_DEVICE,
+        block: int = 1,
         operations: Operations | None = None,
         fused: FusedNetwork | None = None,
     ):
         self.apply, self.optimizer = apply, optimizer
         self.operations, self.fused = operations or Operations(), fused
         self.batch_size, self.pixels, self.group_size = batch_size, pixels, group_size
-        self.objective, self.devices = objective, devices
+        self.objective, self.devices, self.block = objective, devices, block
         self._compiled: dict[Any, Callable[..., Any]] = {}
 
     def train(
@@ -232,13 +235,33 @@ class Program:
                 state, loss = self._step(state, inputs, step, chosen, run.constants)
                 return state, loss_sum + loss
 
-            state, loss_sum = jax.lax.fori_loop(step, end, train_step, (run.state, run.loss_sum))
+            state, loss_sum = self._steps(step, end, train_step, (run.state, run.loss_sum))
             return end, run._replace(
                 state=state, loss_sum=loss_sum, permutation=permutation, epoch=epoch
             )
 
         _, run = jax.lax.while_loop(lambda carry: carry[0] < stop, train_epoch, (start, run))
         return run
+
+    def _steps(
+        self,
+        start: Int[Array, ""],
+        stop: Int[Array, ""],
+        train_step: Callable[[Any, Any], Any],
+        carry: Any,
+    ) -> Any:
+        """Returns the carry after `train_step` of each step: in blocks, then one by one."""
+        if self.block == 1:
+            return jax.lax.fori_loop(start, stop, train_step, carry)
+        blocks = (stop - start) // self.block
+
+        def train_block(number, carry):
+            for index in range(self.block):
+                carry = train_step(start + number * self.block + index, carry)
+            return carry
+
+        carry = jax.lax.fori_loop(0, blocks, train_block, carry)
+        return jax.lax.fori_loop(start + blocks * self.block, stop, train_step, carry)
 
     def _gradients(
         self, run: LoopState, key: Key[Array, ""], examples: Examples, step: Int[Array, ""]

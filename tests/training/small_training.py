@@ -51,7 +51,7 @@ class Setting(NamedTuple):
 
 
 @cache
-def setting(group=1):
+def setting(group=1, block=1):
     model, transform = norm_and_dropout(), optimizer("adam")
     program = Program(
         dense_apply(model.apply),
@@ -59,6 +59,7 @@ def setting(group=1):
         batch_size=BATCH,
         pixels=Pixels(SCALE),
         group_size=group,
+        block=block,
     )
     return Setting(program, new_state(model.init, transform, jax.random.key(5), EXAMPLE), group)
 
