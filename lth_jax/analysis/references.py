@@ -1,9 +1,10 @@
 """Published results beside ours: which of them come out.
 
 A published number is held against the level whose density is nearest, if that is within a tenth of
-its own. Ours is a mean over replicates with its 95% t-interval; *within* means that the interval
-and the published value, give or take its own uncertainty, have a point in common. So a wide
-interval contradicts little: how wide it is stands beside it.
+its own; what is published of a range, against every level in it. Ours is a mean over replicates
+with its 95% t-interval; *within* means that the interval and the published value, give or take its
+own uncertainty, have a point in common. So a wide interval contradicts little: how wide it is
+stands beside it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from lth_jax.store.tables import RESULTS, TRUNK, ResultRow, column_of
 from lth_jax.training.metrics import ACCURACY, Metric
 
 TOLERANCE = 0.1  # by how much a level's density may differ from a published one, relatively
+OF_RANGE = 0.02  # by how much it may lie outside of a published range: what rounding makes of one
 DENSE = "dense"
 NOT_RUN, CUT_SHORT, AT_ONCE = "not run", "cut short", "stopped at step 0"
 
@@ -109,7 +111,7 @@ def _compared(results: _Results, one: Published) -> Compared:
     levels = [x for x in results.of_branch(one.branch) if x[1] > 0 or not one.against]
     if one.relation == "over":
         first, last = one.densities[0], one.densities[-1]
-        inside = [x for x in levels if last / (1 + TOLERANCE) <= x[0] <= first * (1 + TOLERANCE)]
+        inside = [x for x in levels if last / (1 + OF_RANGE) <= x[0] <= first * (1 + OF_RANGE)]
     else:
         near = [x for x in levels if abs(x[0] / one.densities[0] - 1) <= TOLERANCE]
         inside = sorted(near, key=lambda x: abs(math.log(x[0] / one.densities[0])))[:1]

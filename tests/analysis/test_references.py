@@ -119,6 +119,9 @@ def test_a_range_is_as_good_as_its_worst_level():
     bad = only(rows, claim("gain", (0.95, 0.5), 0.0, relation="over"))
     assert (bad.density, bad.within) == (pytest.approx(0.512), False)
     assert only(rows, claim("gain", (0.8, 0.64), 0.012, relation="over")).within is False
+    # A level is of a range but for rounding: 51.2% is not of one down to 55%.
+    assert only(rows, claim("gain", (0.95, 0.55), 0.0, relation="over")).within is True
+    assert only(rows, claim("gain", (0.95, 0.515), 0.0, relation="over")).within is False
 
 
 def test_where_a_branch_falls_is_where_every_sparser_level_is_below():

