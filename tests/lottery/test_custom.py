@@ -285,7 +285,9 @@ def test_a_branch_that_is_made_of_the_trained_ticket_waits_for_it():
 
 def test_a_branch_that_asks_for_anothers_mask_is_refused_before_training():
     BRANCHES["taker"] = lambda at: at.ticket._replace(mask=at.donated())
-    with pytest.raises(SpecError, match=r"^BRANCHES\['taker'\]: .*accepted: kind permuted_mask$"):
+    with pytest.raises(
+        SpecError, match=r"^BRANCHES\['taker'\]: .*accepted: kinds permuted_mask and mask_of$"
+    ):
         try_rows(experiment(tiny_spec(branches=("taker",))))
 
 

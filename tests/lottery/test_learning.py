@@ -122,7 +122,7 @@ def test_the_row_is_of_the_network_that_is_kept(run, name):
     assert float(found.accuracy) == pytest.approx(float(row["final_test_accuracy"]))
 
 
-@pytest.mark.parametrize("steps", [4, 9])
+@pytest.mark.parametrize("steps", [4, pytest.param(9, marks=pytest.mark.slow)])
 def test_stopped_on_its_way_it_ends_with_the_same_bits(run, tmp_path, monkeypatch, steps):
     with monkeypatch.context() as patch:
         patch.setattr("lth_jax.lottery.runs.CHUNK_SECONDS", 0.0)
@@ -132,6 +132,7 @@ def test_stopped_on_its_way_it_ends_with_the_same_bits(run, tmp_path, monkeypatc
     assert_same_run(tmp_path / "run", run[0])
 
 
+@pytest.mark.slow
 def test_beside_packed_layers_they_compute_with_whole_ones(run, tmp_path):
     train(tmp_path / "run", learned(train__kernel="sparse"))
     kernels = {row["branch"]: row["kernel"] for row in results(tmp_path / "run")}
@@ -142,6 +143,7 @@ def test_beside_packed_layers_they_compute_with_whole_ones(run, tmp_path):
             assert float(row["final_train_loss"]) == pytest.approx(loss, rel=0.05)
 
 
+@pytest.mark.slow
 def test_in_one_group_they_train_as_alone(run, tmp_path):
     """Two draws of one branch in one `vmap`; there, bits are another program's."""
     options = {name: {**OPTIONS[name], "draws": 2} for name in RULES}

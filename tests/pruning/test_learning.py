@@ -35,7 +35,7 @@ def gradients(rule, of, **fields):
     return flow, *jax.grad(total, argnums=(0, 1))(of.scores, of.weights)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     scores=arrays.arrays(np.float32, (17,), elements=st.sampled_from([-1.0, -0.0, 0.0, 0.5, 2.0])),
     kept=st.integers(0, 17),
@@ -73,7 +73,7 @@ def test_edge_popup_computes_with_the_largest_scores_and_passes_the_gradient_to_
     np.testing.assert_allclose(rescaled, seen * np.sqrt(30 / 7), rtol=1e-6)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 99), kept=st.integers(1, 29), spread=st.sampled_from([0.01, 1.0, 100.0]))
 def test_chances_add_up_to_the_count_and_are_in_the_order_of_scores(seed, kept, spread):
     scores = jnp.asarray(np.random.default_rng(seed).normal(0, spread, SHAPE), jnp.float32)
