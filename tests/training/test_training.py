@@ -33,10 +33,12 @@ def test_bits_do_not_depend_on_chunks_at_epoch_ends_and_of_one_step(cuts):
     assert_same_bits(setting().train([0, 100]), setting().train([0, *cuts, 100]))
 
 
-@pytest.mark.parametrize("cuts", [(0, 100), (0, 1, 3, 42, 100)], ids=str)
+@pytest.mark.parametrize("cuts", [(0, 12), (0, 1, 5, 12)], ids=str)
 def test_blocks_of_steps_do_what_single_ones_do(cuts):
     """Of epochs of 7 steps no block of 3 fits twice and all: the rest goes one by one."""
-    assert_close(setting(block=3).train(cuts), setting().train([0, 100]))
+    blocks, ones = (single(setting(block=size).train(cuts)) for size in (3, 1))
+    assert_close(told(blocks.state), told(ones.state), rtol=1e-3, atol=2e-3)
+    np.testing.assert_array_equal(blocks.permutation, ones.permutation)
 
 
 def test_an_empty_chunk_changes_nothing():
