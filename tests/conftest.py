@@ -17,10 +17,6 @@ _CACHES = tempfile.mkdtemp(prefix="lth_jax_tests_")
 atexit.register(shutil.rmtree, _CACHES, ignore_errors=True)
 os.environ["XDG_CACHE_HOME"] = _CACHES
 os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
-# Compiling is most of the tests' time, and half of that is what LLVM does to make programs fast
-# that run for milliseconds. Who wants them as users have them says so: CI does on Python 3.12.
-if "xla_backend_optimization_level" not in (flags := os.environ.get("XLA_FLAGS", "")):
-    os.environ["XLA_FLAGS"] = f"{flags} --xla_backend_optimization_level=0".strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # where results are bit for bit repeatable
 os.environ.setdefault("MPLBACKEND", "agg")
 # The processes below compile our modules once, and not every time.
