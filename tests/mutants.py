@@ -605,11 +605,6 @@ MUTANTS = (
         "the Hessian is that of all weights",
         "training/curvature.py", "return total * chosen / count", "return total / count", CURVATURE,
     ),
-    Mutant(
-        "an eigenvalue is of the step after",
-        "lottery/runs.py", "        self._measure_curvature(meter)  # of where they start\n", "",
-        CURVATURE,
-    ),
     # Runs side by side
     Mutant(
         "a group leaves out runs that do not fill its devices",

@@ -291,7 +291,6 @@ class RunGroup:
         meter = self.experiment.curvature
         measured = meter.steps if meter else ()
         seen = [at for at in (*pauses, *moves, *measured) if at is not None and self.step < at]
-        self._measure_curvature(meter)  # of where they start
         began = time.perf_counter()
         steps = self._train(min([stop, self.step + self.chunk, *seen]))
         points = self._evaluate() if self.step == stop else {}

@@ -67,6 +67,8 @@ def test_edge_popup_computes_with_the_largest_scores_and_passes_the_gradient_to_
     mask = np.zeros(seen.size, bool)
     mask[order[:7]] = True
     np.testing.assert_array_equal(seen, np.where(mask.reshape(SHAPE), of.weights, 0))
+    measured = keep_highest(LEARNED_MASKS["edge_popup"].rank(of.scores), of.kept)
+    np.testing.assert_array_equal(measured, mask.reshape(SHAPE))
     flow, scores, _ = gradients("edge_popup", of, rescale=False)
     np.testing.assert_allclose(scores, flow * of.weights * np.sign(of.scores), rtol=1e-6)
     rescaled = LEARNED_MASKS["edge_popup"].network(of)
