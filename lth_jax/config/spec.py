@@ -959,9 +959,9 @@ class Spec:
             f"2 or more with {', '.join(donated)}, which takes the mask of another replicate",
         )
         for name in names:
-            branch, given = self.branch_spec(name), self._levels_given(self.branch_spec(name).of)
+            branch = self.branch_spec(name)
             yield (
-                branch.kind != "mask_of" or self._levels_of(name) <= given,
+                branch.kind != "mask_of" or self._levels_of(name) <= self._levels_given(branch.of),
                 f"branch.{name}.of",
                 branch.of,
                 "another branch, no mask_of, that starts from all levels that this one starts from",

@@ -11,6 +11,7 @@ from lth_jax.errors import Interrupted, SpecError
 from lth_jax.lottery.checks import check
 from lth_jax.lottery.pending import levels_behind
 from lth_jax.pruning.learning import LEARNED_MASKS
+from lth_jax.pruning.moving import MASK_RULES
 from lth_jax.pruning.trees import map_named
 from lth_jax.store import RunDirectory
 from lth_jax.store.tables import RunId
@@ -209,6 +210,14 @@ def test_what_found_a_mask_is_trained_again_where_its_network_was_not_kept(tmp_p
     options["again"] = {"kind": "mask_of", "of": "edge_popup"}
     train(path, learned(branches=("edge_popup", "again"), branch=options), observer=recorder)
     assert [run.branch for run in recorder.trained()] == ["edge_popup", "again"]
+
+
+@pytest.mark.parametrize("name", [*MASK_RULES, *RULES, "random_mask"])
+def test_what_takes_counts_alone_is_made_of_no_training_of_the_trunk(name):
+    """So methods do not cost the ticket's levels, of which they are told numbers."""
+    spec = tiny_spec(levels=2, branches=(name, "reinit"))
+    assert levels_behind(spec, RunId(name, 2, 0, 0)) == []
+    assert levels_behind(spec, RunId("reinit", 2, 0, 0)) == [0, 1]
 
 
 @pytest.mark.parametrize(
