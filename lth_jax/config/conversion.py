@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from lth_jax.config.fields import declared, plain_kind, read
-from lth_jax.config.spec import GRADIENTS, OWN_GRADIENTS, BranchSpec, Spec
+from lth_jax.config.spec import BranchSpec, Spec
+from lth_jax.config.spec.pruning import GRADIENTS, OWN_GRADIENTS
 from lth_jax.errors import SpecError, nearest
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from lth_jax.config.conversion import to_dict
 from lth_jax.config.fields import declared, flatten
-from lth_jax.config.spec import GRADIENTS, TRANSFERS, BranchSpec, Spec
+from lth_jax.config.spec import TRANSFERS, BranchSpec, Spec
+from lth_jax.config.spec.pruning import GRADIENTS
 
 _GRADIENTS = {f"pruning.{name}": value for name, value in GRADIENTS.items()}
 

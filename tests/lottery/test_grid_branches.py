@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lth_jax.config import TRANSFERS
-from lth_jax.config.spec import CYCLES
+from lth_jax.config.spec.branch import CYCLES
 from lth_jax.lottery.branches import BRANCHES
 from lth_jax.lottery.experiment import build
 from lth_jax.pruning.learning import LEARNED_MASKS
