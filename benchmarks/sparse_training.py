@@ -37,10 +37,10 @@ from problem import Problem, make_problem
 from timing import compete, load, ratios, spread, versions
 
 from lth_jax import data
-from lth_jax.lottery.branches import StartPoint
 from lth_jax.lottery.experiment import Experiment
 from lth_jax.lottery.moving import Moving
 from lth_jax.lottery.runs import Run, RunGroup
+from lth_jax.lottery.start_points import StartPoint
 from lth_jax.pruning.criteria import CRITERIA
 from lth_jax.pruning.masks import kept_counts, ones_mask, prunable
 from lth_jax.pruning.moving import MASK_RULES, Course

@@ -20,10 +20,10 @@ from .export.compact import CompactNetwork as CompactNetwork
 from .export.compact import load_compact as load_compact
 from .export.tickets import load_ticket as load_ticket
 from .export.tickets import load_trained as load_trained
-from .lottery.branches import BranchPoint as BranchPoint
-from .lottery.branches import StartPoint as StartPoint
 from .lottery.observer import ExperimentHeader as ExperimentHeader
 from .lottery.observer import Observer as Observer
+from .lottery.start_points import BranchPoint as BranchPoint
+from .lottery.start_points import StartPoint as StartPoint
 from .models.base import Model as Model
 from .models.base import from_linen as from_linen
 from .models.nnx import from_nnx as from_nnx

@@ -415,17 +415,17 @@ MUTANTS = (
     ),
     Mutant(
         "random masks keep one weight less",
-        "lottery/branches.py", "counts = {(name,): kept for name, (kept, _)",
+        "pruning/drawing.py", "counts = {(name,): kept for name, (kept, _)",
         "counts = {(name,): max(kept - 1, 0) for name, (kept, _)", BRANCH,
     ),
     Mutant(
         "a reshuffle moves pruned weights in",
-        "lottery/branches.py", "kept = np.flatnonzero(mask)\n    #",
+        "lottery/weights.py", "kept = np.flatnonzero(mask)\n    #",
         "kept = np.arange(mask.size)\n    #", BRANCH,
     ),
     Mutant(
         "noise is absolute",
-        "lottery/branches.py", "at.options.sigma * jnp.std(initial) *", "at.options.sigma *",
+        "lottery/weights.py", "at.options.sigma * jnp.std(initial) *", "at.options.sigma *",
         ("lottery/test_each_branch.py", "lottery/test_golden.py"),
     ),
     Mutant(
@@ -598,7 +598,7 @@ MUTANTS = (
     ),
     Mutant(
         "random masks have no structure",
-        "lottery/branches.py", "return prune_by(granularity, scores, ones_mask(mask), counts)",
+        "pruning/drawing.py", "return prune_by(granularity, scores, ones_mask(mask), counts)",
         "return prune_by(WEIGHT, scores, ones_mask(mask), counts)", STRUCTURE,
     ),
     Mutant(

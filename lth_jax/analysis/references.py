@@ -19,7 +19,8 @@ from lth_jax.analysis.paired import by_replicate
 from lth_jax.analysis.summary import summarize
 from lth_jax.analysis.verdicts import JUDGED, SPEED
 from lth_jax.config.reference import Published, published
-from lth_jax.store.tables import RESULTS, TRUNK, ResultRow, column_of
+from lth_jax.store.table import column_of
+from lth_jax.store.tables import RESULTS, TRUNK, ResultRow
 from lth_jax.training.metrics import ACCURACY, Metric
 
 TOLERANCE = 0.1  # by how much a level's density may differ from a published one, relatively

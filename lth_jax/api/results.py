@@ -14,9 +14,9 @@ from lth_jax.analysis.summary import LevelSummary, summarize
 from lth_jax.analysis.verdicts import Judgement, Standard, judge
 from lth_jax.errors import SpecError, StoreError, nearest
 from lth_jax.export.tickets import load_ticket, load_trained
-from lth_jax.lottery.branches import StartPoint
 from lth_jax.lottery.plan import planned_runs
 from lth_jax.lottery.rewinding import missing
+from lth_jax.lottery.start_points import StartPoint
 from lth_jax.pruning.trees import PyTree, to_device
 from lth_jax.report.contents import Contents
 from lth_jax.report.page import PAGE, results_html, write_report
@@ -25,7 +25,8 @@ from lth_jax.report.terminal import PlainConsole
 from lth_jax.report.verdict import verdict
 from lth_jax.store import CurvePoint, RunDirectory, level_name
 from lth_jax.store.checkpoints import read_arrays, read_manifest, subtree
-from lth_jax.store.tables import CURVES, RESULTS, TRUNK, ResultRow, RunId, column_of, named
+from lth_jax.store.table import column_of, named
+from lth_jax.store.tables import CURVES, RESULTS, TRUNK, ResultRow, RunId
 from lth_jax.training.metrics import Metric
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from lth_jax.system.streams import say, show
 if TYPE_CHECKING:
     from lth_jax.config import Spec
     from lth_jax.export.whole import Origin
-    from lth_jax.lottery.branches import StartPoint
+    from lth_jax.lottery.start_points import StartPoint
     from lth_jax.pruning.trees import PyTree
 
 DESCRIPTION = """Writes the ticket of a level to FILE, whole or not at all, or the network of a

@@ -22,14 +22,8 @@ from lth_jax.analysis.layers import short_name
 from lth_jax.analysis.summary import INTERVAL
 from lth_jax.analysis.verdicts import lowest_matching_density
 from lth_jax.cli.command import Parser, exit_status
-from lth_jax.cli.directory import (
-    Checkpoint,
-    Directory,
-    Layer,
-    layers_of,
-    read_directory,
-    refuse_damaged_tables,
-)
+from lth_jax.cli.directory import Checkpoint, Directory, read_directory, refuse_damaged_tables
+from lth_jax.cli.layers import Layer, layers_of
 from lth_jax.cli.text import ago, as_json, fits, layer_tables, new_table
 from lth_jax.errors import StoreError, nearest, spans
 from lth_jax.pruning.trees import name_matches
@@ -37,7 +31,8 @@ from lth_jax.report.table import print_results_tables
 from lth_jax.report.terminal import make_console
 from lth_jax.report.verdict import verdict
 from lth_jax.store.record import command_of
-from lth_jax.store.tables import TRUNK, RunId, named
+from lth_jax.store.table import named
+from lth_jax.store.tables import TRUNK, RunId
 
 DESCRIPTION = """Shows what a run directory holds: what it is, its problems, its spec, results over
 levels, layers and checkpoints. A damaged run is looked at all the same; the exit status is 1 where

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
-from lth_jax.cli.directory import Layer
+from lth_jax.cli.layers import Layer
 
 COUNTS = ("shape", "kept", "total", "density", "dead in", "dead out")
 WEIGHTS = ("|w| min", "mean", "max", "same sign")

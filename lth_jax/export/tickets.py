@@ -13,11 +13,11 @@ from lth_jax.config import Spec
 from lth_jax.errors import StoreError
 from lth_jax.export import containers, whole
 from lth_jax.export.whole import Origin
-from lth_jax.lottery.branches import StartPoint
 from lth_jax.lottery.custom import recall
 from lth_jax.lottery.optimizing import keeps_optimizer_state, optimizer_like
 from lth_jax.lottery.paths import stored_network
 from lth_jax.lottery.rewinding import StoredTrunk, missing, there_is
+from lth_jax.lottery.start_points import StartPoint
 from lth_jax.pruning.trees import PyTree, to_device
 from lth_jax.store import RunDirectory, checkpoint_name
 from lth_jax.store.checkpoints import fill, read_manifest, subtree

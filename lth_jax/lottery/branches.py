@@ -9,92 +9,41 @@ Branches that draw or disturb weights do so to the ticket's rewound state, and t
 
 from __future__ import annotations
 
-import math
 import types
 from collections.abc import Callable, Mapping
-from fractions import Fraction
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import optax
-from jaxtyping import Array, Key
 
 from lth_jax.config import BranchSpec
 from lth_jax.config.own_fields import with_fields
 from lth_jax.errors import shown
-from lth_jax.pruning.granularity import WEIGHT, Granularity
+from lth_jax.lottery.start_points import BranchPoint, StartPoint, difference
+from lth_jax.lottery.weights import (
+    constant_random_sign,
+    flip_signs,
+    freeze_pruned,
+    late_magnitudes,
+    late_signs,
+    noise,
+    reinit_from_ticket,
+    reshuffle,
+    shuffle_filters,
+    signed_constant,
+    signs_of,
+)
+from lth_jax.pruning.drawing import draw_mask, keep_as_many, uniform_scores
+from lth_jax.pruning.granularity import WEIGHT
 from lth_jax.pruning.learning import LEARNED_MASKS
-from lth_jax.pruning.masks import exact, kept_counts, ones_mask, with_leaves
+from lth_jax.pruning.masks import kept_counts, ones_mask, with_leaves
 from lth_jax.pruning.moving import MASK_RULES
 from lth_jax.pruning.schedules import DISTRIBUTIONS, RATIOS
 from lth_jax.pruning.selection import prune_to
 from lth_jax.pruning.structured import prune_by
-from lth_jax.pruning.trees import PyTree, map_named, named_leaves
+from lth_jax.pruning.trees import PyTree, named_leaves
 from lth_jax.training.optimizers import at_update
 from lth_jax.training.states import TrainState, rewind
-
-
-class StartPoint(NamedTuple):
-    """Where a run starts: a mask, and the state that its survivors start from.
-
-    That of the trunk is the level's ticket, (mask, rewound state).
-
-    Attributes:
-      mask: bool, of the parameters' structure.
-      state: the training state, pruned weights at zero (save in `freeze_pruned` and `topkast`).
-      step: the number of updates behind `state`; training goes on from there.
-    """
-
-    mask: PyTree
-    state: TrainState
-    step: int
-
-
-class BranchPoint(NamedTuple):
-    """What a branch may use.
-
-    Attributes:
-      ticket: the start point of the level's ticket.
-      point: the whole (dense) state at the rewind step.
-      step: the rewind step.
-      initial: the parameters at initialization.
-      rates: what may be pruned, as `pruning.masks.prunable` gives it.
-      optimizer: the experiment's.
-      fresh: gives a training state at initialization, drawn from a key.
-      dense_scores: gives the criterion's scores of the trained dense network (level 0).
-      ranking: gives the scores of the criterion that `options` name as a function of the mask, and
-        the number of its rounds.
-      pruned_from: gives the state in which the network ended that the mask was pruned from.
-      steps_behind: gives the number of updates behind that state.
-      trained: gives the state in which the ticket of this level ended.
-      donated: gives the mask of another run: of another replicate's ticket, its units in the order
-        that `align` names, to `permuted_mask`; of the branch `of`, to `mask_of`.
-      source: gives the source's ticket of the same replicate and level, for transfers.
-      options: the branch's own, such as `sigma`.
-      key: a key of its own for (seed, branch, replicate, level, draw).
-      granularity: what the trunk prunes together.
-    """
-
-    ticket: StartPoint
-    point: TrainState
-    step: int
-    initial: PyTree
-    rates: Mapping[str, Fraction]
-    optimizer: optax.GradientTransformation
-    fresh: Callable[[jax.Array], TrainState]
-    dense_scores: Callable[[], PyTree]
-    ranking: Callable[[], tuple[Callable[[PyTree], PyTree], int]]
-    pruned_from: Callable[[], TrainState]
-    steps_behind: Callable[[], int]
-    trained: Callable[[], TrainState]
-    donated: Callable[[], PyTree]
-    source: Callable[[], StartPoint]
-    options: BranchSpec
-    key: Key[Array, ""]
-    granularity: Granularity = WEIGHT
 
 
 def reinit(at: BranchPoint) -> StartPoint:
@@ -157,7 +106,7 @@ def sparse(at: BranchPoint) -> StartPoint:
     """
     kept = {(name,): count for name, count in distributed(at).items()}
     mask = prune_to(
-        _uniform(at.key, at.ticket.mask, tuple(at.rates)), ones_mask(at.ticket.mask), kept
+        uniform_scores(at.key, at.ticket.mask, tuple(at.rates)), ones_mask(at.ticket.mask), kept
     )
     return StartPoint(mask, rewind(at.point, mask, at.optimizer), at.step)
 
@@ -237,99 +186,6 @@ def finetune(at: BranchPoint) -> StartPoint:
     return StartPoint(mask, rewind(trained._replace(opt_state=fresh), mask, at.optimizer), step)
 
 
-def freeze_pruned(at: BranchPoint) -> StartPoint:
-    """Leaves pruned weights at their value at the rewind point, not at zero (Zhou et al. 2019)."""
-    rewound = at.ticket.state
-    return at.ticket._replace(state=rewound._replace(params=at.point.params))
-
-
-def reshuffle(at: BranchPoint) -> StartPoint:
-    """Permutes the kept weights within their layer (Zhou et al. 2019, §4, "reshuffle")."""
-    return _with_weights(at, _shuffled)
-
-
-def shuffle_filters(at: BranchPoint) -> StartPoint:
-    """Permutes the kept weights within each filter (Frankle et al. 2020b).
-
-    A filter is what one output sees: a unit of a dense layer has one as a channel has.
-    """
-    return _with_weights(at, _shuffled_by_filter)
-
-
-def reinit_from_ticket(at: BranchPoint) -> StartPoint:
-    """Draws the kept weights anew from those of their layer (Frankle & Carbin 2019, F.3).
-
-    It draws with replacement, from the distribution of the ticket's own initial weights.
-    """
-    return _with_weights(at, _resampled)
-
-
-def signed_constant(at: BranchPoint) -> StartPoint:
-    """Sets kept weights to their sign × σ of the layer's initialization (Zhou et al. 2019, §4)."""
-    return _with_weights(at, lambda _key, w, _mask, initial: jnp.sign(w) * jnp.std(initial))
-
-
-def constant_random_sign(at: BranchPoint) -> StartPoint:
-    """Sets kept weights to ±σ of the layer's initialization, signs drawn (Zhou et al. 2019)."""
-
-    def redraw(key: jax.Array, w: jax.Array, _mask: jax.Array, initial: jax.Array) -> jax.Array:
-        return jax.random.rademacher(key, w.shape, w.dtype) * jnp.std(initial)
-
-    return _with_weights(at, redraw)
-
-
-def noise(at: BranchPoint) -> StartPoint:
-    """Adds noise of `sigma` × σ of the layer's initialization (Frankle & Carbin 2019, F.7)."""
-
-    def redraw(key: jax.Array, w: jax.Array, _mask: jax.Array, initial: jax.Array) -> jax.Array:
-        return w + at.options.sigma * jnp.std(initial) * jax.random.normal(key, w.shape, w.dtype)
-
-    return _with_weights(at, redraw)
-
-
-def flip_signs(at: BranchPoint) -> StartPoint:
-    """Turns the signs of a share of each layer's kept weights: floor(share × kept), drawn."""
-    counts = kept_counts(at.ticket.mask, at.rates)
-    flipped = {(n,): math.floor(exact(at.options.share) * kept) for n, (kept, _) in counts.items()}
-    drawn = _uniform(at.key, at.ticket.mask, tuple(at.rates))
-    chosen = named_leaves(prune_to(drawn, at.ticket.mask, flipped))
-    return _with_named(at, lambda name, w: jnp.where(chosen[name], -w, w))
-
-
-def late_signs(at: BranchPoint) -> StartPoint:
-    """Gives the ticket's weights the signs that training gave them before they were pruned.
-
-    Magnitudes stay those of the rewind point (Gadhikar & Burkholz 2024).
-    """
-    late = named_leaves(at.pruned_from().params)
-    return _with_named(at, lambda name, w: jnp.copysign(w, late[name]))
-
-
-def late_magnitudes(at: BranchPoint) -> StartPoint:
-    """Gives the ticket's weights the magnitudes that training gave them; their signs stay."""
-    late = named_leaves(at.pruned_from().params)
-    return _with_named(at, lambda name, w: jnp.copysign(late[name], w))
-
-
-def signs_of(at: BranchPoint) -> StartPoint:
-    """Draws fresh magnitudes for the signs and norm parameters of the level's trained network.
-
-    A sparse solution's signs and norms carry its basin to other magnitudes (Oh et al. 2025). It
-    trains from step 0, as `reinit` does.
-    """
-    fresh, trained = at.fresh(at.key), named_leaves(at.trained().params)
-    norms = {name.rpartition("/")[0] for name in trained if name.endswith("scale")}
-
-    def leaf(name: str, w: jax.Array) -> jax.Array:
-        if name in at.rates:
-            return jnp.copysign(w, trained[name])
-        return trained[name] if name.rpartition("/")[0] in norms else w
-
-    mask = at.ticket.mask
-    state = fresh._replace(params=map_named(leaf, fresh.params))
-    return StartPoint(mask, rewind(state, mask, at.optimizer), 0)
-
-
 def permuted_mask(at: BranchPoint) -> StartPoint:
     """Puts the rewind point under the mask of another replicate's ticket (Adnan et al. 2025).
 
@@ -348,17 +204,6 @@ def mask_of(at: BranchPoint) -> StartPoint:
     """
     mask = at.donated()
     return StartPoint(mask, rewind(at.point, mask, at.optimizer), at.step)
-
-
-def none_donated() -> PyTree:
-    """Gives no mask, to a branch of another kind that asks for one of another run.
-
-    Which runs it would wait for, and end with, is known of two kinds alone.
-
-    Raises:
-      ValueError: always.
-    """
-    raise ValueError("no other run's mask is given; accepted: kinds permuted_mask and mask_of")
 
 
 def transfer(at: BranchPoint) -> StartPoint:
@@ -404,92 +249,6 @@ def new_heads(source: PyTree, target: PyTree, always: bool = False) -> set[str]:
     heads = {name for name in own if name.startswith("output/")}
     differs = any(theirs[name].shape != own[name].shape for name in heads)
     return heads if always or differs else set()
-
-
-def draw_mask(
-    key: jax.Array,
-    mask: PyTree,
-    rates: Mapping[str, Fraction],
-    granularity: Granularity = WEIGHT,
-) -> PyTree:
-    """Returns a uniformly random mask that keeps as many weights of each leaf as `mask` does."""
-    return keep_as_many(mask, _uniform(key, mask, tuple(rates)), rates, granularity)
-
-
-def keep_as_many(
-    mask: PyTree,
-    scores: PyTree,
-    rates: Mapping[str, Fraction],
-    granularity: Granularity = WEIGHT,
-) -> PyTree:
-    """Returns the mask of the highest `scores` that keeps exactly `mask`'s count in each leaf."""
-    counts = {(name,): kept for name, (kept, _) in kept_counts(mask, rates).items()}
-    return prune_by(granularity, scores, ones_mask(mask), counts)
-
-
-def _with_weights(at: BranchPoint, redraw: Callable[..., jax.Array]) -> StartPoint:
-    """Returns the ticket, its kept weights replaced by `redraw(key, weights, mask, initial)`."""
-    keys = dict(zip(at.rates, jax.random.split(at.key, len(at.rates)), strict=True))
-
-    def leaf(name: str, w: jax.Array, mask: jax.Array, initial: jax.Array) -> jax.Array:
-        if name not in keys:
-            return w
-        return jnp.where(mask, redraw(keys[name], w, mask, initial), 0).astype(w.dtype)
-
-    state = at.ticket.state
-    params = map_named(leaf, state.params, at.ticket.mask, at.initial)
-    return at.ticket._replace(state=state._replace(params=params))
-
-
-def _with_named(at: BranchPoint, change: Callable[[str, jax.Array], jax.Array]) -> StartPoint:
-    """Returns the ticket, its kept weights replaced by `change(name, weights)`."""
-
-    def leaf(name: str, w: jax.Array, mask: jax.Array) -> jax.Array:
-        return jnp.where(mask, change(name, w), 0).astype(w.dtype) if name in at.rates else w
-
-    state = at.ticket.state
-    params = map_named(leaf, state.params, at.ticket.mask)
-    return at.ticket._replace(state=state._replace(params=params))
-
-
-def _shuffled(key: jax.Array, w: jax.Array, mask: jax.Array, _initial: jax.Array) -> jax.Array:
-    kept = np.flatnonzero(mask)
-    # Found and moved on the host: of each layer at each level another number is kept, and JAX would
-    # compile a dozen operations for each number.
-    weights = np.array(w).reshape(-1)
-    weights[kept] = jax.random.permutation(key, weights[kept])
-    return jnp.asarray(weights.reshape(w.shape))
-
-
-def _shuffled_by_filter(
-    key: jax.Array, w: jax.Array, mask: jax.Array, _initial: jax.Array
-) -> jax.Array:
-    """Permutes the kept weights of each column of [inputs, outputs]."""
-    weights, kept = w.reshape(-1, w.shape[-1]), mask.reshape(-1, w.shape[-1])
-    # In each column the kept ones come first, once in a drawn order and once in their own: the
-    # n-th drawn moves to the n-th place. What is pruned follows, and is masked afterwards.
-    drawn = jnp.argsort(jnp.where(kept, jax.random.uniform(key, weights.shape), 2.0), axis=0)
-    places = jnp.argsort(~kept, axis=0, stable=True)
-    moved = jnp.take_along_axis(weights, drawn, axis=0)
-    return jnp.put_along_axis(weights, places, moved, axis=0, inplace=False).reshape(w.shape)
-
-
-def _resampled(key: jax.Array, w: jax.Array, mask: jax.Array, _initial: jax.Array) -> jax.Array:
-    kept = np.ravel(np.asarray(w))[np.flatnonzero(mask)]
-    if not kept.size:
-        return w
-    return jax.random.choice(key, jnp.asarray(kept), w.shape)
-
-
-@partial(jax.jit, static_argnums=2)
-def _uniform(key: jax.Array, mask: PyTree, names: tuple[str, ...]) -> PyTree:
-    """Returns uniform scores for the named leaves, zeros for the others."""
-    keys = dict(zip(names, jax.random.split(key, len(names)), strict=True))
-
-    def scores(name: str, leaf: jax.Array) -> jax.Array:
-        return jax.random.uniform(keys[name], leaf.shape) if name in keys else jnp.zeros(leaf.shape)
-
-    return map_named(scores, mask)
 
 
 BRANCHES: dict[str, Callable[..., StartPoint]] = {
@@ -591,18 +350,3 @@ def start_of(kind: str, at: BranchPoint, fields: Mapping[str, Any]) -> StartPoin
         if found := difference(given, wanted):
             raise ValueError(f"its {part} is not shaped like the ticket's: {found}")
     return start
-
-
-def difference(given: PyTree, wanted: PyTree, dtypes: bool = True) -> str:
-    """Returns which leaf of a pytree has another shape, or dtype, than it should; '' for none."""
-    if jax.tree.structure(given) != jax.tree.structure(wanted):
-        return "another structure"
-    named = named_leaves(wanted)
-    for (name, like), leaf in zip(named.items(), jax.tree.leaves(given), strict=True):
-        found, right = ((jnp.shape(one), jnp.result_type(one)) for one in (leaf, like))
-        if found[0] != right[0] or (dtypes and found[1] != right[1]):
-            said = [
-                f"{dtype.name}[{', '.join(map(str, shape))}]" for shape, dtype in (found, right)
-            ]
-            return f"{name} is {said[0]}, not {said[1]}"
-    return ""

@@ -11,7 +11,7 @@ import optax
 from lth_jax import data
 from lth_jax.config import MOST_STEPS, BranchSpec, Spec, TrainSpec, duration_steps
 from lth_jax.errors import SpecError, in_one_line, nearest, shown
-from lth_jax.lottery.branches import BRANCHES, KINDS, difference, new_heads
+from lth_jax.lottery.branches import BRANCHES, KINDS, new_heads
 from lth_jax.lottery.custom import check_fields, is_own
 from lth_jax.lottery.examples import load
 from lth_jax.lottery.memory import check_memory
@@ -25,6 +25,7 @@ from lth_jax.lottery.network import (
     task_metric,
 )
 from lth_jax.lottery.optimizing import HYPERPARAMETERS, optimizer_of, rate_of, takes
+from lth_jax.lottery.start_points import difference
 from lth_jax.models import MODELS
 from lth_jax.pruning.criteria import CRITERIA
 from lth_jax.pruning.learning import LEARNED_MASKS

@@ -11,7 +11,8 @@ import optax
 from jaxtyping import Array, Key
 
 from lth_jax.config.own_fields import taken
-from lth_jax.lottery.branches import BranchPoint, StartPoint, distributed
+from lth_jax.lottery.branches import distributed
+from lth_jax.lottery.start_points import BranchPoint, StartPoint
 from lth_jax.pruning.learning import LEARNED_MASKS
 from lth_jax.pruning.masks import ones_mask, with_leaves
 from lth_jax.pruning.trees import PyTree, map_named, named_leaves

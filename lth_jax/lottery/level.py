@@ -22,16 +22,8 @@ from lth_jax.lottery.moving import MaskCounts
 from lth_jax.lottery.observer import Observer
 from lth_jax.lottery.runs import FinishedRun, Progress, Run, RunGroup, place
 from lth_jax.store import CurvePoint, RunDirectory
-from lth_jax.store.tables import (
-    CURVATURE,
-    CURVES,
-    MASKS,
-    TRUNK,
-    CurvaturePoint,
-    MaskPoint,
-    RunId,
-    Table,
-)
+from lth_jax.store.table import Table
+from lth_jax.store.tables import CURVATURE, CURVES, MASKS, TRUNK, CurvaturePoint, MaskPoint, RunId
 from lth_jax.training.backend import in_32_bits
 
 

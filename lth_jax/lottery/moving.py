@@ -22,7 +22,8 @@ from jaxtyping import Array, Key
 
 from lth_jax.config import BranchSpec, duration_steps
 from lth_jax.config.own_fields import with_fields
-from lth_jax.lottery.branches import BranchPoint, StartPoint, distributed
+from lth_jax.lottery.branches import distributed
+from lth_jax.lottery.start_points import BranchPoint, StartPoint
 from lth_jax.pruning.masks import apply_mask, exact, kept_counts
 from lth_jax.pruning.moving import MASK_RULES, Course, MaskRule, Move, next_move
 from lth_jax.pruning.trees import PyTree, count_true, named_leaves

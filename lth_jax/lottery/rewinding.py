@@ -18,8 +18,8 @@ import optax
 
 from lth_jax.config import Spec, duration_steps
 from lth_jax.errors import StoreError, spans
-from lth_jax.lottery.branches import StartPoint
 from lth_jax.lottery.plan import source_level
+from lth_jax.lottery.start_points import StartPoint
 from lth_jax.pruning.trees import PyTree, to_device
 from lth_jax.store import RunDirectory, checkpoint_name, level_name
 from lth_jax.store.checkpoints import fill, read_manifest, subtree

@@ -21,14 +21,7 @@ import jax.numpy as jnp
 from lth_jax.config import BranchSpec, PruningSpec
 from lth_jax.errors import RunError
 from lth_jax.lottery.aligning import Aligner, moved
-from lth_jax.lottery.branches import (
-    BranchPoint,
-    StartPoint,
-    from_scratch,
-    new_heads,
-    none_donated,
-    start_of,
-)
+from lth_jax.lottery.branches import from_scratch, new_heads, start_of
 from lth_jax.lottery.experiment import Experiment, source_optimizer
 from lth_jax.lottery.learning import learning_of
 from lth_jax.lottery.level import LevelTrainer
@@ -48,6 +41,7 @@ from lth_jax.lottery.plan import (
 )
 from lth_jax.lottery.rewinding import StoredTrunk
 from lth_jax.lottery.runs import FinishedRun, Run
+from lth_jax.lottery.start_points import BranchPoint, StartPoint, none_donated
 from lth_jax.native.packing import Layout
 from lth_jax.pruning.criteria import CRITERIA
 from lth_jax.pruning.granularity import granularity_of

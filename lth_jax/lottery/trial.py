@@ -16,17 +16,11 @@ import jax.numpy as jnp
 from lth_jax.config import BranchSpec
 from lth_jax.config.own_fields import with_fields
 from lth_jax.errors import SpecError, in_one_line
-from lth_jax.lottery.branches import (
-    BranchPoint,
-    StartPoint,
-    difference,
-    none_donated,
-    start_of,
-    waits_for_ticket,
-)
+from lth_jax.lottery.branches import start_of, waits_for_ticket
 from lth_jax.lottery.custom import is_own
 from lth_jax.lottery.experiment import Experiment
 from lth_jax.lottery.moving import course_of
+from lth_jax.lottery.start_points import BranchPoint, StartPoint, difference, none_donated
 from lth_jax.pruning.masks import kept_counts, ones_mask
 from lth_jax.pruning.moving import MASK_RULES, Move
 from lth_jax.pruning.selection import prune_to

@@ -15,7 +15,8 @@ from lth_jax.analysis.verdicts import JUDGED, SPEED
 from lth_jax.config import Spec
 from lth_jax.report.metric import STEP
 from lth_jax.report.table import Cell, Table, escaped, markdown
-from lth_jax.store.tables import ResultRow, column_of
+from lth_jax.store.table import column_of
+from lth_jax.store.tables import ResultRow
 from lth_jax.training.metrics import ACCURACY, Metric
 
 # How a number of each kind is written; one of any other kind is of the experiment's metric.

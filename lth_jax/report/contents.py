@@ -17,15 +17,8 @@ from lth_jax.lottery.plan import reachable_runs, source_path
 from lth_jax.pruning.masks import is_kernel
 from lth_jax.store import RunDirectory, level_name
 from lth_jax.store.checkpoints import Manifest, read_manifest
-from lth_jax.store.tables import (
-    CURVATURE,
-    MASKS,
-    TRUNK,
-    CurvaturePoint,
-    MaskPoint,
-    PathPoint,
-    Table,
-)
+from lth_jax.store.table import Table
+from lth_jax.store.tables import CURVATURE, MASKS, TRUNK, CurvaturePoint, MaskPoint, PathPoint
 
 
 class Contents:

@@ -30,7 +30,7 @@ from lth_jax.report.tensorboard import write_events
 from lth_jax.report.verdict import listed, verdict
 from lth_jax.store import RunDirectory
 from lth_jax.store.record import command_of
-from lth_jax.store.tables import named
+from lth_jax.store.table import named
 from lth_jax.system.streams import printable
 
 if TYPE_CHECKING:

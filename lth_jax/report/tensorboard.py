@@ -27,7 +27,8 @@ import numpy as np
 
 from lth_jax.analysis.layers import FirstLayer, connections_by_pixel, kernel_tiles, short_name
 from lth_jax.store import CurvePoint, RunDirectory, level_name
-from lth_jax.store.tables import TRUNK, ResultRow, column_of
+from lth_jax.store.table import column_of
+from lth_jax.store.tables import TRUNK, ResultRow
 
 FOLDER = "tensorboard"
 # What TensorBoard takes for a file of events, in whose order it reads those of a folder.

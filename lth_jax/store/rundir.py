@@ -35,6 +35,7 @@ from lth_jax.store.record import (
     sealed,
     spec_of,
 )
+from lth_jax.store.table import Row, Table
 from lth_jax.store.tables import (
     CURVES,
     METRICS,
@@ -44,9 +45,7 @@ from lth_jax.store.tables import (
     CurvePoint,
     PathPoint,
     ResultRow,
-    Row,
     RunId,
-    Table,
     sort_rows,
 )
 from lth_jax.training.metrics import ACCURACY, Metric, recorded_metric

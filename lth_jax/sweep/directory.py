@@ -26,7 +26,8 @@ from lth_jax.lottery.paths import missing_pairs
 from lth_jax.lottery.plan import is_done, reachable_runs, source_path
 from lth_jax.store import RunDirectory
 from lth_jax.store.lock import held_by
-from lth_jax.store.tables import ResultRow, column_of
+from lth_jax.store.table import column_of
+from lth_jax.store.tables import ResultRow
 from lth_jax.sweep.grid import Cell
 from lth_jax.training.metrics import ACCURACY, Metric
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lth_jax.cli import main
-from lth_jax.cli.directory import layers_of
+from lth_jax.cli.layers import layers_of
 from lth_jax.errors import spans
 from lth_jax.store import checkpoints
 

@@ -22,7 +22,8 @@ from lth_jax.lottery import runner
 from lth_jax.lottery.level import LevelTrainer
 from lth_jax.report import figures
 from lth_jax.store import RunDirectory, checkpoints
-from lth_jax.store.tables import METRICS, RunId, Table
+from lth_jax.store.table import Table
+from lth_jax.store.tables import METRICS, RunId
 
 from ..tiny import arguments, experiment
 

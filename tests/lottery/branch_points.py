@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from lth_jax.config import TRANSFERS, BranchSpec
-from lth_jax.lottery.branches import BRANCHES, BranchPoint, StartPoint, draw_mask
+from lth_jax.lottery.branches import BRANCHES
+from lth_jax.lottery.start_points import BranchPoint, StartPoint
+from lth_jax.pruning.drawing import draw_mask
 from lth_jax.pruning.learning import LEARNED_MASKS
 from lth_jax.pruning.masks import prunable
 from lth_jax.pruning.trees import map_named, named_leaves

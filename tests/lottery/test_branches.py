@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from lth_jax.config import TRANSFERS
-from lth_jax.lottery.branches import BRANCHES, FROM_SCRATCH, StartPoint, draw_mask, keep_as_many
+from lth_jax.lottery.branches import BRANCHES, FROM_SCRATCH, keep_as_many
+from lth_jax.lottery.start_points import StartPoint
+from lth_jax.pruning.drawing import draw_mask
 from lth_jax.pruning.learning import LEARNED_MASKS
 from lth_jax.pruning.masks import kept_counts, ones_mask, prunable
 from lth_jax.pruning.trees import named_leaves

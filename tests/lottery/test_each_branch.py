@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from lth_jax.config import BranchSpec
-from lth_jax.lottery.branches import BRANCHES, StartPoint
+from lth_jax.lottery.branches import BRANCHES
+from lth_jax.lottery.start_points import StartPoint
 from lth_jax.models import MODELS
 from lth_jax.pruning.masks import apply_mask, kept_counts, prunable
 from lth_jax.pruning.schedules import RATIOS

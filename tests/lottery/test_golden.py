@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from lth_jax.config import BranchSpec
-from lth_jax.lottery.branches import BRANCHES, BranchPoint, StartPoint
+from lth_jax.lottery.branches import BRANCHES
+from lth_jax.lottery.start_points import BranchPoint, StartPoint
 from lth_jax.pruning.criteria import CRITERIA, Scoring
 from lth_jax.pruning.masks import kept_counts, ones_mask, prunable
 from lth_jax.pruning.selection import prune

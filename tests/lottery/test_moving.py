@@ -10,10 +10,10 @@ import pytest
 
 from lth_jax.cli.directory import read_directory
 from lth_jax.errors import Interrupted, SpecError, StoreError
-from lth_jax.lottery.branches import StartPoint
 from lth_jax.lottery.checks import check
 from lth_jax.lottery.moving import Moving, MovingMask
 from lth_jax.lottery.observer import Observer
+from lth_jax.lottery.start_points import StartPoint
 from lth_jax.pruning.masks import kept_counts, ones_mask, prunable
 from lth_jax.pruning.moving import MASK_RULES, Course
 from lth_jax.pruning.trees import named_leaves

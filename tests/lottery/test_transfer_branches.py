@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import pytest
 
 from lth_jax.config import TRANSFERS
-from lth_jax.lottery.branches import BRANCHES, StartPoint, new_heads
+from lth_jax.lottery.branches import BRANCHES, new_heads
+from lth_jax.lottery.start_points import StartPoint
 from lth_jax.pruning.masks import ones_mask
 from lth_jax.training.states import TrainState, rewind
 

@@ -11,7 +11,8 @@ from lth_jax.report.claims import claims_table
 from lth_jax.report.figures import accuracy, curves, paired_difference
 from lth_jax.report.table import legend, results_tables
 from lth_jax.report.verdict import verdict
-from lth_jax.store.tables import CURVES, RESULTS, TRUNK, CurvePoint, named
+from lth_jax.store.table import named
+from lth_jax.store.tables import CURVES, RESULTS, TRUNK, CurvePoint
 from lth_jax.training.metrics import ACCURACY, Metric, recorded_metric, wrong_metric
 
 from ..analysis.score_rows import score_rows

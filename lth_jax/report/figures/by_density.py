@@ -35,7 +35,8 @@ from lth_jax.report.drawing import (
     set_density_axis,
 )
 from lth_jax.report.metric import STEP
-from lth_jax.store.tables import TRUNK, column_of
+from lth_jax.store.table import column_of
+from lth_jax.store.tables import TRUNK
 from lth_jax.training.metrics import Metric
 
 # What to call each experiment -> what its directory holds; one, or several that are overlaid.
