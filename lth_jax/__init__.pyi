@@ -30,6 +30,8 @@ from .models.nnx import from_nnx as from_nnx
 from .pruning.criteria import Criterion as Criterion
 from .pruning.criteria import Probe as Probe
 from .pruning.criteria import Scoring as Scoring
+from .pruning.learning import Layer as Layer
+from .pruning.learning import LearnedMask as LearnedMask
 from .pruning.masked import MaskedState as MaskedState
 from .pruning.masked import masked as masked
 from .pruning.masked import set_mask as set_mask

@@ -6,8 +6,8 @@ A fingerprint is of the code, exactly, and of nothing else:
   and the layout of lines are not in it: whoever explains a line better loses no run.
 - `get_config` is left out, with the functions, constants and imports that it alone uses, or
   nobody. What it gives are fields, which are compared as such; `levels` may grow in the same file.
-- So are `OBSERVERS`, which change no number, and `BRANCHES` and `MASK_RULES`: a branch has a digest
-  of its own, as branches may be added to a trunk that is trained.
+- So are `OBSERVERS`, which change no number, and `BRANCHES`, `MASK_RULES` and `LEARNED_MASKS`: a
+  branch has a digest of its own, as branches may be added to a trunk that is trained.
 - Everything else counts, whether or not a row seems to use it, in every file. Where names may be
   computed (`getattr`, `globals`, …), what nobody mentions counts too.
 """
@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 PACKAGE = Path(__file__).resolve().parents[1]
 COPIES = "config"  # the folder of a run directory that keeps a copy
-ROWS_LEFT_OUT = {"BRANCHES", "MASK_RULES", "OBSERVERS"}
+ROWS_LEFT_OUT = {"BRANCHES", "LEARNED_MASKS", "MASK_RULES", "OBSERVERS"}
 ENTRIES = {"get_config", *ROWS_LEFT_OUT}
 # file -> what it defines -> a digest; under "" that of the whole file, in its order.
 Digests = Mapping[str, Mapping[str, str]]

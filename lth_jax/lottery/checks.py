@@ -75,6 +75,13 @@ def check(spec: Spec) -> Network | None:
         if name not in spec.branches and name not in BRANCHES:
             known = {*spec.branches, *BRANCHES}
             raise SpecError(f"config.branch.{name}: no such branch; {nearest(name, known)}")
+        weights, kind = spec.branch[name].weights, spec.branch_spec(name).kind
+        scores_alone = [n for n, row in LEARNED_MASKS.items() if not row.trains_weights]
+        if weights != "initial" and kind not in scores_alone:
+            raise SpecError(
+                f"config.branch.{name}.weights={weights!r}: accepted: initial save in a branch of "
+                f"the kind {' or '.join(sorted(scores_alone))}"
+            )
     check_fields(spec)
     check_training(spec)
     facts = data.facts(spec.data.name)

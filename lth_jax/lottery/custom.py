@@ -22,11 +22,11 @@ from lth_jax.config import Spec, own_fields
 from lth_jax.config.files import ConfigFile, read_rows
 from lth_jax.config.sources import COPIES, Digests, differences
 from lth_jax.errors import SpecError, nearest, shown
-from lth_jax.lottery.branches import BRANCHES, KINDS
+from lth_jax.lottery.branches import BRANCHES, KINDS, learned
 from lth_jax.lottery.observer import Guarded, Observer
 from lth_jax.lottery.optimizing import HYPERPARAMETERS
 from lth_jax.pruning.criteria import CRITERIA, Criterion
-from lth_jax.pruning.learning import LEARNED_MASKS
+from lth_jax.pruning.learning import LEARNED_MASKS, LearnedMask
 from lth_jax.pruning.moving import MASK_RULES, MaskRule
 from lth_jax.training.optimizers import OPTIMIZERS, SCHEDULES, Optimizer
 from lth_jax.training.tasks import TASKS, Task, wrong_task
@@ -94,6 +94,20 @@ def _mask_rule(name: str, row: Any) -> MaskRule:
     made = row if isinstance(row, MaskRule) else MaskRule(row)
     _check_function(f"MASK_RULES['{name}']", made.move, "a function of a Move", object())
     return made
+
+
+def _learned_mask(name: str, row: Any) -> LearnedMask:
+    place = f"LEARNED_MASKS['{name}']"
+    if not isinstance(row, LearnedMask):
+        raise SpecError(f"{place}={shown(row)}: accepted: a lth_jax.LearnedMask")
+    for part, what, given in (
+        ("begin", "a function of a key, weights and their number to scores", 3),
+        ("network", "a function of a Layer to weights", 1),
+        ("rank", "a function of scores", 1),
+        ("scale", "a function of two numbers of weights", 2),
+    ):
+        _check_function(f"{place}.{part}", getattr(row, part), what, *[object()] * given)
+    return row
 
 
 def _given(row: Any, fields: Collection[str]) -> dict[str, Any]:
@@ -192,9 +206,16 @@ _REGISTRIES = {
         },
         function=lambda row: row.move,
     ),
+    "LEARNED_MASKS": _Registry(
+        LEARNED_MASKS,
+        KINDS,  # each is a kind of branch
+        _learned_mask,
+        lambda spec: {f"branch.{name}.kind": spec.branch_spec(name).kind for name in spec.branches},
+        function=lambda row: row.network,
+    ),
 }
 # What makes a branch is a part of the branch, not of the trunk: branches may be added later.
-_OF_BRANCHES = {"BRANCHES": "kind", "MASK_RULES": "rule"}
+_OF_BRANCHES = {"BRANCHES": "kind", "MASK_RULES": "rule", "LEARNED_MASKS": "kind"}
 _OF_TRUNK = [title for title in _REGISTRIES if title not in _OF_BRANCHES]
 
 
@@ -304,7 +325,11 @@ def _register(file: ConfigFile) -> None:
                     f"{place}: a run of this process uses another row of that name; "
                     "accepted: another name, or to wait for it"
                 )
+            if title == "LEARNED_MASKS" and name in _rows(file, "BRANCHES"):
+                raise SpecError(f"{place}: BRANCHES has one of that name; accepted: another")
             registry.rows[name] = registry.make(name, row)
+            if title == "LEARNED_MASKS":
+                BRANCHES[name] = learned
     for name, row in _rows(file, OBSERVERS).items():
         _check_function(f"{OBSERVERS}['{name}']", row, "a function of the spec", object())
 
@@ -336,7 +361,7 @@ def _check_titles(file: ConfigFile) -> None:
 
 
 def _are_rows(value: Any) -> bool:
-    kinds = (models.Member, data.Loader, Criterion, MaskRule, Optimizer, Task)
+    kinds = (models.Member, data.Loader, Criterion, LearnedMask, MaskRule, Optimizer, Task)
     if not isinstance(value, Mapping) or not value:
         return False
     of_names = all(isinstance(name, str) for name in value)

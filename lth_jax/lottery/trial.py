@@ -21,9 +21,11 @@ from lth_jax.lottery.custom import is_own
 from lth_jax.lottery.experiment import Experiment
 from lth_jax.lottery.moving import course_of
 from lth_jax.lottery.start_points import BranchPoint, StartPoint, difference, none_donated
+from lth_jax.pruning.learning import LEARNED_MASKS, Layer, LearnedMask
 from lth_jax.pruning.masks import kept_counts, ones_mask
 from lth_jax.pruning.moving import MASK_RULES, Move
 from lth_jax.pruning.selection import prune_to
+from lth_jax.pruning.trees import named_leaves
 from lth_jax.training import keys
 from lth_jax.training.states import TrainState, rewind
 
@@ -40,6 +42,7 @@ def try_rows(e: Experiment) -> None:
     used = {e.spec.pruning.criterion, *(one.criterion for one in branches.values())} - {None}
     criteria = sorted(str(name) for name in used if is_own("CRITERIA", str(name)))
     rules = [name for name in rules if is_own("MASK_RULES", name)]
+    learned = {n: b for n, b in own.items() if b.kind in LEARNED_MASKS}
     if not own and not criteria and not rules:
         return
     point = e.initial(0)
@@ -52,6 +55,9 @@ def try_rows(e: Experiment) -> None:
             scores = e.scores(point, point.params, jax.random.key(0), pruning)
             if found := difference(scores(ones_mask(point.params)), point.params, dtypes=False):
                 raise SpecError(f"its scores are not shaped like the parameters: {found}")
+    for name, branch in learned.items():
+        with in_one_line(f"LEARNED_MASKS['{branch.kind}']"):
+            _try_learned_mask(e, name, point)
     if own:
         _try_branches(e, own, point)
 
@@ -71,6 +77,29 @@ def _try_rule(e: Experiment, name: str, point: TrainState) -> None:
             found = move(Move(mask, params, given, 1, jax.random.key(0), course))
             if wrong := difference(found, mask):
                 raise SpecError(f"its mask is not shaped like the one before: {wrong}")
+
+
+def _try_learned_mask(e: Experiment, branch: str, point: TrainState) -> None:
+    """Calls the functions of a learned mask as a step of training does, layer by layer."""
+    row, custom = LEARNED_MASKS[e.spec.branch_spec(branch).kind], e.spec.under(branch).custom
+    of_network, of_scale = (
+        with_fields(function, custom, given=given)
+        for function, given in ((row.network, 1), (row.scale, 2))
+    )
+    key, kept = jax.random.key(0), jnp.asarray(1, jnp.int32)
+
+    def tried(weights: jax.Array) -> tuple[jax.Array, ...]:
+        scores = row.begin(key, weights, kept)
+        seen = of_network(Layer(scores, weights, kept, key, jnp.zeros(())))
+        return scores, seen, row.rank(scores), weights * of_scale(weights.size, kept)
+
+    for name, weights in named_leaves(point.params).items():
+        if name in e.rates:
+            for part, found in zip(
+                LearnedMask._fields, jax.eval_shape(tried, weights), strict=False
+            ):
+                if wrong := difference({name: found}, {name: weights}):
+                    raise SpecError(f"{part} is not shaped like the weights: {wrong}")
 
 
 def _trained(kind: str, ticket: StartPoint) -> TrainState:

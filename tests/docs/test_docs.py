@@ -212,11 +212,12 @@ def test_the_rows_of_the_how_tos_are_an_experiment(tmp_path, monkeypatch, capsys
 
 
 @pytest.mark.slow
-def test_the_rule_of_the_page_on_sparse_training_is_an_experiment(tmp_path, registries):
+@pytest.mark.parametrize(("number", "own"), [(0, "after"), (1, "sharpness")])
+def test_what_is_one_s_own_in_sparse_training_is_an_experiment(tmp_path, registries, number, own):
     page = (DOCS / "sparse_training.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"```python\n(# mine\.py.*?)```", page, re.S)
+    block = re.findall(r"```python\n(# mine\.py.*?)```", page, re.S)[number]
     (tmp_path / "mine.py").write_text(block)
-    fields = {"train.steps": 120, "levels": 1, "replicates": 1, "branch.mine.custom.after": 5}
+    fields = {"train.steps": 120, "levels": 1, "replicates": 1, f"branch.mine.custom.{own}": 5}
     changes = [f"--config.{name}={value}" for name, value in fields.items()]
     workdir = tmp_path / "run"
     assert run.main([str(tmp_path / "mine.py"), *changes, f"--workdir={workdir}"]) == 0

@@ -15,6 +15,7 @@ from lth_jax.lottery.custom import fields_taken, in_use, own_rows, register
 from lth_jax.lottery.optimizing import rate_of
 from lth_jax.lottery.trial import try_rows
 from lth_jax.pruning.criteria import CRITERIA, Criterion
+from lth_jax.pruning.learning import LEARNED_MASKS
 from lth_jax.training.optimizers import OPTIMIZERS, SCHEDULES
 
 from ..registries import kept_registries
@@ -40,6 +41,7 @@ def config(tmp_path):
     return config
 
 
+LEARNED = "lth_jax.LearnedMask(lambda key, w, kept: w, lambda layer: layer.weights)"
 WRONG = [
     ("MODELS = {'mlp': lambda classes: None}", "the package has one"),
     ("DATASETS = {'mnist': lambda: None}", "the package has one"),
@@ -56,6 +58,10 @@ WRONG = [
     ("OPTIMIZERS = {'mine': lambda learning_rate, b: b}", "missing a required argument: 'b'"),
     ("SCHEDULES = {'mine': lambda steps: None}", "accepted: a function of learning_rate, and"),
     ("BRANCHES = {'mine': lambda: None}", "accepted: a function of a BranchPoint"),
+    ("LEARNED_MASKS = {'mine': abs}", "accepted: a lth_jax.LearnedMask"),
+    ("LEARNED_MASKS = {'mine': lth_jax.LearnedMask(abs, abs)}", "begin: accepted: a function of a"),
+    ("LEARNED_MASKS = {'reinit': abs}", "the package has one"),
+    (f"BRANCHES = {{'mine': abs}}\nLEARNED_MASKS = {{'mine': {LEARNED}}}", "BRANCHES has one"),
     ("OBSERVERS = {'mine': lambda: None}", "accepted: a function of the spec"),
     ("MODELS = 3", "MODELS=3: accepted: a dict of names and rows"),
     ("OBSERVERS = [print]", "accepted: a dict of names and rows"),
@@ -313,6 +319,27 @@ def test_a_criterion_that_gives_no_scores_is_refused_before_training(scores, sai
     CRITERIA["mine"] = Criterion(scores)
     with pytest.raises(SpecError, match=r"^CRITERIA\['mine'\]: ") as error:
         try_rows(experiment(tiny_spec(pruning__criterion="mine")))
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"begin": lambda key, w, kept: w[0]}, "begin is not shaped like the weights: "),
+        ({"network": lambda layer: layer.scores[0]}, "network is not shaped like the weights: "),
+        ({"rank": jnp.sum}, "rank is not shaped like the weights: "),
+        (
+            {"scale": lambda total, kept: jnp.ones((2, 1, 1))},
+            "scale is not shaped like the weights",
+        ),
+        ({"network": lambda layer: layer.nothing}, "AttributeError"),
+    ],
+)
+def test_a_learned_mask_of_other_shapes_is_refused_before_training(config, row, said):
+    register(config(f"LEARNED_MASKS = {{'mine': {LEARNED}}}"))
+    LEARNED_MASKS["mine"] = LEARNED_MASKS["mine"]._replace(**row)
+    with pytest.raises(SpecError, match=r"^LEARNED_MASKS\['mine'\]: ") as error:
+        try_rows(experiment(tiny_spec(branches=("mine",))))
     assert said in str(error.value)
 
 

@@ -224,7 +224,7 @@ def test_what_takes_counts_alone_is_made_of_no_training_of_the_trunk(name):
     ("options", "said"),
     [
         ({"kind": "supermask", "rule": "rigl"}, "the mask of supermask is learned"),
-        ({"kind": "static", "weights": "signed_constant"}, "supermask or edge_popup"),
+        ({"kind": "static", "weights": "signed_constant"}, "edge_popup or supermask"),
         ({"kind": "static", "of": "b"}, "'' save in a branch of the kind mask_of"),
         ({"kind": "mask_of"}, "another branch"),
         ({"kind": "mask_of", "of": "b"}, "another branch, no mask_of"),

@@ -16,7 +16,7 @@ from typing import Any
 from lth_jax.config import own_fields, reference
 from lth_jax.config.fields import OwnValue, Rule, between, each, field
 from lth_jax.config.spec.accepted import NAMES
-from lth_jax.config.spec.branch import SCORES_ALONE, TRANSFERS, BranchSpec
+from lth_jax.config.spec.branch import TRANSFERS, BranchSpec
 from lth_jax.config.spec.measures import AnalysisSpec, CurvatureSpec, PathsSpec, ReportSpec
 from lth_jax.config.spec.problem import DataSpec, ModelSpec
 from lth_jax.config.spec.pruning import PruningSpec, RewindSpec
@@ -203,12 +203,6 @@ class Spec:
                 f"branch.{name}.of",
                 options.of,
                 "'' save in a branch of the kind mask_of",
-            )
-            yield (
-                options.weights == "initial" or self.branch_spec(name).kind in SCORES_ALONE,
-                f"branch.{name}.weights",
-                options.weights,
-                f"initial save in a branch of the kind {' or '.join(SCORES_ALONE)}",
             )
             yield (
                 options.ablation == "none" or self.branch_spec(name).kind == "prune",

@@ -36,7 +36,6 @@ from lth_jax.config.spec.training import TrainSpec
 # functions (`lottery.branches`), as the identity of a branch depends on it.
 TRANSFERS = ("transfer", "transfer_reinit")
 CYCLES = 3  # of the branch `cyclic`, where it names none
-SCORES_ALONE = ("supermask", "edge_popup")  # kinds whose weights stay while their mask is learned
 
 
 @dataclasses.dataclass(frozen=True)
