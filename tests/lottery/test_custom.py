@@ -328,10 +328,6 @@ def test_a_criterion_that_gives_no_scores_is_refused_before_training(scores, sai
         ({"begin": lambda key, w, kept: w[0]}, "begin is not shaped like the weights: "),
         ({"network": lambda layer: layer.scores[0]}, "network is not shaped like the weights: "),
         ({"rank": jnp.sum}, "rank is not shaped like the weights: "),
-        (
-            {"scale": lambda total, kept: jnp.ones((2, 1, 1))},
-            "scale is not shaped like the weights",
-        ),
         ({"network": lambda layer: layer.nothing}, "AttributeError"),
     ],
 )
