@@ -26,6 +26,7 @@ def _in_memory(folder: str = "/dev/shm") -> bool:
 # Whatever a run writes waits for the disk, milliseconds for each file; memory does not wait.
 if "TMPDIR" not in os.environ and _in_memory():
     os.environ["TMPDIR"] = "/dev/shm"
+    tempfile.tempdir = None  # pytest has asked for it before
 # LLVM's optimizations were a third of the tests' time, and few programs here run for that long.
 _FLAGS = os.environ.get("XLA_FLAGS", "")
 if "xla_backend_optimization_level" not in _FLAGS:

@@ -9,7 +9,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 
 import jax
 import pytest
@@ -64,9 +63,7 @@ def test_a_finished_experiment_prints_its_table_and_trains_nothing(main, tmp_pat
     before = {f: f.read_bytes() for f in tmp_path.rglob("*.csv")}
     monkeypatch.setattr(experiments, "build", None)
     monkeypatch.setattr(data, "load", None)
-    start = time.perf_counter()
     assert main(*QUICK, "--workdir=x") == (0, first, "")
-    assert time.perf_counter() - start < 10
     assert {f: f.read_bytes() for f in tmp_path.rglob("*.csv")} == before
 
 

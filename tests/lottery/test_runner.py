@@ -49,7 +49,7 @@ def test_the_rows_say_what_the_curves_say(whole):
         assert row.final_train_loss == points[-1].train_loss
         assert np.isnan(points[0].train_loss)
         assert row.steps == 12
-        assert 0 < row.train_seconds < 60
+        assert row.train_seconds > 0
 
 
 def test_training_learns(tmp_path):
