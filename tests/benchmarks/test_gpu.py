@@ -111,6 +111,19 @@ def test_worse_counts_are_told_apart_from_better_ones(compiled, row):
     assert compiled.compare(dataclasses.replace(large, train_bytes=100_900_000), large) == ([], [])
 
 
+def test_products_that_are_less_exact_are_worse(compiled, row):
+    exact = "  %a = f32[9]{0} dot(%b, %c), operand_precision={highest,highest}, metadata={}"
+    tf32 = "  ROOT %d = f32[9]{0} dot(%b, %c), lhs_contracting_dims={1}"
+    library = (
+        '  %e = (f32[9]{0}, u8[0]{0}) custom-call(%f), custom_call_target="__cudnn$convForward"'
+    )
+    other = '  %g = f32[9]{0} add(%a, %d), metadata={op_name="dot_general"}'
+    assert compiled.loose_products("\n".join([exact, tf32, library, other])) == 2
+    worse, better = compiled.compare(dataclasses.replace(row, loose=2), row)
+    assert worse == ["lenet, 9 runs: 2 products less exact than `highest`"]
+    assert better == []
+
+
 def test_what_cannot_be_compared_is_refused(compiled, row):
     with pytest.raises(SpecError, match=r"lenet, 9 runs: not in gpu_compiled.csv; --record adds"):
         compiled.compare(row, None)
