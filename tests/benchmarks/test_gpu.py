@@ -1,5 +1,6 @@
 """What is compiled for a GPU is what trains, and counts that are worse fail."""
 
+import contextlib
 import dataclasses
 import re
 import subprocess
@@ -109,6 +110,31 @@ def test_worse_counts_are_told_apart_from_better_ones(compiled, row):
     # Less than a hundredth more memory is no other program.
     large = dataclasses.replace(row, train_bytes=100_000_000)
     assert compiled.compare(dataclasses.replace(large, train_bytes=100_900_000), large) == ([], [])
+
+
+@pytest.mark.parametrize("kernels", [90, 91, 92])
+def test_a_check_fails_where_a_count_is_worse(gpu, compiled, row, monkeypatch, capsys, kernels):
+    class Card:
+        device_kind = "a card"
+
+    class Nets:
+        runs = (9,)
+
+    found = dataclasses.replace(row, turn=row.turn._replace(kernels=kernels))
+    monkeypatch.setattr(gpu, "NETS", {"lenet": Nets})
+    monkeypatch.setattr(gpu, "build", lambda *_: None)
+    monkeypatch.setattr(compiled, "target", Card)
+    monkeypatch.setattr(compiled, "compile_for", lambda *_: found)
+    monkeypatch.setattr(compiled, "recorded", lambda: {("lenet", 9): row})
+    monkeypatch.setattr(gpu.experiments, "BLOCK", gpu.experiments.BLOCK)
+    worse = kernels > 91
+    with pytest.raises(SystemExit) if worse else contextlib.nullcontext() as stopped:
+        gpu.main(["--compile-only", "--programs=lenet", "--check"])
+    output = capsys.readouterr().out
+    assert f"{kernels / 4:.1f}" in output
+    assert ("better (--record keeps it): lenet" in output) == (kernels < 91)
+    if worse:
+        assert str(stopped.value) == "WORSE: lenet, 9 runs: turn_kernels 92, recorded 91"
 
 
 def test_products_that_are_less_exact_are_worse(compiled, row):
