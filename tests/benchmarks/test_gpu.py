@@ -159,7 +159,7 @@ def test_what_cannot_be_compared_is_refused(compiled, row):
 
 def test_protocols_are_reckoned_from_their_programs(gpu):
     measured = gpu.gpu_measured
-    e = experiment(tiny_spec(levels=2, replicates=2, branches=("reinit",)))
+    e = experiment(tiny_spec(levels=2, replicates=2, branches=("reinit",), train__kernel="xla"))
 
     def timed(microseconds):
         return measured.Timed([microseconds], 2.0, 10.0, 0.0, None, 4, 0.0)
