@@ -45,6 +45,9 @@ PROGRAMS = [(net, runs) for net, chosen in NETS.items() for runs in chosen.runs]
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = parser_of(__doc__, rounds=3)
     parser.add_argument("--programs", default=",".join(NETS), help="of these networks, by commas")
+    parser.add_argument(
+        "--block", type=int, default=experiments.BLOCK, help="steps in a turn of a GPU's loop"
+    )
     measured = parser.add_argument_group("on a GPU")
     measured.add_argument("--platform", choices=("gpu", "cpu"), default="gpu")
     measured.add_argument("--quick", action="store_true", help="networks so small that CPUs do")
@@ -57,9 +60,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     compiled.add_argument("--compile-only", action="store_true", help="compile and count, no more")
     compiled.add_argument("--record", action="store_true", help="keep the counts")
     compiled.add_argument("--check", action="store_true", help="fail where a count is worse")
-    compiled.add_argument(
-        "--block", type=int, default=experiments.BLOCK, help="steps in a turn of the loop"
-    )
     options = parser.parse_args(arguments)
     options.programs = names_of(parser, "programs", options.programs, tuple(NETS))
     kept = options.record or options.check
@@ -80,7 +80,6 @@ def compile_only(options: argparse.Namespace) -> None:
     """
     jax.config.update("jax_platforms", "cpu")
     device = gpu_compiled.target()
-    experiments.BLOCK = options.block
     print(f"{versions()}; compiled for {device.device_kind}, not run\n")
     print("\n".join(gpu_compiled.HEADINGS), flush=True)
     found, worse, better = [], [], []
@@ -208,6 +207,7 @@ def reckon(source: Source, timed: Mapping[tuple[str, int], Timed]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> dict[tuple[str, int], Timed] | None:
     options = parse(arguments)
+    experiments.BLOCK = options.block
     try:
         return compile_only(options) if options.compile_only else measure(options)
     except UserError as error:

@@ -149,21 +149,29 @@ def loose_products(program: str) -> int:
     return sum("operand_precision={highest,highest" not in line for line in products)
 
 
-def compiled(
-    lowered: jax.stages.Lowered, **options: Any
-) -> tuple[jax.stages.Compiled, list[thunks.Operation]]:
-    """Compiles a program for a GPU, with some of XLA's options; lists what its host does, too."""
+def compiled(lowered: jax.stages.Lowered, **options: Any) -> tuple[jax.stages.Compiled, list[str]]:
+    """Compiles a program for a GPU, with some of XLA's options; returns XLA's lists of it, too."""
     with tempfile.TemporaryDirectory(prefix="lth_jax_xla_") as folder:
         executable = lowered.compile(
             compiler_options={"xla_dump_to": folder, "xla_dump_hlo_as_text": True, **options}
         )
-        return executable, thunks.read(Path(folder))
+        return executable, thunks.listings(Path(folder))
 
 
-def counts_of_steps(operations: Sequence[thunks.Operation], block: int) -> tuple[Counts, Counts]:
-    """Returns what a turn of the loop over blocks takes, and one of the loop over the rest."""
+def counts_of_steps(listings: Sequence[str], block: int) -> tuple[Counts, Counts]:
+    """Returns what a turn of the loop over blocks takes, and one of the loop over the rest.
+
+    Args:
+      listings: of training's program.
+      block: how many steps a turn takes.
+
+    Raises:
+      ValueError: it is not one list, or it does not say so.
+    """
+    if len(listings) != 1:
+        raise ValueError(f"XLA dumped {len(listings)} lists of operations; expected one")
     # The loop over epochs holds that over blocks and that over the rest; without blocks, one.
-    found = thunks.turns(operations, within=1)
+    found = thunks.turns(thunks.parse(listings[0]), within=1)
     if len(found) != (1 if block == 1 else 2):
         raise ValueError(f"{len(found)} loops over steps in an epoch, where blocks are of {block}")
     return found[0], found[-1]

@@ -105,16 +105,9 @@ def parse(text: str) -> list[Operation]:
     return top.parts[""]
 
 
-def read(folder: Path) -> list[Operation]:
-    """Returns the operations of the one program that XLA dumped into a folder.
-
-    Raises:
-      ValueError: there is no list of one program that is understood.
-    """
-    files = list(folder.glob(LISTING))
-    if len(files) != 1:
-        raise ValueError(f"{len(files)} lists of thunks ({LISTING}) in XLA's dump; expected one")
-    return parse(files[0].read_text())
+def listings(folder: Path) -> list[str]:
+    """Returns the lists of operations that XLA dumped into a folder, one for each program."""
+    return [file.read_text() for file in sorted(folder.glob(LISTING))]
 
 
 def loops(operations: Iterable[Operation]) -> list[Operation]:

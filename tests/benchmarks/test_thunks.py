@@ -64,8 +64,13 @@ def test_a_choice_within_a_graph_is_no_wait(thunks):
     assert thunks.total(thunks.parse(text)) == thunks.Counts(kernels=2, launches=1, waits=0)
 
 
-def test_what_is_no_list_is_refused(thunks, tmp_path):
+def test_what_is_no_list_is_refused(thunks, benchmark_of, tmp_path):
     with pytest.raises(ValueError, match="no operation that is understood"):
         thunks.parse("HloModule jit_train")
-    with pytest.raises(ValueError, match=r"0 lists of thunks .* expected one"):
-        thunks.read(tmp_path)
+    counts_of_steps = benchmark_of("gpu_compiled").counts_of_steps
+    (tmp_path / "module_1.train.thunk_sequence_after_thunk_passes.txt").write_text(LISTING)
+    listings = thunks.listings(tmp_path)
+    assert [count.kernels for count in counts_of_steps(listings, 4)] == [5, 3]
+    for found, block, said in (([], 4, "0 lists"), (listings, 1, "2 loops over steps")):
+        with pytest.raises(ValueError, match=said):
+            counts_of_steps(found, block)
