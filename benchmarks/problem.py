@@ -110,8 +110,13 @@ def load(name: str, data_dir: str, may_fail: bool) -> data.Dataset:
         return synthetic(name)
 
 
-def synthetic(name: str) -> data.Dataset:
-    """Returns random images of a dataset's shape, with random labels: nothing can be learned."""
+def synthetic(name: str, tests: int = 1_000) -> data.Dataset:
+    """Returns random images of a dataset's shape, with random labels: nothing can be learned.
+
+    Args:
+      name: that of the dataset.
+      tests: the number of test images.
+    """
     random = np.random.default_rng(0)
     facts = data.facts(name)
     assert facts is not None, f"nothing is known of {name}"
@@ -123,5 +128,5 @@ def synthetic(name: str) -> data.Dataset:
         return random.integers(0, facts.classes, count, np.int32)
 
     origin = f"RANDOM uint8 images of {name}'s shape, not {name}"
-    parts = images(facts.train), labels(facts.train), images(1_000), labels(1_000)
+    parts = images(facts.train), labels(facts.train), images(tests), labels(tests)
     return data.Dataset("synthetic", *parts, facts.classes, scale=1 / 255, origin=origin)

@@ -6,7 +6,7 @@ and the bounds of the loop are traced, so that no level, branch or chunk compile
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -30,6 +30,9 @@ from lth_jax.training.states import (
     TrainState,
 )
 from lth_jax.training.tasks import CLASSIFICATION, Objective
+
+# What every experiment needs of a program.
+_FUNCTIONS = ("train", "evaluate", "test")
 
 
 def map_runs(function: Callable[..., Any], group_size: int, shared: int) -> Callable[..., Any]:
@@ -158,26 +161,38 @@ class Program:
 
         They are compiled side by side, since XLA compiles each on one core.
         """
-        zero = np.int32(0)
-        calls = (
-            ("train", self._train, 3, (run, inputs, train, zero, zero)),
-            ("evaluate", self._evaluate, 3, (run, validation, zero, zero)),
-            ("test", self._test, 1, (run, test)),
-        )
-        # Traced one after the other: that is Python's work, which threads would not make faster.
-        lowered = {
-            _key(name, args[0]): self._lowered(name, function, shared, args)
-            for name, function, shared, args in calls
-            if _key(name, args[0]) not in self._compiled
-        }
-        with ThreadPoolExecutor(len(calls)) as pool:
+        missing = [name for name in _FUNCTIONS if not self.is_compiled(run, name)]
+        lowered = self.lowered(run, inputs, train, validation, test, missing)
+        with ThreadPoolExecutor(len(_FUNCTIONS)) as pool:
             compiled = pool.map(lambda program: program.compile(), lowered.values())
-            self._compiled.update(zip(lowered, compiled, strict=True))
+            keys = [_key(name, run) for name in missing]
+            self._compiled.update(zip(keys, compiled, strict=True))
+
+    def lowered(
+        self,
+        run: LoopState,
+        inputs: Inputs,
+        train: Examples,
+        validation: Examples,
+        test: Examples,
+        names: Sequence[str] = _FUNCTIONS,
+    ) -> dict[str, jax.stages.Lowered]:
+        """Returns the functions of these names as they are handed to XLA, which compiles none.
+
+        Arrays may be shapes, with the device that is compiled for (`jax.ShapeDtypeStruct`).
+        """
+        zero = np.int32(0)
+        calls = {
+            "train": (self._train, 3, (run, inputs, train, zero, zero)),
+            "evaluate": (self._evaluate, 3, (run, validation, zero, zero)),
+            "test": (self._test, 1, (run, test)),
+        }
+        # Traced one after the other: that is Python's work, which threads would not make faster.
+        return {name: self._lowered(name, *calls[name]) for name in names}
 
     def is_compiled(self, run: LoopState, *names: str) -> bool:
         """Returns whether the functions of these names, by default the three, are compiled."""
-        names = names or ("train", "evaluate", "test")
-        return all(_key(name, run) in self._compiled for name in names)
+        return all(_key(name, run) in self._compiled for name in names or _FUNCTIONS)
 
     def _call(self, name: str, function: Callable[..., Any], shared: int, *args: Any) -> Any:
         """Calls what was compiled ahead, so that no call that is timed hides a compilation."""
