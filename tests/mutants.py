@@ -213,8 +213,8 @@ MUTANTS = (
     ),
     Mutant(
         "levels begin at step 0 with late rewinding",
-        "lottery/rewinding.py", "return late or (self.initial, 0)",
-        "return (late[0], 0) if late else (self.initial, 0)", TRUNK,
+        "lottery/rewinding.py", "return late or (self._initial, 0)",
+        "return (late[0], 0) if late else (self._initial, 0)", TRUNK,
     ),
     Mutant(
         "late rewinding goes back to initialization",
@@ -613,12 +613,12 @@ MUTANTS = (
     # Keeping and resuming
     Mutant(
         "an evaluation is taken twice by a run that goes on",
-        "lottery/runs.py", "return (made.step, made.evaluated) if made else",
+        "lottery/run.py", "return (made.step, made.evaluated) if made else",
         "return (made.step, -1) if made else", ("lottery/test_resumed.py",),
     ),
     Mutant(
         "a run that goes on forgets its early stop",
-        "lottery/runs.py", '"best": state.best, ', "",
+        "lottery/run.py", '"best": state.best, ', "",
         ("lottery/test_level.py", "lottery/test_resumed.py"),
     ),
     Mutant(

@@ -23,6 +23,7 @@ from lth_jax.errors import SpecError
 from lth_jax.lottery.checks import check, check_durations, check_images, check_network, trainings
 from lth_jax.lottery.curvature import CurvatureMeter
 from lth_jax.lottery.examples import inputs_of, load, notes_of, split
+from lth_jax.lottery.memory import Portions
 from lth_jax.lottery.network import Network, example_of, network_of, pixels_of
 from lth_jax.lottery.observer import ParameterRow
 from lth_jax.lottery.optimizing import (
@@ -76,7 +77,9 @@ class Experiment:
       notes: lines on what of the data is odd and yet accepted, for people.
       native: what of the network native code computes.
       devices: what runs are spread over.
-      programs: the compiled programs so far, by the size of a group and the number of devices.
+      portions: how much is done at once; programs that are compiled decide it, level by level.
+      programs: the compiled programs so far, by the size of a group, the number of devices, and
+        the parts of an evaluation.
       others: this experiment under the training options of its branches, as far as they are known.
     """
 
@@ -100,7 +103,8 @@ class Experiment:
     notes: tuple[str, ...] = ()
     native: NativeCode = XLA
     devices: RunDevices = ONE_DEVICE
-    programs: dict[tuple[int, int], Program] = dataclasses.field(default_factory=dict)
+    portions: Portions = dataclasses.field(default_factory=Portions)
+    programs: dict[tuple[int, int, int], Program] = dataclasses.field(default_factory=dict)
     others: dict[Any, Experiment] = dataclasses.field(default_factory=dict)
 
     @property
@@ -246,15 +250,15 @@ class Experiment:
     def group_size(self, runs: int, devices: int = 1) -> int:
         """Returns how many of `runs` train in one group: on each device as many as on any other.
 
-        `execution.group_size` says how many these are. By default one on a CPU, whose bits are
-        repeatable and where a `vmap` gains nothing; all elsewhere, where small networks are bound
-        by launches and further runs are almost free.
+        At most so many on each as `execution.group_size` says and memory holds. By default that is
+        one on a CPU, whose bits are repeatable and where a `vmap` gains nothing; all elsewhere,
+        where small networks are bound by launches and further runs are almost free. Where several
+        groups are needed, all are of that size, so that few copies fill them up.
         """
-        chosen = self.spec.execution.group_size
-        if not chosen:
-            chosen = 1 if platform() == "cpu" else -(-runs // devices)
-        # A number that was chosen holds on however many devices: a run's program stays the same.
-        return max(1, min(chosen, runs)) * devices
+        chosen = self.spec.execution.group_size or (1 if platform() == "cpu" else runs)
+        most = min(chosen, self.portions.runs or chosen) * devices
+        groups = -(-runs // most)
+        return -(-runs // (groups * devices)) * devices
 
     def workers(self) -> int:
         """Returns how many groups train side by side: as many as cores on a CPU, one elsewhere.
@@ -274,7 +278,8 @@ class Experiment:
 
     def program(self, group_size: int, devices: RunDevices = ONE_DEVICE) -> Program:
         """Returns the program for groups of that size, one for the whole experiment."""
-        key = group_size, devices.count
+        parts = self.portions.parts
+        key = group_size, devices.count, parts
         if key not in self.programs:
             self.programs[key] = Program(
                 through_forms(self.native.apply(self.model.apply)),
@@ -284,6 +289,7 @@ class Experiment:
                 objective=self.objective,
                 group_size=group_size,
                 devices=devices,
+                parts=parts,
                 block=1 if platform() == "cpu" else BLOCK,
                 operations=self.native.operations,
                 fused=self.native.chain if self._is_plain() else None,

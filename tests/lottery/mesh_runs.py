@@ -78,7 +78,9 @@ def assert_runs_come_back(count: int) -> None:
         }
         for index in range(3 * count)
     ]
-    stacked = devices.stack(runs)
+    stacked = devices.filled(runs[0], len(runs))
+    for index, run in enumerate(runs):
+        stacked = devices.with_run(stacked, run, index)
     for index, run in enumerate(runs):
         found = devices.run(stacked, index)
         assert jax.random.key_data(found.pop("key")).tolist() == (

@@ -86,9 +86,8 @@ def test_each_device_has_as_many_runs_as_any_other(monkeypatch):
         return [e.group_size(runs, devices=3) for runs in (1, 3, 4, 9, 10)]
 
     assert sizes() == [3, 3, 3, 3, 3]
-    # As many as on one device; what nobody chose is spread.
-    assert sizes(execution__group_size=2) == [3, 6, 6, 6, 6]
-    assert sizes(execution__group_size=9) == [3, 9, 12, 27, 27]
+    assert sizes(execution__group_size=2) == [3, 3, 6, 6, 6]
+    assert sizes(execution__group_size=9) == [3, 3, 6, 9, 12]
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert sizes() == [3, 3, 6, 9, 12]
 
