@@ -608,7 +608,23 @@ MUTANTS = (
     # Runs side by side
     Mutant(
         "a group leaves out runs that do not fill its devices",
-        "lottery/experiment.py", "-(-runs // devices)", "runs // devices", ("lottery/test_mesh.py",),
+        "lottery/experiment.py", "return -(-runs // (groups * devices)) * devices",
+        "return runs // (groups * devices) * devices", ("lottery/test_mesh.py",),
+    ),
+    Mutant(
+        "a run is evaluated where another one joins it",
+        "training/loop.py", "better = due & (result", "better = (result",
+        ("training/test_evaluated.py",),
+    ),
+    Mutant(
+        "a run that joins does the steps of those before it",
+        "lottery/runs.py", "if begins == self.step and index not in self._put_in:",
+        "if index not in self._put_in:", ("lottery/test_programs.py",),
+    ),
+    Mutant(
+        "what fills up a part of an evaluation counts",
+        "training/groups.py", ")[:count], found)", ")[-count:], found)",
+        ("training/test_evaluated.py",),
     ),
     # Keeping and resuming
     Mutant(

@@ -445,13 +445,17 @@ def in_lockstep(runs: Sequence[Run], begins: Sequence[int], last: int) -> list[l
       begins: the steps at which they begin or go on.
       last: at which they end.
     """
+    at: dict[int, list[Run]] = {}
+    for begin, run in zip(begins, runs, strict=True):
+        at.setdefault(begin, []).append(run)
     sets: list[list[Run]] = []
     first = idle = 0
-    for begin, run in sorted(zip(begins, runs, strict=True), key=lambda pair: pair[0]):
-        if sets and idle + begin - first <= MOST_IDLE * (len(sets[-1]) + 1) * (last - first):
-            sets[-1].append(run)
-            idle += begin - first
+    for begin, some in sorted(at.items()):
+        more = (begin - first) * len(some)
+        if sets and idle + more <= MOST_IDLE * (len(sets[-1]) + len(some)) * (last - first):
+            sets[-1] += some
+            idle += more
         else:
-            sets.append([run])
+            sets.append(some)
             first, idle = begin, 0
     return sets
