@@ -85,7 +85,7 @@ def experiment(spec: specs.Spec, network=None) -> Experiment:
             spec.data.name,
             (spec.task, spec.metric),
             tuple(row.shape for row in built.parameters),
-            spec.execution.mesh,
+            (spec.execution.mesh, spec.execution.group_as),
         ),
         devices=run_devices(spec.execution.mesh),
         portions=Portions(),

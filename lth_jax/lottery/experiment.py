@@ -43,6 +43,7 @@ from lth_jax.system.machine import cores
 from lth_jax.training import keys
 from lth_jax.training.backend import platform
 from lth_jax.training.devices import ONE_DEVICE, RunDevices, run_devices
+from lth_jax.training.groups import together
 from lth_jax.training.loop import Program
 from lth_jax.training.operation_counts import uses_of_weights
 from lth_jax.training.optimizers import OPTIMIZERS, SCHEDULES
@@ -140,6 +141,14 @@ class Experiment:
         """How many multiplications of a forward pass each weight of a kernel takes part in."""
         variables = jax.eval_shape(self.model.init, jax.random.key(0), self.example)
         return uses_of_weights(self.model.apply, variables, self.example)
+
+    @cached_property
+    def together(self) -> str:
+        """How the networks of several runs on one device are computed."""
+        chosen = self.spec.execution.group_as
+        if chosen != "auto":
+            return chosen
+        return together({row.name: row.shape for row in self.parameters}, self.uses)
 
     def fresh(self, key: Key[Array, ""]) -> TrainState:
         """Returns a training state at initialization, drawn from `key`."""
@@ -266,7 +275,7 @@ class Experiment:
         One, too, on several devices, which already work side by side.
         """
         chosen = self.spec.execution.workers
-        if chosen or platform() != "cpu" or self.devices.count > 1:
+        if chosen or platform() != "cpu" or self.devices is not ONE_DEVICE:
             return chosen or 1
         return cores()
 
@@ -279,7 +288,7 @@ class Experiment:
     def program(self, group_size: int, devices: RunDevices = ONE_DEVICE) -> Program:
         """Returns the program for groups of that size, one for the whole experiment."""
         parts = self.portions.parts
-        key = group_size, devices.count, parts
+        key = group_size, devices.number, parts
         if key not in self.programs:
             self.programs[key] = Program(
                 through_forms(self.native.apply(self.model.apply)),
@@ -289,6 +298,7 @@ class Experiment:
                 objective=self.objective,
                 group_size=group_size,
                 devices=devices,
+                together=self.together,
                 parts=parts,
                 block=1 if platform() == "cpu" else BLOCK,
                 operations=self.native.operations,
@@ -363,6 +373,8 @@ def build(spec: Spec, network: Network | None = None) -> Experiment:
     check_durations(spec, examples)
     steps_per_epoch = examples // spec.train.batch_size
     native = native_code(spec, network.model, shape, tokens=facts.tokens, platform=devices.platform)
+    if devices.data > 1:  # XLA cannot divide what it does not know
+        native = dataclasses.replace(XLA, platform=devices.platform)
     notes = notes_of(spec, network.classes, splits.train.labels)
     return Experiment(
         spec=spec,
@@ -371,8 +383,8 @@ def build(spec: Spec, network: Network | None = None) -> Experiment:
         criterion=CRITERIA[spec.pruning.criterion],
         targets=network.targets,
         train=Examples(jnp.asarray(splits.train.images), jnp.asarray(splits.train.labels)),
-        validation=in_batches(*splits.validation, spec.eval.batch_size),
-        test=in_batches(*splits.test, spec.eval.batch_size),
+        validation=in_batches(*splits.validation, spec.eval.batch_size, devices.data),
+        test=in_batches(*splits.test, spec.eval.batch_size, devices.data),
         example=jnp.zeros_like(example_of(shape, facts.tokens)),
         pixels=pixels,
         steps=spec.train.cycles * duration_steps(spec.train.steps, steps_per_epoch),

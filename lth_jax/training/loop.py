@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int, Int32, Key
 
 from lth_jax.pruning.trees import PyTree
 from lth_jax.training.devices import ONE_DEVICE, Memory, RunDevices, memory_of
-from lth_jax.training.groups import in_parts, map_runs
+from lth_jax.training.groups import gradients_over_runs, in_parts, map_runs, over_runs
 from lth_jax.training.operations import FusedNetwork, Operations
 from lth_jax.training.parameterization import Apply, at_step
 from lth_jax.training.pixels import Pixels
@@ -47,6 +47,7 @@ class Program:
       objective: what is trained on and measured; by default that of classification.
       group_size: the number of runs in a group, over all devices; see `map_runs`.
       devices: what the axis of runs is spread over.
+      together: how the networks of several runs are computed, one of `groups.TOGETHER`.
       parts: in how many parts a batch of an evaluation is computed, where memory is short.
       block: how many steps stand one after the other in the loop's body. Whether it goes on is
         known on the device and asked by the host, on GPUs once in each turn of it.
@@ -65,6 +66,7 @@ class Program:
         objective: Objective = CLASSIFICATION,
         group_size: int = 1,
         devices: RunDevices = ONE_DEVICE,
+        together: str = "vmap",
         parts: int = 1,
         block: int = 1,
         operations: Operations | None = None,
@@ -75,6 +77,11 @@ class Program:
         self.batch_size, self.pixels, self.group_size = batch_size, pixels, group_size
         self.objective, self.devices = objective, devices
         self.parts, self.block = parts, block
+        self._gradients_of = jax.value_and_grad(self._loss, has_aux=True)
+        self._logits_of = self._logits
+        if group_size > devices.count:  # a device has several runs
+            self._gradients_of = gradients_over_runs(self._loss, together)
+            self._logits_of = over_runs(self._logits, together)
         self._compiled: dict[Any, jax.stages.Compiled] = {}
 
     def train(
@@ -289,6 +296,7 @@ class Program:
         """Returns a batch of an epoch, by its number from 0."""
         offset = number * self.batch_size
         batch = jax.lax.dynamic_slice(permutation, (offset,), (self.batch_size,))
+        batch = self.devices.spread(batch)
         rows = self.operations.gather_rows(examples.inputs, batch)
         return Examples(rows, examples.targets[batch])
 
@@ -334,14 +342,31 @@ class Program:
     ) -> tuple[Float[Array, ""], PyTree, PyTree]:
         """Returns the minibatch loss of stored inputs, the model's new state, and gradients."""
         seen = self.pixels.prepared(batch.inputs)
-
-        def loss_of(params):
-            variables = {"params": params, **state.model_state}
-            outputs, model_state = self.apply(constants, variables, seen, True, rngs)
-            return jnp.mean(self.objective.train_loss(outputs, batch.targets)), model_state
-
-        (loss, model_state), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+        (loss, model_state), grads = self._gradients_of(
+            state.params, state.model_state, constants, seen, batch.targets, rngs
+        )
         return loss, model_state, grads
+
+    def _loss(
+        self,
+        params: PyTree,
+        model_state: PyTree,
+        constants: PyTree,
+        seen: jax.Array,
+        targets: jax.Array,
+        rngs: dict[str, jax.Array],
+    ) -> tuple[Float[Array, ""], PyTree]:
+        """Returns the mean loss of a minibatch in training, and the model's new state."""
+        variables = {"params": params, **model_state}
+        outputs, model_state = self.apply(constants, variables, seen, True, rngs)
+        return jnp.mean(self.objective.train_loss(outputs, targets)), model_state
+
+    def _logits(
+        self, params: PyTree, model_state: PyTree, constants: PyTree, inputs: jax.Array
+    ) -> jax.Array:
+        variables = {"params": params, **model_state}
+        outputs, _ = self.apply(constants, variables, self.pixels.prepared(inputs), False, {})
+        return outputs
 
     def _outputs(
         self, params: PyTree, model_state: PyTree, inputs: jax.Array, constants: PyTree
@@ -349,9 +374,7 @@ class Program:
         """Returns what the network says of stored inputs in evaluation."""
         if fused := self._fused(constants):
             return fused.logits(constants, params, inputs, self.pixels)
-        variables = {"params": params, **model_state}
-        outputs, _ = self.apply(constants, variables, self.pixels.prepared(inputs), False, {})
-        return outputs
+        return self._logits_of(params, model_state, constants, inputs)
 
     def measure(
         self, params: PyTree, model_state: PyTree, examples: Examples, constants: PyTree = ()
@@ -361,6 +384,7 @@ class Program:
         batches = examples.targets.shape[0]
 
         def one_by_one(inputs, targets):
+            inputs, targets = self.devices.spread((inputs, targets))
             outputs = self._outputs(params, model_state, inputs, constants)
             return self.objective.loss(outputs, targets), self.objective.measure(outputs, targets)
 

@@ -1,11 +1,12 @@
 """Trains tiny experiments on all devices of this process, for tests in processes of their own.
 
     XLA_FLAGS=--xla_force_host_platform_device_count=4 \
-        python -m tests.lottery.mesh_runs FOLDER late conv
+        python -m tests.lottery.mesh_runs FOLDER late conv      # or: FOLDER shared
 
 JAX counts its devices once, when it begins: so the tests' own process has one, always.
 """
 
+import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,12 +15,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lth_jax.config import Spec
 from lth_jax.errors import Interrupted
 from lth_jax.lottery import runs as running
 from lth_jax.training.devices import run_devices
 from lth_jax.training.loop import Program
 
-from ..tiny import StopAt, host, tiny_spec, train
+from ..tiny import StopAt, experiment, host, tiny_spec, train
 
 # Level 1 has 6 runs: on 4 devices a second group with idle ones. The rewind point is captured on
 # the way.
@@ -40,6 +42,37 @@ SPECS = {
         data__flip=True, data__crop=1, train__steps="6",
     ),
 }  # fmt: skip
+
+
+# Whose batches several devices share: with what goes through a batch as a whole, its norms, and
+# what is drawn for it.
+SHARED = "runs:2,data:2"
+NORMED = tiny_spec(
+    levels=1, branches=("reinit",), model__name="resnet20", model__width=0.1,
+    data__flip=True, data__crop=1, train__steps="6", train__kernel="xla",
+)  # fmt: skip
+
+
+def on(mesh: str, spec: Spec) -> Spec:
+    return dataclasses.replace(spec, execution=dataclasses.replace(spec.execution, mesh=mesh))
+
+
+def shared(folder: Path) -> None:
+    """Trains with batches that two devices share, from the start and in the middle."""
+    spec = on(SHARED, LATE)
+    train(folder / "late", spec)
+    program = experiment(spec).program(2, run_devices(SHARED))
+    for name in ("train", "evaluate", "test"):
+        (text,) = (one.as_text() for key, one in program._compiled.items() if key[0] == name)
+        assert "all-reduce" in text, name
+        assert "[10,64]" in text or name != "train", "each device computes the whole batch"
+    train(folder / "normed", on(SHARED, NORMED))
+    train(folder / "resumed", spec)
+    running.CHUNK_SECONDS = 0.0
+    try:
+        train(folder / "stopped", spec, StopAt(level=1, updates=20))
+    except Interrupted:
+        print("stopped")
 
 
 def main(folder: Path, names: Sequence[str]) -> None:
@@ -94,4 +127,7 @@ def assert_runs_come_back(count: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2:])
+    if sys.argv[2:] == ["shared"]:
+        shared(Path(sys.argv[1]))
+    else:
+        main(Path(sys.argv[1]), sys.argv[2:])
