@@ -43,8 +43,8 @@ def map_runs(function: Callable[..., Any], group_size: int, shared: int) -> Call
 
 
 # How the networks of a group are computed; all else of a step, such as batches and the optimizer,
-# is `vmap`ped: `vmap`, all in each operation; `sequence`, one after the other in a loop, so that one
-# network's activations are in memory; `unrolled`, the same without a loop, in a program as much
+# is `vmap`ped: `vmap`, all in each operation; `sequence`, one after the other in a loop, so that
+# one network's activations are in memory; `unrolled`, the same without a loop, in a program as much
 # longer, whose operations an accelerator may overlap.
 TOGETHER = ("vmap", "sequence", "unrolled")
 # The networks that convolve more than this share of their multiplications are computed in sequence
