@@ -622,6 +622,16 @@ MUTANTS = (
         "if index not in self._put_in:", ("lottery/test_programs.py",),
     ),
     Mutant(
+        "each run's own loss is differentiated under vmap",
+        "training/groups.py", "summed if how == \"vmap\" else partial(", "partial(",
+        ("training/test_groups.py",),
+    ),
+    Mutant(
+        "what has not begun is held on the devices",
+        "lottery/level.py", "if to_begin and len(begun) + len(training) < at_once.begun:",
+        "if to_begin:", ("lottery/test_memory.py",),
+    ),
+    Mutant(
         "what fills up a part of an evaluation counts",
         "training/groups.py", ")[:count], found)", ")[-count:], found)",
         ("training/test_evaluated.py",),

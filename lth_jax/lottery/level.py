@@ -75,6 +75,12 @@ class LevelTrainer:
         Raises:
           Interrupted: a signal came; everything that was done is saved.
         """
+        groups = self._trained(level, runs)
+        self._write_points(level, groups, finished=True)
+        return {one.row.run_id: one for group in groups for one in group.finished}
+
+    def _trained(self, level: int, runs: Sequence[Run]) -> list[RunGroup]:
+        """Returns the groups of `runs`, each at its end and measured, on the host."""
         progress = self._progress(level, {run.run_id for run in runs})
         groups = self._groups(runs, progress)
         steps, done = (sum(counts) for counts in zip(*(g.updates for g in groups), strict=True))
@@ -86,8 +92,7 @@ class LevelTrainer:
         self._saved_at = time.monotonic()
         with ThreadPoolExecutor(at_once.training) as pool:
             self._advance_all(level, groups, at_once, pool)
-        self._write_points(level, groups, finished=True)
-        return {one.row.run_id: one for group in groups for one in group.finished}
+        return groups
 
     def _groups(self, runs: Sequence[Run], progress: Mapping[RunId, Progress]) -> list[RunGroup]:
         """Returns the runs in groups, each of one experiment, form and end."""
@@ -126,11 +131,11 @@ class LevelTrainer:
             if found or not e.portions.halve(largest, e.spec.eval.batch_size, needs):
                 break
         done = found or AtOnce(1, 1)
-        less = [f"groups have {largest:,} runs"] if e.portions.runs else []
+        less = [f"groups of {largest:,}"] if e.portions.runs else []
         if e.portions.parts > 1:
-            less.append(f"evaluations compute their batches in {e.portions.parts:,} parts")
+            less.append(f"batches of evaluations in {e.portions.parts:,} parts")
         if done.training < min(self.workers, len(groups)):
-            less.append(f"{done.training} of {len(groups)} groups train side by side")
+            less.append(f"{done.training} of {len(groups)} groups side by side")
         if not found:
             less.append("it may run out")
         if less and e.portions.told != (told := "; ".join(less)):

@@ -76,7 +76,7 @@ def test_too_little_memory_halves_the_groups_says_so_once_and_trains_the_same(
     assert set(sizes) == {1}
     (note,) = (text for (text,) in recorder.of("note"))
     assert note.startswith("level 0 asks for 0.0 GiB for 2 runs at once, and each device has 0.0")
-    assert "groups have 1 runs" in note
+    assert " GiB of memory: groups of 1;" in note
     assert note.endswith("it may run out")
     assert_same_run(tmp_path, finished_run(SPEC))
 
