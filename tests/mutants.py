@@ -213,8 +213,8 @@ MUTANTS = (
     ),
     Mutant(
         "levels begin at step 0 with late rewinding",
-        "lottery/rewinding.py", "return late or (self.initial, 0)",
-        "return (late[0], 0) if late else (self.initial, 0)", TRUNK,
+        "lottery/rewinding.py", "return late or (self._initial, 0)",
+        "return (late[0], 0) if late else (self._initial, 0)", TRUNK,
     ),
     Mutant(
         "late rewinding goes back to initialization",
@@ -608,17 +608,43 @@ MUTANTS = (
     # Runs side by side
     Mutant(
         "a group leaves out runs that do not fill its devices",
-        "lottery/experiment.py", "-(-runs // devices)", "runs // devices", ("lottery/test_mesh.py",),
+        "lottery/experiment.py", "return -(-runs // (groups * devices)) * devices",
+        "return runs // (groups * devices) * devices", ("lottery/test_mesh.py",),
+    ),
+    Mutant(
+        "a run is evaluated where another one joins it",
+        "training/loop.py", "better = due & (result", "better = (result",
+        ("training/test_evaluated.py",),
+    ),
+    Mutant(
+        "a run that joins does the steps of those before it",
+        "lottery/runs.py", "if begins == self.step and index not in self._put_in:",
+        "if index not in self._put_in:", ("lottery/test_programs.py",),
+    ),
+    Mutant(
+        "each run's own loss is differentiated under vmap",
+        "training/groups.py", "summed if how == \"vmap\" else partial(", "partial(",
+        ("training/test_groups.py",),
+    ),
+    Mutant(
+        "what has not begun is held on the devices",
+        "lottery/level.py", "if to_begin and len(begun) + len(training) < at_once.begun:",
+        "if to_begin:", ("lottery/test_memory.py",),
+    ),
+    Mutant(
+        "what fills up a part of an evaluation counts",
+        "training/groups.py", ")[:count], found)", ")[-count:], found)",
+        ("training/test_evaluated.py",),
     ),
     # Keeping and resuming
     Mutant(
         "an evaluation is taken twice by a run that goes on",
-        "lottery/runs.py", "return (made.step, made.evaluated) if made else",
+        "lottery/run.py", "return (made.step, made.evaluated) if made else",
         "return (made.step, -1) if made else", ("lottery/test_resumed.py",),
     ),
     Mutant(
         "a run that goes on forgets its early stop",
-        "lottery/runs.py", '"best": state.best, ', "",
+        "lottery/run.py", '"best": state.best, ', "",
         ("lottery/test_level.py", "lottery/test_resumed.py"),
     ),
     Mutant(

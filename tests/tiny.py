@@ -17,6 +17,7 @@ import numpy as np
 from lth_jax import config as specs
 from lth_jax.lottery import level as levels
 from lth_jax.lottery.experiment import Experiment, build
+from lth_jax.lottery.memory import Portions
 from lth_jax.lottery.network import task_metric
 from lth_jax.lottery.observer import Observer, Observers
 from lth_jax.lottery.runner import Runner
@@ -84,9 +85,10 @@ def experiment(spec: specs.Spec, network=None) -> Experiment:
             spec.data.name,
             (spec.task, spec.metric),
             tuple(row.shape for row in built.parameters),
-            spec.execution.mesh,
+            (spec.execution.mesh, spec.execution.group_as),
         ),
         devices=run_devices(spec.execution.mesh),
+        portions=Portions(),
         others={},
     )
 
@@ -201,7 +203,8 @@ class TrainedRuns(levels.LevelTrainer):
     ends: ClassVar[dict] = {}
 
     def train(self, level, runs):
-        self.runs.update({run.run_id: run for run in runs})
+        # A run that begins gives up where it started.
+        self.runs.update({run.run_id: dataclasses.replace(run) for run in runs})
         finished = super().train(level, runs)
         self.ends.update({run_id: run.state for run_id, run in finished.items()})
         return finished

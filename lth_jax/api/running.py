@@ -219,7 +219,7 @@ def _runner(
         name=name,
         identity=specs.identity(spec),
         workdir=str(store.path),
-        device=f"{experiment.devices.count} × {device.device_kind}, jax {jax.__version__}",
+        device=f"{experiment.devices.number} × {device.device_kind}, jax {jax.__version__}",
         data=experiment.data,
         parameters=experiment.parameters,
         levels=planned_levels(experiment, planned, pending),

@@ -33,6 +33,7 @@ from lth_jax.pruning.masks import map_optimizer_state
 from lth_jax.pruning.moving import MASK_RULES
 from lth_jax.pruning.trees import PyTree
 from lth_jax.training.curvature import lanczos
+from lth_jax.training.devices import mesh_shape
 from lth_jax.training.optimizers import OPTIMIZERS, SCHEDULES
 
 
@@ -161,11 +162,18 @@ def check_training(spec: Spec) -> None:
     """Checks that optimizers take what is set for them, and that they and schedules can be made.
 
     Raises:
-      SpecError: one cannot, or a schedule gives no number.
+      SpecError: one cannot, a schedule gives no number, or devices cannot share a batch evenly.
     """
+    _, data = mesh_shape(spec.execution.mesh) or (1, 1)
     for branch, under in trainings(spec).items():
         optimizer, schedule = under.train.optimizer, under.train.schedule
         place = f"branch.{branch}" if branch else "train"
+        if under.train.batch_size % data:
+            raise SpecError(
+                f"config.{place}.batch_size={under.train.batch_size}: "
+                f"execution.mesh={spec.execution.mesh!r} has {data} devices share it; "
+                f"accepted: a multiple of {data}"
+            )
         for field in HYPERPARAMETERS:
             value = _set_value(spec, branch, field)
             # `momentum` has a value for those that have none, too: of the package's, no one asks.

@@ -23,6 +23,7 @@ from lth_jax.errors import SpecError
 from lth_jax.lottery.checks import check, check_durations, check_images, check_network, trainings
 from lth_jax.lottery.curvature import CurvatureMeter
 from lth_jax.lottery.examples import inputs_of, load, notes_of, split
+from lth_jax.lottery.memory import Portions
 from lth_jax.lottery.network import Network, example_of, network_of, pixels_of
 from lth_jax.lottery.observer import ParameterRow
 from lth_jax.lottery.optimizing import (
@@ -42,6 +43,7 @@ from lth_jax.system.machine import cores
 from lth_jax.training import keys
 from lth_jax.training.backend import platform
 from lth_jax.training.devices import ONE_DEVICE, RunDevices, run_devices
+from lth_jax.training.groups import together
 from lth_jax.training.loop import Program
 from lth_jax.training.operation_counts import uses_of_weights
 from lth_jax.training.optimizers import OPTIMIZERS, SCHEDULES
@@ -76,7 +78,9 @@ class Experiment:
       notes: lines on what of the data is odd and yet accepted, for people.
       native: what of the network native code computes.
       devices: what runs are spread over.
-      programs: the compiled programs so far, by the size of a group and the number of devices.
+      portions: how much is done at once; programs that are compiled decide it, level by level.
+      programs: the compiled programs so far, by the size of a group, the number of devices, and
+        the parts of an evaluation.
       others: this experiment under the training options of its branches, as far as they are known.
     """
 
@@ -100,7 +104,8 @@ class Experiment:
     notes: tuple[str, ...] = ()
     native: NativeCode = XLA
     devices: RunDevices = ONE_DEVICE
-    programs: dict[tuple[int, int], Program] = dataclasses.field(default_factory=dict)
+    portions: Portions = dataclasses.field(default_factory=Portions)
+    programs: dict[tuple[int, int, int], Program] = dataclasses.field(default_factory=dict)
     others: dict[Any, Experiment] = dataclasses.field(default_factory=dict)
 
     @property
@@ -136,6 +141,14 @@ class Experiment:
         """How many multiplications of a forward pass each weight of a kernel takes part in."""
         variables = jax.eval_shape(self.model.init, jax.random.key(0), self.example)
         return uses_of_weights(self.model.apply, variables, self.example)
+
+    @cached_property
+    def together(self) -> str:
+        """How the networks of several runs on one device are computed."""
+        chosen = self.spec.execution.group_as
+        if chosen != "auto":
+            return chosen
+        return together({row.name: row.shape for row in self.parameters}, self.uses)
 
     def fresh(self, key: Key[Array, ""]) -> TrainState:
         """Returns a training state at initialization, drawn from `key`."""
@@ -246,15 +259,15 @@ class Experiment:
     def group_size(self, runs: int, devices: int = 1) -> int:
         """Returns how many of `runs` train in one group: on each device as many as on any other.
 
-        `execution.group_size` says how many these are. By default one on a CPU, whose bits are
-        repeatable and where a `vmap` gains nothing; all elsewhere, where small networks are bound
-        by launches and further runs are almost free.
+        At most so many on each as `execution.group_size` says and memory holds. By default that is
+        one on a CPU, whose bits are repeatable and where a `vmap` gains nothing; all elsewhere,
+        where small networks are bound by launches and further runs are almost free. Where several
+        groups are needed, all are of that size, so that few copies fill them up.
         """
-        chosen = self.spec.execution.group_size
-        if not chosen:
-            chosen = 1 if platform() == "cpu" else -(-runs // devices)
-        # A number that was chosen holds on however many devices: a run's program stays the same.
-        return max(1, min(chosen, runs)) * devices
+        chosen = self.spec.execution.group_size or (1 if platform() == "cpu" else runs)
+        most = min(chosen, self.portions.runs or chosen) * devices
+        groups = -(-runs // most)
+        return -(-runs // (groups * devices)) * devices
 
     def workers(self) -> int:
         """Returns how many groups train side by side: as many as cores on a CPU, one elsewhere.
@@ -262,7 +275,7 @@ class Experiment:
         One, too, on several devices, which already work side by side.
         """
         chosen = self.spec.execution.workers
-        if chosen or platform() != "cpu" or self.devices.count > 1:
+        if chosen or platform() != "cpu" or self.devices is not ONE_DEVICE:
             return chosen or 1
         return cores()
 
@@ -274,7 +287,8 @@ class Experiment:
 
     def program(self, group_size: int, devices: RunDevices = ONE_DEVICE) -> Program:
         """Returns the program for groups of that size, one for the whole experiment."""
-        key = group_size, devices.count
+        parts = self.portions.parts
+        key = group_size, devices.number, parts
         if key not in self.programs:
             self.programs[key] = Program(
                 through_forms(self.native.apply(self.model.apply)),
@@ -284,6 +298,8 @@ class Experiment:
                 objective=self.objective,
                 group_size=group_size,
                 devices=devices,
+                together=self.together,
+                parts=parts,
                 block=1 if platform() == "cpu" else BLOCK,
                 operations=self.native.operations,
                 fused=self.native.chain if self._is_plain() else None,
@@ -357,6 +373,8 @@ def build(spec: Spec, network: Network | None = None) -> Experiment:
     check_durations(spec, examples)
     steps_per_epoch = examples // spec.train.batch_size
     native = native_code(spec, network.model, shape, tokens=facts.tokens, platform=devices.platform)
+    if devices.data > 1:  # XLA cannot divide what it does not know
+        native = dataclasses.replace(XLA, platform=devices.platform)
     notes = notes_of(spec, network.classes, splits.train.labels)
     return Experiment(
         spec=spec,
@@ -365,8 +383,8 @@ def build(spec: Spec, network: Network | None = None) -> Experiment:
         criterion=CRITERIA[spec.pruning.criterion],
         targets=network.targets,
         train=Examples(jnp.asarray(splits.train.images), jnp.asarray(splits.train.labels)),
-        validation=in_batches(*splits.validation, spec.eval.batch_size),
-        test=in_batches(*splits.test, spec.eval.batch_size),
+        validation=in_batches(*splits.validation, spec.eval.batch_size, devices.data),
+        test=in_batches(*splits.test, spec.eval.batch_size, devices.data),
         example=jnp.zeros_like(example_of(shape, facts.tokens)),
         pixels=pixels,
         steps=spec.train.cycles * duration_steps(spec.train.steps, steps_per_epoch),

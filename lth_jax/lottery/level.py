@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from types import MappingProxyType
 from typing import Any
@@ -18,13 +18,27 @@ from typing import Any
 import numpy as np
 
 from lth_jax.errors import Interrupted
+from lth_jax.lottery.memory import AtOnce, at_once, need_of
 from lth_jax.lottery.moving import MaskCounts
 from lth_jax.lottery.observer import Observer
-from lth_jax.lottery.runs import FinishedRun, Progress, Run, RunGroup, place
+from lth_jax.lottery.rows import FinishedRun
+from lth_jax.lottery.run import Progress, Run, place
+from lth_jax.lottery.runs import RunGroup, in_lockstep
+from lth_jax.pruning.trees import nbytes
 from lth_jax.store import CurvePoint, RunDirectory
 from lth_jax.store.table import Table
-from lth_jax.store.tables import CURVATURE, CURVES, MASKS, TRUNK, CurvaturePoint, MaskPoint, RunId
-from lth_jax.training.backend import in_32_bits
+from lth_jax.store.tables import (
+    CURVATURE,
+    CURVES,
+    MASKS,
+    TRUNK,
+    CurvaturePoint,
+    MaskPoint,
+    RunId,
+    Table,
+)
+from lth_jax.system.machine import GIB
+from lth_jax.training.backend import in_32_bits, platform
 
 
 class LevelTrainer:
@@ -62,64 +76,106 @@ class LevelTrainer:
         Raises:
           Interrupted: a signal came; everything that was done is saved.
         """
-        groups = self._groups(level, runs)
-        steps = sum((group.last - group.first) * len(group.runs) for group in groups)
-        done = sum((group.step - group.first) * len(group.runs) for group in groups)
-        self.observer.level_started(level, _density(runs), len(runs), steps, done)
-        for group in groups:
-            if not group.is_compiled():
-                self.observer.compiling(level)
-                group.compile()
-        self._saved_at = time.monotonic()
-        with ThreadPoolExecutor(self.workers) as pool:
-            self._advance_all(level, groups, pool)
-            self._write_points(level, groups, finished=True)
-            finished = list(pool.map(in_32_bits(RunGroup.finish), groups))
-        return {one.row.run_id: one for group in finished for one in group}
+        groups = self._trained(level, runs)
+        self._write_points(level, groups, finished=True)
+        return {one.row.run_id: one for group in groups for one in group.finished}
 
-    def _groups(self, level: int, runs: Sequence[Run]) -> list[RunGroup]:
-        """Returns the runs in groups of one experiment, form and step."""
+    def _trained(self, level: int, runs: Sequence[Run]) -> list[RunGroup]:
+        """Returns the groups of `runs`, each at its end and measured, on the host."""
         progress = self._progress(level, {run.run_id for run in runs})
+        groups = self._groups(runs, progress)
+        steps, done = (sum(counts) for counts in zip(*(g.updates for g in groups), strict=True))
+        self.observer.level_started(level, _density(runs), len(runs), steps, done)
+        if progress:
+            behind = min(groups, key=lambda group: group.step)
+            self.observer.note(f"level {level} goes on from step {behind.step} of {behind.last}")
+        groups, at_once = self._fitted(level, runs, progress)
+        self._saved_at = time.monotonic()
+        with ThreadPoolExecutor(at_once.training) as pool:
+            self._advance_all(level, groups, at_once, pool)
+        return groups
+
+    def _groups(self, runs: Sequence[Run], progress: Mapping[RunId, Progress]) -> list[RunGroup]:
+        """Returns the runs in groups, each of one experiment, form and end."""
         alike: dict[tuple[Any, ...], list[Run]] = {}
         for run in runs:
             # By identity: experiments hold arrays and functions, which say nothing of equality.
-            together = (id(run.experiment), run.form.form, run.start.step, run.last_step)
-            together = (run.devices.count, *together)
-            alike.setdefault((*together, *place(run, progress)), []).append(run)
+            together = (id(run.experiment), run.form.form, run.last_step, run.devices.count)
+            alike.setdefault(together, []).append(run)
         groups = []
-        for (count, *_), members in alike.items():
-            largest = max(len(runs) for key, runs in alike.items() if key[0] == count)
-            size = members[0].experiment.group_size(largest, count)
-            for index in range(0, len(members), size):
-                groups.append(RunGroup(members[index : index + size], size, progress))
-        if progress:
-            step = min(group.step for group in groups)
-            self.observer.note(f"level {level} goes on from step {step} of {groups[0].last}")
+        for (_, _, last, count), members in alike.items():
+            e = members[0].experiment
+            for some in in_lockstep(members, [place(run, progress)[0] for run in members], last):
+                size = e.group_size(len(some), count)
+                for index in range(0, len(some), size):
+                    groups.append(RunGroup(some[index : index + size], size, progress))
         return groups
 
+    def _fitted(
+        self, level: int, runs: Sequence[Run], progress: Mapping[RunId, Progress]
+    ) -> tuple[list[RunGroup], AtOnce]:
+        """Returns the runs in groups whose programs are compiled, and how many memory holds."""
+        e, wanted = runs[0].experiment, ""
+        there_is, on_host = e.devices.memory(), platform() == "cpu"
+        splits, train = nbytes((e.train, e.validation, e.test)), nbytes(e.train)
+        while True:
+            groups = self._groups(runs, progress)
+            for group in groups:
+                if not group.is_compiled():
+                    self.observer.compiling(level)
+                    group.compile()
+            needs = [need_of(group.memory(), train) for group in groups]
+            found = at_once(needs, splits, there_is, self.workers, on_host=on_host)
+            largest = max(group.size // group.devices.count for group in groups)
+            least = max(need.held + max(need.training, need.evaluation) for need in needs)
+            wanted = wanted or f"{(splits + least) / GIB:,.1f} GiB for {largest:,} runs at once"
+            if found or not e.portions.halve(largest, e.spec.eval.batch_size, needs):
+                break
+        done = found or AtOnce(1, 1)
+        less = [f"groups of {largest:,}"] if e.portions.runs else []
+        if e.portions.parts > 1:
+            less.append(f"batches of evaluations in {e.portions.parts:,} parts")
+        if done.training < min(self.workers, len(groups)):
+            less.append(f"{done.training} of {len(groups)} groups side by side")
+        if not found:
+            less.append("it may run out")
+        if less and e.portions.told != (told := "; ".join(less)):
+            e.portions.told = told
+            has = f"each device has {there_is / GIB:,.1f} GiB of memory"
+            self.observer.note(f"level {level} asks for {wanted}, and {has}: {told}")
+        return groups, done
+
     def _advance_all(
-        self, level: int, groups: Sequence[RunGroup], pool: ThreadPoolExecutor
+        self, level: int, groups: Sequence[RunGroup], at_once: AtOnce, pool: ThreadPoolExecutor
     ) -> None:
-        """Brings every group to its end, a chunk each in turn, `workers` of them at a time.
+        """Brings every group to its end, a chunk each in turn, some of them at a time.
+
+        Each begins when it is its turn, and no more are begun than memory holds.
 
         When it is time to save, no group is given another chunk until all have come to a pause:
         what is saved is of one instant, and nothing is written that a worker changes meanwhile.
         """
-        waiting = deque(group for group in groups if group.next_evaluation() is not None)
+        to_begin, begun = deque(groups), deque()
         training: dict[Future, RunGroup] = {}
-        while waiting or training:
-            while waiting and len(training) < self.workers:
-                group = waiting.popleft()
-                beside = min(self.workers, len(training) + 1 + len(waiting))
-                training[pool.submit(in_32_bits(group.advance), self.captures, beside)] = group
+        while to_begin or begun or training:
+            while len(training) < at_once.training:
+                if to_begin and len(begun) + len(training) < at_once.begun:
+                    group = to_begin.popleft()
+                elif begun:
+                    group = begun.popleft()
+                else:
+                    break
+                left = len(to_begin) + len(begun)
+                beside = min(at_once.training, len(training) + 1 + left)
+                training[pool.submit(in_32_bits(_work), group, self.captures, beside)] = group
             done, _ = wait(training, return_when=FIRST_COMPLETED)
             if self._is_time():
                 done, _ = wait(training)
             for future in done:
                 group = training.pop(future)
                 self._report(level, group, *future.result())
-                if group.next_evaluation() is not None:
-                    waiting.append(group)
+                if not group.finished:
+                    begun.append(group)
             if not training:
                 self._pause(level, groups)
 
@@ -127,9 +183,9 @@ class LevelTrainer:
         self, level: int, group: RunGroup, steps: int, points: Mapping[RunId, CurvePoint]
     ) -> None:
         if steps:
-            self.observer.advanced(level, steps * len(group.runs), None, None)
+            self.observer.advanced(level, steps, None, None)
         if steps and group.step in self.captures:
-            for index, run in enumerate(group.runs):
+            for index, run in group.begun():
                 if run.run_id.branch == TRUNK:
                     self.store.save(
                         run.run_id.replicate,
@@ -215,11 +271,11 @@ class LevelTrainer:
         """
         found: dict[tuple[Table[Any], str], list[Any]] = {}
         for group in groups:
-            for run, mask in zip(group.runs, group.masks, strict=True):
+            for index, run in enumerate(group.runs):
                 if run.run_id in self.store.rows and not finished:
                     continue
                 whose = run.run_id.replicate, run.run_id.draw
-                history = mask.history if mask else ()
+                history = group.mask_counts(index)
                 for table, points in (
                     (CURVES, group.points[run.run_id]),
                     (MASKS, [MaskPoint(*whose, *counts) for counts in history]),
@@ -229,6 +285,16 @@ class LevelTrainer:
                         found.setdefault((table, run.run_id.branch), []).extend(points)
         for (table, branch), points in found.items():
             self.store.update_points(table, branch, level, points)
+
+
+def _work(
+    group: RunGroup, pauses: Iterable[int], beside: int
+) -> tuple[int, dict[RunId, CurvePoint]]:
+    """Brings a group a chunk further, or finishes it; returns what `RunGroup.advance` does."""
+    if group.next_evaluation() is not None:
+        return group.advance(pauses, beside)
+    group.finish(beside)
+    return 0, {}
 
 
 def _density(runs: Sequence[Run]) -> float:

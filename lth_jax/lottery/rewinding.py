@@ -30,8 +30,8 @@ from lth_jax.training.states import TrainState, rewind
 class StoredTrunk:
     """One replicate's trunk as its run directory keeps it.
 
-    What is read lies on the device, and is kept: each level asks for the initialization and the
-    rewind point again.
+    What is read is kept on the host, since each level asks for the initialization and the rewind
+    point again; what is given is on the device, for as long as it is used.
 
     Args:
       store: the run directory.
@@ -54,16 +54,20 @@ class StoredTrunk:
     ):
         self.store, self.spec, self.replicate, self.optimizer = store, spec, replicate, optimizer
         if initial is not None:
-            self.initial = initial
+            self._initial = jax.device_get(initial)
 
-    @cached_property
+    @property
     def initial(self) -> TrainState:
         """The dense state at initialization."""
+        return to_device(self._initial)
+
+    @cached_property
+    def _initial(self) -> TrainState:
         arrays = self._load("initial")
         params = subtree(arrays, "params")
         # An optimizer begins as a function of the parameters, so that its state is not on disk.
         state = TrainState(params, subtree(arrays, "model_state"), self.optimizer.init(params))
-        return to_device(state)
+        return jax.device_get(state)
 
     @cached_property
     def _late_point(self) -> tuple[TrainState, int] | None:
@@ -71,21 +75,25 @@ class StoredTrunk:
         # The spec says whether there is one, not the disk: one that is lost is no initialization.
         if not duration_steps(self.spec.rewind.step, steps_per_epoch=1):
             return None
-        state = self.kept_state("rewind")
+        state = fill(self._initial, self._load("rewind"))
         path = self.store.checkpoint(self.replicate, "rewind")
         return state, read_manifest(path).meta["step"]
 
     def kept_state(self, name: str) -> TrainState:
         """Returns the dense run's state on its way, as it was kept: `rewind`, `step_500`."""
-        return to_device(fill(self.initial, self._load(name)))
+        return to_device(fill(self._initial, self._load(name)))
 
     def rewind_point(self, level: int) -> tuple[TrainState, int]:
         """Returns the dense state that a level goes back to, and its step.
 
         Level 0 is the uninterrupted dense run, so that its point is initialization.
         """
+        point, step = self._point(level)
+        return to_device(point), step
+
+    def _point(self, level: int) -> tuple[TrainState, int]:
         late = self._late_point if level > 0 else None
-        return late or (self.initial, 0)
+        return late or (self._initial, 0)
 
     def mask(self, level: int) -> PyTree:
         """Returns the mask that a finished level was trained with."""
@@ -102,7 +110,7 @@ class StoredTrunk:
 
     def _mask_of(self, arrays: Mapping[str, np.ndarray]) -> PyTree:
         bools = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, np.bool_), self.initial.params
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, np.bool_), self._initial.params
         )
         return to_device(fill(bools, arrays, "mask/"))
 
@@ -112,11 +120,11 @@ class StoredTrunk:
         Only fine-tuning goes on with the trained optimizer, and only there it is kept.
         """
         # That which the next level returns to; level 0's own is initialization, always.
-        point, _ = self.rewind_point(max(level, 1))
+        point, _ = self._point(max(level, 1))
         wanted: dict[str, Any] = {"params": point.params, "model_state": point.model_state}
         if self.spec.rewind.kind == "finetune":
             wanted["opt_state"] = point.opt_state
-        return point._replace(**to_device(fill(wanted, self._load(level_name(level)))))
+        return to_device(point._replace(**fill(wanted, self._load(level_name(level)))))
 
     def start(self, level: int, mask: PyTree) -> StartPoint:
         """Returns the ticket of a level: its mask, and the state that its survivors start from."""
@@ -130,7 +138,7 @@ class StoredTrunk:
 
     def steps_behind(self, level: int) -> int:
         """Returns the updates behind a level's trained network, counted from initialization."""
-        _, before = self.rewind_point(level)
+        _, before = self._point(level)
         if level and self.spec.rewind.kind == "finetune":  # each goes on from the last
             before = self.steps_behind(source_level(self.spec, level))
         return before + self.store.rows[RunId(TRUNK, level, self.replicate, 0)].steps

@@ -40,6 +40,8 @@ from lth_jax.lottery.plan import (
     source_level,
 )
 from lth_jax.lottery.rewinding import StoredTrunk
+from lth_jax.lottery.rows import FinishedRun
+from lth_jax.lottery.run import Run
 from lth_jax.lottery.runs import FinishedRun, Run
 from lth_jax.lottery.start_points import BranchPoint, StartPoint, none_donated
 from lth_jax.native.packing import Layout
@@ -121,20 +123,7 @@ class Runner:
             if not todo:
                 continue
             began = time.perf_counter()
-            tickets = {}
-            for replicate in sorted({run.replicate for run in todo}):
-                try:
-                    mask = self.prune(replicate, level)
-                except RunError as error:
-                    failed[replicate] = error
-                    self.observer.note(str(error))
-                else:
-                    tickets[replicate] = self.rewind(replicate, level, mask)
-            runs = [
-                self.run_of(run_id, tickets[run_id.replicate])
-                for run_id in todo
-                if run_id.replicate in tickets and self._giver_of(run_id) not in failed
-            ]
+            runs = self._runs(level, todo, failed)
             if not runs:
                 continue
             finished = self.train(level, runs)
@@ -146,6 +135,23 @@ class Runner:
         self.paths.measure(self.stop_signal)
         for error in failed.values():
             raise error
+
+    def _runs(self, level: int, todo: Sequence[RunId], failed: dict[int, RunError]) -> list[Run]:
+        """Returns the runs of a level, without those of replicates that fail; these are added."""
+        tickets = {}
+        for replicate in sorted({run.replicate for run in todo}):
+            try:
+                mask = self.prune(replicate, level)
+            except RunError as error:
+                failed[replicate] = error
+                self.observer.note(str(error))
+            else:
+                tickets[replicate] = self.rewind(replicate, level, mask)
+        return [
+            self.run_of(run_id, tickets[run_id.replicate])
+            for run_id in todo
+            if run_id.replicate in tickets and self._giver_of(run_id) not in failed
+        ]
 
     def pending(self) -> list[RunId]:
         """Returns the runs that are still to be trained."""
@@ -200,7 +206,7 @@ class Runner:
         data_key = keys.data_key(self.spec.seed, run_id.replicate)
         if run_id.branch == TRUNK:
             last = self.experiment.last_step(ticket.step)
-            return Run(run_id, ticket, self.experiment, last, data_key)
+            return Run(run_id, jax.device_get(ticket), self.experiment, last, data_key)
         branch = self.spec.branch_spec(run_id.branch)
         experiment = self.experiment.for_branch(run_id.branch)
         trunk = self.trunk(run_id.replicate)
@@ -257,6 +263,8 @@ class Runner:
             last=last,
             custom=self.spec.under(run_id.branch).custom,
         )
+        # All runs of a level are made before the first one trains: on the host, which has room.
+        start = jax.device_get(start)
         return Run(run_id, start, experiment, last, data_key, moving, learning)
 
     def trunk(self, replicate: int) -> StoredTrunk:

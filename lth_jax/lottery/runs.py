@@ -1,4 +1,4 @@
-"""Runs, and the groups in which they train: the host's side of the compiled loop.
+"""Groups of runs that train together: the host's side of the compiled loop.
 
 A group cuts training into chunks of about a second and evaluates between them; where a chunk ends
 changes no bit of any run.
@@ -10,31 +10,25 @@ import dataclasses
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property, partial
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Key
 
 from lth_jax.lottery.curvature import CurvatureMeter
-from lth_jax.lottery.experiment import Experiment
-from lth_jax.lottery.learning import Learning
-from lth_jax.lottery.moving import MaskCounts, Moving, MovingMask
-from lth_jax.lottery.start_points import StartPoint
-from lth_jax.native.packing import Layout
-from lth_jax.pruning.masks import kept_counts
-from lth_jax.pruning.trees import PyTree, map_named, named_leaves, to_device
+from lth_jax.lottery.moving import MaskCounts, MovingMask
+from lth_jax.lottery.rows import FinishedRun, row_of
+from lth_jax.lottery.run import Progress, Run, kept_state, place
+from lth_jax.pruning.trees import PyTree, map_named, to_device
 from lth_jax.store import CurvePoint
 from lth_jax.store.checkpoints import fill
-from lth_jax.store.tables import CurvaturePoint, ResultRow, RunId
-from lth_jax.training.devices import ONE_DEVICE, RunDevices
+from lth_jax.store.tables import CurvaturePoint, RunId
+from lth_jax.training.devices import Memory
 from lth_jax.training.loop import Program
-from lth_jax.training.operation_counts import training_operations
 from lth_jax.training.parameterization import (
     DENSE,
-    ForwardMasked,
     Parameterization,
     from_dense,
     to_dense,
@@ -45,218 +39,182 @@ from lth_jax.training.states import (
     LoopState,
     TrainState,
     for_gradients,
-    new_loop_state,
     stack_runs,
     unstack_run,
 )
 
 # Between two chunks a run may be saved or stopped: Ctrl-C is answered within about a second.
 CHUNK_SECONDS = 1.0
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Run:
-    """One network to be trained.
-
-    Attributes:
-      run_id: which one.
-      start: where it starts.
-      experiment: what it is trained with: the trunk's experiment, or a branch's.
-      last_step: the step at which it ends.
-      data_key: typed key [], of which batch order, augmentation and dropout are functions.
-      moving: how its mask moves while it trains; None if it stays.
-      learning: how its mask is learned; None if it is not.
-    """
-
-    run_id: RunId
-    start: StartPoint
-    experiment: Experiment
-    last_step: int
-    data_key: Key[Array, ""]
-    moving: Moving | None = None
-    learning: Learning | None = None
-
-    @cached_property
-    def form(self) -> Parameterization:
-        """The form in which its parameters are trained."""
-        e, (mask, state, _) = self.experiment, self.start
-        if self.moving:
-            return self.form_of(mask)
-        if self.learning:
-            return self.learning.form
-        return e.native.parameterization(self.run_id.level, mask, state, e.optimizer)
-
-    def form_of(self, mask: PyTree) -> Parameterization:
-        """Returns the form in which it is trained under a mask that moved."""
-        e = self.experiment
-        if self.moving and self.moving.rule.trained:
-            return ForwardMasked(mask)
-        # Runs of one `vmap` have one form, and masks by schedule may come to other counts.
-        if e.group_size(2) > 1:
-            return DENSE
-        return e.native.parameterization_of(self.run_id.level, mask)
-
-    def stand_ins(self) -> list[PyTree]:
-        """Returns any mask for each form that a schedule will bring the run to.
-
-        Rules that keep as many weights as they had, and runs of one `vmap`, stay in one form.
-        """
-        e, mask = self.experiment, self.start.mask
-        if not self.moving or self.moving.rule.trained or e.group_size(2) > 1:
-            return []
-        sizes = {name: leaf.size for name, leaf in named_leaves(mask).items()}
-        found: dict[Layout, Mapping[str, int]] = {}
-        for counts in self.moving.counts_to_come(sizes):
-            found.setdefault(e.native.layout_of_counts(self.run_id.level, counts), counts)
-        return [map_named(partial(_first, counts), mask) for counts in found.values()]
-
-    @property
-    def devices(self) -> RunDevices:
-        """What its group is spread over. The host moves masks, of runs that are on one device."""
-        return ONE_DEVICE if self.moving else self.experiment.devices
-
-    @cached_property
-    def counts(self) -> tuple[int, int]:
-        """(kept, prunable) weights in the end, as Python integers."""
-        counts = kept_counts(self.start.mask, self.experiment.rates).values()
-        kept = self.moving.course.kept.values() if self.moving else [kept for kept, _ in counts]
-        total = sum(total for _, total in counts)
-        return self.learning.kept if self.learning else sum(kept), total
-
-
-class Progress(NamedTuple):
-    """How far a run is that was stopped on its way, as a checkpoint keeps it.
-
-    Attributes:
-      step: the updates behind it, counted from initialization.
-      evaluated: the step of its last evaluation; -1 before the first.
-      seconds: of training so far.
-      points: its evaluations so far.
-      arrays: those of `kept_state`, by name; on the way to a checkpoint, the pytree itself.
-      masks: counts of its mask so far, if that moves.
-      curvature: its eigenvalues so far, if they are asked for.
-    """
-
-    step: int
-    evaluated: int
-    seconds: float
-    points: list[CurvePoint]
-    arrays: Any
-    masks: Sequence[MaskCounts] = ()
-    curvature: Sequence[CurvaturePoint] = ()
-
-
-class FinishedRun(NamedTuple):
-    """A trained network: its row, its mask, and the state that it ended in, on the host."""
-
-    row: ResultRow
-    mask: PyTree
-    state: TrainState
-
-
-def kept_state(state: LoopState, mask: MovingMask | None = None) -> dict[str, Any]:
-    """Returns what a checkpoint keeps of a run; the permutation comes again from key and epoch."""
-    kept = {"state": state.state, "best": state.best, "loss_sum": state.loss_sum}
-    return {**kept, "moving": mask.kept(state)} if mask else kept
+# Runs that start at different steps share a group as long as at most this share of its steps are
+# done by copies. Where small networks are bound by launches, a second group would take as long as
+# the first; where they are not, copies cost what they compute. No accelerator has measured it.
+MOST_IDLE = 0.25
 
 
 class RunGroup:
     """Runs that train in lockstep, as one call of the compiled program.
 
+    All end at the same step. A run that starts later than others is put in when these have come to
+    its start, so that each does its own steps and no others. Before a group begins, and after it is
+    finished, it holds nothing on the devices.
+
     Args:
-      runs: they are of one experiment and form, and stand at the same step.
-      size: the length of the program's axis of runs; copies of the last run fill it up.
+      runs: they are of one experiment and form.
+      size: the length of the program's axis of runs; copies fill it up.
       progress: of the runs that were stopped on their way, by id.
 
     Attributes:
-      step: the updates behind them, counted from initialization.
-      evaluated: the step of their last evaluation; -1 before the first.
+      step: the updates behind those that have begun, counted from initialization.
+      begins: the step at which each run is put in.
+      evaluated: the step of each run's last evaluation; -1 before the first.
       seconds: the time in compiled code so far, of all of them.
       points: their evaluations, by run.
       curvature: their eigenvalues, by run.
       chunk: the number of steps that take about `CHUNK_SECONDS`; 1 before anything is known.
+      finished: their results, once there are any.
     """
 
     def __init__(self, runs: Sequence[Run], size: int, progress: Mapping[RunId, Progress]):
-        self.runs, self.experiment = runs, runs[0].experiment
-        self.devices = runs[0].devices
-        self.first, self.last = runs[0].start.step, runs[0].last_step
-        self.step, self.evaluated = place(runs[0], progress)
-        made = [progress[run.run_id] for run in runs if run.run_id in progress]
-        self.seconds = sum(one.seconds for one in made)
-        self.points: dict[RunId, list[CurvePoint]] = {
-            run.run_id: list(progress[run.run_id].points if run.run_id in progress else ())
-            for run in runs
-        }
-        self.curvature: dict[RunId, list[CurvaturePoint]] = {
-            run.run_id: list(progress[run.run_id].curvature if run.run_id in progress else ())
-            for run in runs
-        }
+        self.runs, self.size, self.experiment = runs, size, runs[0].experiment
+        self.devices, self.last = runs[0].devices, runs[0].last_step
+        places = [place(run, progress) for run in runs]
+        self.begins = [step for step, _ in places]
+        self.evaluated = [evaluated for _, evaluated in places]
+        self.step = min(self.begins)
+        self._made = {run.run_id: progress[run.run_id] for run in runs if run.run_id in progress}
+        self.seconds = sum(one.seconds for one in self._made.values())
+        self.points: dict[RunId, list[CurvePoint]] = {run.run_id: [] for run in runs}
+        self.curvature: dict[RunId, list[CurvaturePoint]] = {run.run_id: [] for run in runs}
+        for run_id, made in self._made.items():
+            self.points[run_id] += made.points
+            self.curvature[run_id] += made.curvature
         # How long a step takes is measured anew by each group: first by a single one.
         self.chunk = 1
-        idle = size - len(runs)
-        # All groups of an experiment have one length of axis, and so one program. What the copies
-        # become is never looked at.
-        began = [_beginning(run, progress.get(run.run_id)) for run in runs]
-        self.masks = [mask for _, mask in began]
-        self.forms = [
-            run.form_of(mask.mask) if mask else run.form
-            for run, mask in zip(runs, self.masks, strict=True)
-        ]
-        optimizer = self.experiment.optimizer
-        states = [
-            from_dense(state, form, optimizer)
-            for (state, _), form in zip(began, self.forms, strict=True)
-        ]
-        inputs = [self._inputs(index) for index in range(len(runs))]
-        self.state: LoopState = self.devices.stack(states + states[-1:] * idle)
-        self.inputs: Inputs = self.devices.stack(inputs + inputs[-1:] * idle)
         self.program: Program = self.experiment.program(size, self.devices)
+        self._is_new = False  # whether its program was compiled for it
+        self._put_in: set[int] = set()  # which runs have begun
+        self.masks: list[MovingMask | None] = [None] * len(runs)
+        self.forms: list[Parameterization] = [DENSE] * len(runs)
+        self._clear()
+        self.finished: list[FinishedRun] = []
+
+    def _clear(self) -> None:
+        self.state: Any = None  # a LoopState of all its runs, and their Inputs, while they train
+        self.inputs: Any = None
+
+    @property
+    def updates(self) -> tuple[int, int]:
+        """(all, done) updates of its runs."""
+        starts = [run.start.step for run in self.runs]
+        at = [max(self.step, begins) for begins in self.begins]
+        done = sum(step - start for step, start in zip(at, starts, strict=True))
+        return sum(self.last - start for start in starts), done
 
     def is_compiled(self) -> bool:
         """Returns whether its program is there already."""
-        if not all(map(self.program.is_compiled, (self.state, *(s for s, _ in self._to_come)))):
+        forms = [form for form, _ in (self._form(), *self._to_come)]
+        if not all(self.program.is_compiled(form.constants) for form in forms):
             return False
-        dense = self.state._replace(constants=DENSE.constants)
-        return not self._needs_gradients(self.runs) or self.program.is_compiled(dense, "gradients")
+        gradients = self._needs_gradients(self.runs)
+        return not gradients or self.program.is_compiled(DENSE.constants, "gradients")
 
     def compile(self) -> None:
-        """Compiles what is not compiled yet."""
-        e = self.experiment
-        for state, inputs in ((self.state, self.inputs), *self._to_come):
-            self.program.compile(state, inputs, e.train, e.validation, e.test)
+        """Compiles what is not compiled yet, for the shapes of its runs."""
+        e, run = self.experiment, self.runs[0]
+        # One run says what all look like; its arrays go again.
+        dense = self.dense_state(0) if self.state else run.beginning(self._made.get(run.run_id))[0]
+        for form, mask in (self._form(), *self._to_come):
+            state = from_dense(dense, form, e.optimizer)
+            inputs = Inputs(map_named(form.mask, mask), run.data_key)
+            shapes = self.devices.shapes((state, inputs), self.size)
+            self.program.compile(shapes[0], shapes[1], e.train, e.validation, e.test)
+            if self._to_come:  # the small functions, too: of these the call is what compiles them
+                unstack_run(stack_runs([state]), 0)
+                stack_runs([inputs])
         if self._needs_gradients(self.runs):
-            run = stack_runs([for_gradients(self.dense_state(0))] * len(self.inputs.key))
-            self.program.compile_gradients(run, self.inputs.key, e.train)
-        for index, (run, mask) in enumerate(zip(self.runs, self.masks, strict=True)):
+            shapes = self.devices.shapes((for_gradients(dense), run.data_key), self.size)
+            self.program.compile_gradients(shapes[0], shapes[1], e.train)
+            stack_runs([for_gradients(dense)])
+        self._is_new = True
+
+    def memory(self) -> dict[str, Memory]:
+        """Returns what its compiled functions take on each device, by name."""
+        return self.program.memory(self._form()[0].constants)
+
+    @cached_property
+    def _to_come(self) -> list[tuple[Parameterization, PyTree]]:
+        """Each form, with a mask, that a schedule will bring its run to.
+
+        They are compiled ahead, since a move in mid-run is not to wait for a compiler.
+        """
+        run = self.runs[0]
+        return [(run.form_of(mask), mask) for mask in run.stand_ins()]
+
+    def _form(self) -> tuple[Parameterization, PyTree]:
+        """Returns the form in which its runs begin or are, and the mask of the first one."""
+        run, mask, made = self.runs[0], self.masks[0], self._made.get(self.runs[0].run_id)
+        if mask:
+            return self.forms[0], mask.trained
+        if run.moving and made:
+            like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, bool), run.start.mask)
+            found = fill(like, made.arrays, "moving/mask/")
+            return run.form_of(found), found
+        return run.form, run.start.mask
+
+    # On the devices
+
+    def begin(self) -> None:
+        """Makes its state on the devices, one run after the other."""
+        first = self.begins.index(self.step)
+        state, inputs = self._begin(first)
+        # All groups of one length have one program: what has not begun, or fills it up, is a copy.
+        # What that becomes is never looked at.
+        self.state = self.devices.filled(state, self.size)
+        self.inputs = self.devices.filled(inputs, self.size)
+        self._put_in = {first}
+        self._put_in_runs()
+        if self._is_new:
+            self._try_moves()
+
+    def _begin(self, index: int) -> tuple[LoopState, Inputs]:
+        """Returns what the loop carries of a run, and what it is told of it, as the run begins."""
+        run = self.runs[index]
+        form, (dense, mask) = run.form, run.begin(self._made.get(run.run_id))
+        self.masks[index] = mask
+        self.forms[index] = run.form_of(mask.mask) if mask else form
+        state = from_dense(dense, self.forms[index], self.experiment.optimizer)
+        return state, self._inputs(index)
+
+    def _put_in_runs(self) -> None:
+        """Puts in the runs whose start the others have come to."""
+        for index, begins in enumerate(self.begins):
+            if begins == self.step and index not in self._put_in:
+                self._replace(index, *self._begin(index))
+                self._put_in.add(index)
+
+    def _replace(self, index: int, state: LoopState, inputs: Inputs) -> None:
+        if self.size == 1:  # alone in its group, a run may have another form than before
+            self.state, self.inputs = stack_runs([state]), stack_runs([inputs])
+            return
+        self.state = self.devices.with_run(self.state, state, index)
+        self.inputs = self.devices.with_run(self.inputs, inputs, index)
+
+    def _try_moves(self) -> None:
+        """Compiles the small functions of a rule by a move that is thrown away."""
+        e = self.experiment
+        for index in self._put_in:
+            run, mask = self.runs[index], self.masks[index]
             step = run.moving.next_move(self.step + 1) if run.moving else None
-            if mask and step is not None:  # its small functions, too, by a move that is thrown away
+            if mask and step is not None:
                 dense, rule = self.dense_state(index), mask.moving.rule
                 zeros = jax.tree.map(jnp.zeros_like, dense.state.params)
                 given = zeros if rule.needs_gradients else None
                 dataclasses.replace(mask, history=[]).move(dense, given, step, e.optimizer)
 
-    @cached_property
-    def _to_come(self) -> list[tuple[Any, Any]]:
-        """The shapes of its state and inputs in each form that a schedule will bring it to.
-
-        They are compiled ahead, since a move in mid-run is not to wait for a compiler.
-        """
-        run, found = self.runs[0], []
-        for mask in run.stand_ins():
-            form = run.form_of(mask)
-            state = from_dense(self.dense_state(0), form, self.experiment.optimizer)
-            inputs = Inputs(map_named(form.mask, mask), run.data_key)
-            stacked = stack_runs([state]), stack_runs([inputs])
-            unstack_run(stacked[0], 0)
-            # Of these small functions the call is what compiles them; the arrays go again.
-            found.append(jax.eval_shape(lambda *same: same, *stacked))
-        return found
-
     def _inputs(self, index: int) -> Inputs:
         """Returns what the loop is told of a run."""
         run, mask = self.runs[index], self.masks[index]
-        whole = mask.trained if mask else run.start.mask
+        whole = mask.trained if mask else to_device(run.start.mask)
         return Inputs(map_named(self.forms[index].mask, whole), run.data_key)
 
     @staticmethod
@@ -268,12 +226,15 @@ class RunGroup:
 
         Runs are evaluated where they start, at each multiple of `eval.every`, and where they end.
         """
-        if self.evaluated < 0:
-            return self.first
-        if self.evaluated == self.last:
-            return None
-        every = self.experiment.eval_every
-        return min((self.evaluated // every + 1) * every, self.last)
+        due = [at for at in map(self._due, range(len(self.runs))) if at is not None]
+        return min(due, default=None)
+
+    def _due(self, index: int) -> int | None:
+        """Returns the step of a run's next evaluation, or None after its last one."""
+        evaluated, every = self.evaluated[index], self.experiment.eval_every
+        if evaluated < 0:
+            return self.begins[index]
+        return None if evaluated == self.last else min((evaluated // every + 1) * every, self.last)
 
     def advance(self, pauses: Iterable[int], beside: int) -> tuple[int, dict[RunId, CurvePoint]]:
         """Trains for a chunk towards the next evaluation, and evaluates if it is reached.
@@ -283,16 +244,20 @@ class RunGroup:
           beside: the number of groups that train at this time, this one included; they share it.
 
         Returns:
-          The number of updates done by each run, and each run's evaluation if there was one.
+          The number of updates done by all runs, and the evaluations that there were.
         """
+        if not self._put_in:
+            self.begin()
         stop = self.next_evaluation()
         assert stop is not None, "a finished group does not advance"
         moves = (run.moving.next_move(self.step + 1) for run in self.runs if run.moving)
         meter = self.experiment.curvature
         measured = meter.steps if meter else ()
-        seen = [at for at in (*pauses, *moves, *measured) if at is not None and self.step < at]
+        wanted = (*pauses, *moves, *measured, *self.begins)
+        seen = [at for at in wanted if at is not None and self.step < at]
         began = time.perf_counter()
         steps = self._train(min([stop, self.step + self.chunk, *seen]))
+        self._put_in_runs()
         points = self._evaluate() if self.step == stop else {}
         self.seconds += (time.perf_counter() - began) / beside
         self._measure_curvature(meter)
@@ -302,7 +267,7 @@ class RunGroup:
         """Measures the runs at this step, if they are to be and are not yet."""
         if not meter or self.step not in meter.steps:
             return
-        for index, run in enumerate(self.runs):
+        for index, run in self.begun():
             found = self.curvature[run.run_id]
             if found and found[-1].step == self.step:
                 continue
@@ -313,6 +278,7 @@ class RunGroup:
             )
 
     def _train(self, stop: int) -> int:
+        """Trains to a step; returns the number of updates that all runs did."""
         steps = stop - self.step
         if not steps:
             return 0
@@ -327,13 +293,13 @@ class RunGroup:
         self.step = stop
         # Where a chunk ends changes no bit (see `Program`), so the clock may decide it.
         self.chunk = max(1, math.floor(CHUNK_SECONDS * steps / max(seconds, 1e-9)))
-        return steps
+        return steps * len(self._put_in)
 
     def _move(self) -> None:
         """Moves the masks that move at this step."""
         movers = [
             index
-            for index, run in enumerate(self.runs)
+            for index, run in self.begun()
             if run.moving and run.moving.next_move(self.step) == self.step > run.start.step
         ]
         if not movers:
@@ -351,33 +317,40 @@ class RunGroup:
             state = mask.move(dense[index], mine, self.step, e.optimizer)
             self.forms[index] = run.form_of(mask.mask)
             state = from_dense(state, self.forms[index], e.optimizer)
-            self.state = _with_run(self.state, state, index)
-            self.inputs = _with_run(self.inputs, self._inputs(index), index)
+            self._replace(index, state, self._inputs(index))
         if not self.is_compiled():  # a mask with fewer weights may have another form
             began = time.perf_counter()
             self.compile()
             self.seconds -= time.perf_counter() - began
 
     def _evaluate(self) -> dict[RunId, CurvePoint]:
-        updates = self.step - max(self.evaluated, self.first)
+        """Evaluates the runs of which that is due at this step."""
+        due = [index for index, _ in self.begun() if self._due(index) == self.step]
+        updates = [-1] * self.size
+        for index in due:
+            before = max(self.evaluated[index], self.runs[index].start.step)
+            updates[index] = self.step - before
         self.state, result, train_loss = self.program.evaluate(
             self.state, self.experiment.validation, self.step, updates
         )
-        if not updates:  # there is no mean of none
-            train_loss = np.full(train_loss.shape, np.nan)
         # A float32 is a float64 exactly, so that the `repr` in a table reads back to the same bits.
         columns = [
             np.asarray(values, np.float64).tolist()
             for values in (result.loss, result.accuracy, train_loss)
         ]
-        self.evaluated = self.step
-        new = {
-            run.run_id: CurvePoint(run.run_id.replicate, run.run_id.draw, self.step, *values)
-            for run, *values in zip(self.runs, *columns, strict=False)  # idle runs come last
-        }
-        for run_id, point in new.items():
-            self.points[run_id].append(point)
+        new = {}
+        for index in due:
+            loss, accuracy, mean = (column[index] for column in columns)
+            whose = self.runs[index].run_id
+            mean = mean if updates[index] else math.nan  # there is no mean of none
+            new[whose] = CurvePoint(whose.replicate, whose.draw, self.step, loss, accuracy, mean)
+            self.points[whose].append(new[whose])
+            self.evaluated[index] = self.step
         return new
+
+    def begun(self) -> list[tuple[int, Run]]:
+        """Returns the runs that have begun, each with its place in the group."""
+        return [(index, self.runs[index]) for index in sorted(self._put_in)]
 
     def dense_state(self, index: int) -> LoopState:
         """Returns the state of run `index`, its parameters dense, without an axis of runs."""
@@ -387,23 +360,42 @@ class RunGroup:
         return mask.with_best(dense) if mask else dense
 
     def progress(self) -> dict[RunId, Progress]:
-        """Returns how far each run is, with its state."""
-        share = self.seconds / len(self.runs)
-        return {
-            run.run_id: Progress(
-                self.step,
-                self.evaluated,
-                share,
-                self.points[run.run_id],
-                kept_state(self.dense_state(index), mask),
-                mask.history if mask else (),
-                self.curvature[run.run_id],
-            )
-            for index, (run, mask) in enumerate(zip(self.runs, self.masks, strict=True))
+        """Returns how far each run is, with its state; nothing of those that never began."""
+        if self.state is None:
+            return self._made
+        begun = {
+            run.run_id: self._progress(index, self.dense_state(index))
+            for index, run in self.begun()
         }
+        return {**self._made, **begun}
 
-    def finish(self) -> list[FinishedRun]:
-        """Measures the early stop and the last network on the test split; returns the results."""
+    def _progress(self, index: int, dense: LoopState) -> Progress:
+        whose, mask = self.runs[index].run_id, self.masks[index]
+        return Progress(
+            self.step,
+            self.evaluated[index],
+            self.seconds / len(self.runs),
+            self.points[whose],
+            kept_state(dense, mask),
+            mask.history if mask else (),
+            self.curvature[whose],
+        )
+
+    def mask_counts(self, index: int) -> Sequence[MaskCounts]:
+        """Returns the counts of a run's mask so far, if that moves."""
+        mask, made = self.masks[index], self._made.get(self.runs[index].run_id)
+        return mask.history if mask else made.masks if made else ()
+
+    def finish(self, beside: int = 1) -> list[FinishedRun]:
+        """Measures the early stop and the last network on the test split; returns the results.
+
+        The group gives up its place on the devices, and keeps its runs' states on the host.
+
+        Args:
+          beside: the number of groups that work at this time, this one included.
+        """
+        if not self._put_in:  # it was stopped after its last step
+            self.begin()
         began = time.perf_counter()
         tests = jax.device_get(self.program.test(self.state, self.experiment.test))
         measured = [unstack_run(tests, index) for index in range(len(self.runs))]
@@ -411,13 +403,25 @@ class RunGroup:
         for index, (mask, state) in enumerate(zip(self.masks, states, strict=True)):
             if mask and mask.is_of_best(state) and self.forms[index].form:
                 measured[index] = self._test_of_best(index, state, mask), measured[index][1]
-        self.seconds += time.perf_counter() - began
-        finished = []
+        made = {run.run_id: self._progress(i, states[i]) for i, run in enumerate(self.runs)}
+        self.seconds += (time.perf_counter() - began) / beside
         for index, state in enumerate(states):
             trained, last = jax.device_get(self._network(index, state.state))
-            row = self._row(index, state, last, *measured[index])
-            finished.append(FinishedRun(row, last, trained))
-        return finished
+            row = row_of(
+                self.runs[index],
+                self.points[self.runs[index].run_id],
+                state,
+                last,
+                measured[index],
+                seconds=self.seconds / len(self.runs),
+                kernel=self.experiment.native.column(self.forms[index]),
+            )
+            self.finished.append(FinishedRun(row, last, trained))
+        self._made = {
+            whose: one._replace(arrays=jax.device_get(one.arrays)) for whose, one in made.items()
+        }
+        self._clear()
+        return self.finished
 
     def _network(self, index: int, dense: TrainState) -> tuple[TrainState, PyTree]:
         """Returns the state of run `index` with its network's weights alone, and its mask."""
@@ -432,102 +436,26 @@ class RunGroup:
         run = stack_runs([from_dense(dense, form, self.experiment.optimizer)])
         return unstack_run(self.program.test(run, self.experiment.test)[0], 0)
 
-    def _row(
-        self,
-        index: int,
-        state: LoopState,
-        mask: PyTree,
-        at_best: Evaluation,
-        at_end: Evaluation,
-    ) -> ResultRow:
-        run = self.runs[index]
-        counts = kept_counts(mask, run.experiment.rates).values()
-        kept, total = (sum(column) for column in zip(*counts, strict=True))
-        points = self.points[run.run_id]
-        last, best = points[-1], state.best
-        measured = best.loss, best.accuracy, at_best.accuracy
-        loss, val_accuracy, test_accuracy = map(
-            float, measured if best.step >= 0 else [math.nan] * 3
-        )
-        return ResultRow(
-            *run.run_id,
-            density=kept / total,
-            kept=kept,
-            prunable=total,
-            early_stop_step=int(best.step),
-            early_stop_val_loss=loss,
-            early_stop_val_accuracy=val_accuracy,
-            early_stop_test_accuracy=test_accuracy,
-            final_val_accuracy=last.val_accuracy,
-            final_test_accuracy=float(at_end.accuracy),
-            final_train_loss=last.train_loss,
-            steps=self.last - self.first,
-            train_seconds=self.seconds / len(self.runs),
-            kernel=self.experiment.native.column(self.forms[index]),
-            diverged=diverged_since(points, state.state.params),
-            last_step=self.last,
-            operations=self._operations(run),
-        )
 
-    def _operations(self, run: Run) -> float:
-        """Counts what a run's training takes; 0 (unknown) where the number of weights moves."""
-        if run.moving and (run.moving.rule.starts_dense or run.moving.rule.trained):
-            return 0.0
-        return training_operations(
-            run.start.mask,
-            self.experiment.uses,
-            steps=self.last - self.first,
-            batch_size=self.experiment.spec.train.batch_size,
-        )
-
-
-def diverged_since(points: Sequence[CurvePoint], params: PyTree) -> int:
-    """Returns the step of the evaluation since which a trained run's loss is not finite, or -1.
-
-    A loss that was finite again is one that the run came back from: it did not diverge. Parameters
-    that are not finite never come back, though a network may hide them; its last step counts then.
+def in_lockstep(runs: Sequence[Run], begins: Sequence[int], last: int) -> list[list[Run]]:
+    """Returns the runs in sets that may share a group, each in the order in which they begin.
 
     Args:
-      points: its evaluations, in order.
-      params: with which it ended, on the host.
+      runs: all end at the same step.
+      begins: the steps at which they begin or go on.
+      last: at which they end.
     """
-    step = -1
-    for point in reversed(points):
-        if math.isfinite(point.val_loss):
-            break
-        step = point.step
-    broken = not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
-    return points[-1].step if broken and step < 0 else step
-
-
-def place(run: Run, progress: Mapping[RunId, Progress]) -> tuple[int, int]:
-    """Returns (step, step of the last evaluation) where a run begins or goes on."""
-    made = progress.get(run.run_id)
-    return (made.step, made.evaluated) if made else (run.start.step, -1)
-
-
-def _beginning(run: Run, progress: Progress | None) -> tuple[LoopState, MovingMask | None]:
-    """Returns the dense state from which a run begins or goes on, and its mask if that moves."""
-    first, e = run.start.state, run.experiment
-    if run.learning:
-        first = run.learning.start(first, e.optimizer)
-    state = new_loop_state(first, len(e.train.targets))
-    mask = MovingMask.at_start(run.moving, run.start) if run.moving else None
-    if not progress:
-        return state, mask
-    found = fill(kept_state(state, mask), progress.arrays)
-    moving = found.pop("moving", None)
-    state = state._replace(**found)
-    return state, mask and mask.resumed(to_device(moving), state.best, progress.masks)
-
-
-def _first(counts: Mapping[str, int], name: str, leaf: Any) -> np.ndarray:
-    """Returns a leaf's mask that keeps as many of the first weights as `counts` says, or all."""
-    return (np.arange(leaf.size) < counts.get(name, leaf.size)).reshape(leaf.shape)
-
-
-def _with_run(runs: PyTree, run: PyTree, index: int) -> PyTree:
-    """Returns a group with run `index` replaced; alone in it, it may have another form."""
-    if len(jax.tree.leaves(runs)[0]) == 1:
-        return stack_runs([run])
-    return jax.tree.map(lambda leaf, new: leaf.at[index].set(new), runs, run)
+    at: dict[int, list[Run]] = {}
+    for begin, run in zip(begins, runs, strict=True):
+        at.setdefault(begin, []).append(run)
+    sets: list[list[Run]] = []
+    first = idle = 0
+    for begin, some in sorted(at.items()):
+        more = (begin - first) * len(some)
+        if sets and idle + more <= MOST_IDLE * (len(sets[-1]) + len(some)) * (last - first):
+            sets[-1] += some
+            idle += more
+        else:
+            sets.append(some)
+            first, idle = begin, 0
+    return sets

@@ -17,7 +17,8 @@ import optax
 from jaxtyping import Array, Float, Int, Int32, Key
 
 from lth_jax.pruning.trees import PyTree
-from lth_jax.training.devices import ONE_DEVICE, RunDevices
+from lth_jax.training.devices import ONE_DEVICE, Memory, RunDevices, memory_of
+from lth_jax.training.groups import gradients_over_runs, in_parts, map_runs, over_runs
 from lth_jax.training.operations import FusedNetwork, Operations
 from lth_jax.training.parameterization import Apply, at_step
 from lth_jax.training.pixels import Pixels
@@ -31,32 +32,8 @@ from lth_jax.training.states import (
 )
 from lth_jax.training.tasks import CLASSIFICATION, Objective
 
-# What every experiment needs of a program.
-_FUNCTIONS = ("train", "evaluate", "test")
-
-
-def map_runs(function: Callable[..., Any], group_size: int, shared: int) -> Callable[..., Any]:
-    """Returns `function`, which is of one run, over a leading axis of `group_size` runs.
-
-    A group of one calls `function` itself: under `vmap` XLA would choose other kernels for a batch
-    axis of one, and a run's bits would depend on how it was grouped. Larger groups are `vmap`ped.
-
-    Args:
-      function: takes arguments of one run, then `shared` arguments that all runs have in common.
-      group_size: the length of the leading axis of the runs' arguments and results.
-      shared: the number of trailing arguments without that axis.
-    """
-
-    def sequential(*args):
-        runs, common = args[: len(args) - shared], args[len(args) - shared :]
-        single = jax.tree.map(lambda leaf: leaf[0], runs)
-        return jax.tree.map(lambda leaf: leaf[None], function(*single, *common))
-
-    def vmapped(*args):
-        axes = (0,) * (len(args) - shared) + (None,) * shared
-        return jax.vmap(function, in_axes=axes)(*args)
-
-    return sequential if group_size == 1 else vmapped
+# (name, function, how many trailing arguments runs have in common, arguments)
+Call = tuple[str, Callable[..., Any], int, tuple[Any, ...]]
 
 
 class Program:
@@ -73,6 +50,8 @@ class Program:
       objective: what is trained on and measured; by default that of classification.
       group_size: the number of runs in a group, over all devices; see `map_runs`.
       devices: what the axis of runs is spread over.
+      together: how the networks of several runs are computed, one of `groups.TOGETHER`.
+      parts: in how many parts a batch of an evaluation is computed, where memory is short.
       block: how many steps stand one after the other in the loop's body. Whether it goes on is
         known on the device and asked by the host, on GPUs once in each turn of it.
       operations: what the loop calls for all but the network.
@@ -90,6 +69,8 @@ class Program:
         objective: Objective = CLASSIFICATION,
         group_size: int = 1,
         devices: RunDevices = ONE_DEVICE,
+        together: str = "vmap",
+        parts: int = 1,
         block: int = 1,
         operations: Operations | None = None,
         fused: FusedNetwork | None = None,
@@ -97,8 +78,14 @@ class Program:
         self.apply, self.optimizer = apply, optimizer
         self.operations, self.fused = operations or Operations(), fused
         self.batch_size, self.pixels, self.group_size = batch_size, pixels, group_size
-        self.objective, self.devices, self.block = objective, devices, block
-        self._compiled: dict[Any, Callable[..., Any]] = {}
+        self.objective, self.devices = objective, devices
+        self.parts, self.block = parts, block
+        self._gradients_of = jax.value_and_grad(self._loss, has_aux=True)
+        self._logits_of = self._logits
+        if group_size > devices.count:  # a device has several runs
+            self._gradients_of = gradients_over_runs(self._loss, together)
+            self._logits_of = over_runs(self._logits, together)
+        self._compiled: dict[Any, jax.stages.Compiled] = {}
 
     def train(
         self, run: LoopState, inputs: Inputs, examples: Examples, start: int, stop: int
@@ -108,7 +95,7 @@ class Program:
         return self._call("train", self._train, 3, run, inputs, examples, *bounds)
 
     def evaluate(
-        self, run: LoopState, examples: Examples, step: int, updates: int
+        self, run: LoopState, examples: Examples, step: int, updates: int | Sequence[int]
     ) -> tuple[LoopState, Evaluation, Float[Array, " runs"]]:
         """Evaluates the networks on the validation split; each may become its run's early stop.
 
@@ -116,14 +103,15 @@ class Program:
           run: the runs after `step` updates.
           examples: the validation split, in batches.
           step: the number of updates behind the networks.
-          updates: the number of updates since the last evaluation.
+          updates: the number of updates since the last evaluation, of all runs or of each. A run
+            with -1 has no evaluation now: it comes back as it was, and its numbers mean nothing.
 
         Returns:
           The runs; their loss and metric, each float32 [runs]; and the mean minibatch loss of the
           `updates` steps, float32 [runs] (0 for none).
         """
-        counts = np.int32(step), np.int32(updates)
-        return self._call("evaluate", self._evaluate, 3, run, examples, *counts)
+        each = np.broadcast_to(np.asarray(updates, np.int32), self.group_size)
+        return self._call("evaluate", self._evaluate, 2, run, each, examples, np.int32(step))
 
     def test(self, run: LoopState, examples: Examples) -> tuple[Evaluation, Evaluation]:
         """Evaluates the networks of the early stop, and the last ones; values float32 [runs]."""
@@ -144,59 +132,76 @@ class Program:
         """
         return self._call("gradients", self._gradients, 2, run, keys, examples, np.int32(step))
 
-    def compile_gradients(
-        self, run: LoopState, keys: Key[Array, " runs"], examples: Examples
-    ) -> None:
-        """Compiles `gradients` for these shapes where that has not happened yet."""
-        args = run, keys, examples, np.int32(0)
-        key = _key("gradients", run)
-        if key not in self._compiled:
-            lowered = self._lowered("gradients", self._gradients, 2, args)
-            self._compiled[key] = lowered.compile()
+    def compile_gradients(self, run: LoopState, keys: Any, examples: Examples) -> None:
+        """Compiles `gradients` where that has not happened yet; arrays' shapes are enough."""
+        self._compile(("gradients", self._gradients, 2, (run, keys, examples, np.int32(0))))
 
     def compile(
         self, run: LoopState, inputs: Inputs, train: Examples, validation: Examples, test: Examples
     ) -> None:
-        """Compiles the three functions for these shapes where that has not happened yet.
+        """Compiles the three functions where that has not happened yet; shapes of runs are enough.
 
         They are compiled side by side, since XLA compiles each on one core.
         """
-        missing = [name for name in _FUNCTIONS if not self.is_compiled(run, name)]
-        lowered = self.lowered(run, inputs, train, validation, test, missing)
-        with ThreadPoolExecutor(len(_FUNCTIONS)) as pool:
-            compiled = pool.map(lambda program: program.compile(), lowered.values())
-            keys = [_key(name, run) for name in missing]
-            self._compiled.update(zip(keys, compiled, strict=True))
+        self._compile(*self._calls(run, inputs, train, validation, test))
 
     def lowered(
-        self,
-        run: LoopState,
-        inputs: Inputs,
-        train: Examples,
-        validation: Examples,
-        test: Examples,
-        names: Sequence[str] = _FUNCTIONS,
+        self, run: LoopState, inputs: Inputs, train: Examples, validation: Examples, test: Examples
     ) -> dict[str, jax.stages.Lowered]:
-        """Returns the functions of these names as they are handed to XLA, which compiles none.
+        """Returns what `compile` compiles as it is handed to XLA, by name; compiles nothing.
 
         Arrays may be shapes, with the device that is compiled for (`jax.ShapeDtypeStruct`).
         """
-        zero = np.int32(0)
-        calls = {
-            "train": (self._train, 3, (run, inputs, train, zero, zero)),
-            "evaluate": (self._evaluate, 3, (run, validation, zero, zero)),
-            "test": (self._test, 1, (run, test)),
-        }
-        # Traced one after the other: that is Python's work, which threads would not make faster.
-        return {name: self._lowered(name, *calls[name]) for name in names}
+        calls = self._calls(run, inputs, train, validation, test)
+        return {name: self._lowered(name, *call) for name, *call in calls}
 
-    def is_compiled(self, run: LoopState, *names: str) -> bool:
-        """Returns whether the functions of these names, by default the three, are compiled."""
-        return all(_key(name, run) in self._compiled for name in names or _FUNCTIONS)
+    def _calls(
+        self, run: LoopState, inputs: Inputs, train: Examples, validation: Examples, test: Examples
+    ) -> tuple[Call, ...]:
+        """Returns the calls of what every experiment needs."""
+        zero, none = np.int32(0), np.zeros(self.group_size, np.int32)
+        return (
+            ("train", self._train, 3, (run, inputs, train, zero, zero)),
+            ("evaluate", self._evaluate, 2, (run, none, validation, zero)),
+            ("test", self._test, 1, (run, test)),
+        )
+
+    def _compile(self, *calls: Call) -> None:
+        """Compiles what these calls need and is not compiled yet, side by side."""
+        # Traced one after the other: that is Python's work, which threads would not make faster.
+        lowered = {
+            key: self._lowered(name, function, shared, args)
+            for name, function, shared, args in calls
+            if (key := _key(name, args[0].constants)) not in self._compiled
+        }
+        with ThreadPoolExecutor(len(calls)) as pool:
+            compiled = pool.map(lambda program: program.compile(), lowered.values())
+            self._compiled.update(zip(lowered, compiled, strict=True))
+
+    def is_compiled(self, constants: PyTree, *names: str) -> bool:
+        """Returns whether functions are compiled for one run's form.
+
+        Args:
+          constants: of the form.
+          names: of the functions; by default the three that `compile` compiles.
+        """
+        names = names or ("train", "evaluate", "test")
+        return all(_key(name, constants, axes=0) in self._compiled for name in names)
+
+    def memory(self, constants: PyTree) -> dict[str, Memory]:
+        """Returns what the functions take that are compiled for one run's form, by name.
+
+        Args:
+          constants: of the form.
+        """
+        names = ("train", "evaluate", "test", "gradients")
+        keys = {name: _key(name, constants, axes=0) for name in names}
+        found = {n: self._compiled[key] for n, key in keys.items() if key in self._compiled}
+        return {name: memory_of(program) for name, program in found.items()}
 
     def _call(self, name: str, function: Callable[..., Any], shared: int, *args: Any) -> Any:
         """Calls what was compiled ahead, so that no call that is timed hides a compilation."""
-        key = _key(name, args[0])
+        key = _key(name, args[0].constants)
         if key not in self._compiled:
             self._compiled[key] = self._lowered(name, function, shared, args).compile()
         return self._compiled[key](*self._on_devices(args))
@@ -309,6 +314,7 @@ class Program:
         """Returns a batch of an epoch, by its number from 0."""
         offset = number * self.batch_size
         batch = jax.lax.dynamic_slice(permutation, (offset,), (self.batch_size,))
+        batch = self.devices.spread(batch)
         rows = self.operations.gather_rows(examples.inputs, batch)
         return Examples(rows, examples.targets[batch])
 
@@ -354,14 +360,31 @@ class Program:
     ) -> tuple[Float[Array, ""], PyTree, PyTree]:
         """Returns the minibatch loss of stored inputs, the model's new state, and gradients."""
         seen = self.pixels.prepared(batch.inputs)
-
-        def loss_of(params):
-            variables = {"params": params, **state.model_state}
-            outputs, model_state = self.apply(constants, variables, seen, True, rngs)
-            return jnp.mean(self.objective.train_loss(outputs, batch.targets)), model_state
-
-        (loss, model_state), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+        (loss, model_state), grads = self._gradients_of(
+            state.params, state.model_state, constants, seen, batch.targets, rngs
+        )
         return loss, model_state, grads
+
+    def _loss(
+        self,
+        params: PyTree,
+        model_state: PyTree,
+        constants: PyTree,
+        seen: jax.Array,
+        targets: jax.Array,
+        rngs: dict[str, jax.Array],
+    ) -> tuple[Float[Array, ""], PyTree]:
+        """Returns the mean loss of a minibatch in training, and the model's new state."""
+        variables = {"params": params, **model_state}
+        outputs, model_state = self.apply(constants, variables, seen, True, rngs)
+        return jnp.mean(self.objective.train_loss(outputs, targets)), model_state
+
+    def _logits(
+        self, params: PyTree, model_state: PyTree, constants: PyTree, inputs: jax.Array
+    ) -> jax.Array:
+        variables = {"params": params, **model_state}
+        outputs, _ = self.apply(constants, variables, self.pixels.prepared(inputs), False, {})
+        return outputs
 
     def _outputs(
         self, params: PyTree, model_state: PyTree, inputs: jax.Array, constants: PyTree
@@ -369,9 +392,7 @@ class Program:
         """Returns what the network says of stored inputs in evaluation."""
         if fused := self._fused(constants):
             return fused.logits(constants, params, inputs, self.pixels)
-        variables = {"params": params, **model_state}
-        outputs, _ = self.apply(constants, variables, self.pixels.prepared(inputs), False, {})
-        return outputs
+        return self._logits_of(params, model_state, constants, inputs)
 
     def measure(
         self, params: PyTree, model_state: PyTree, examples: Examples, constants: PyTree = ()
@@ -380,10 +401,14 @@ class Program:
         assert examples.valid is not None, "splits to evaluate are in batches"
         batches = examples.targets.shape[0]
 
+        def one_by_one(inputs, targets):
+            inputs, targets = self.devices.spread((inputs, targets))
+            outputs = self._outputs(params, model_state, inputs, constants)
+            return self.objective.loss(outputs, targets), self.objective.measure(outputs, targets)
+
         def sums(index):
             inputs, targets, valid = jax.tree.map(lambda array: array[index], examples)
-            outputs = self._outputs(params, model_state, inputs, constants)
-            each = self.objective.loss(outputs, targets), self.objective.measure(outputs, targets)
+            each = in_parts(one_by_one, self.parts, inputs, targets)
 
             def total(values):
                 # Selected, not multiplied: what the network says of padding may be NaN.
@@ -403,17 +428,19 @@ class Program:
         return Evaluation(loss / total, jnp.asarray(value, jnp.float32).reshape(()))
 
     def _evaluate(
-        self, run: LoopState, examples: Examples, step: Int[Array, ""], updates: Int[Array, ""]
+        self, run: LoopState, updates: Int[Array, ""], examples: Examples, step: Int[Array, ""]
     ) -> tuple[LoopState, Evaluation, Float[Array, ""]]:
         state = run.state
         result = self.measure(state.params, state.model_state, examples, run.constants)
         now = EarlyStop(result.loss, result.accuracy, step, state.params, state.model_state)
         # Strictly smaller: the earliest of equals stays. NaN compares False; infinity is no less.
         # The network is kept in the carry, so that the test split is looked at once, at the end.
-        better = result.loss < run.best.loss
+        due = updates >= 0
+        better = due & (result.loss < run.best.loss)
         best = jax.tree.map(lambda new, old: jnp.where(better, new, old), now, run.best)
         train_loss = run.loss_sum / jnp.maximum(updates, 1)
-        return run._replace(best=best, loss_sum=jnp.zeros_like(run.loss_sum)), result, train_loss
+        left = jnp.where(due, 0, run.loss_sum)
+        return run._replace(best=best, loss_sum=left), result, train_loss
 
     def _test(self, run: LoopState, examples: Examples) -> tuple[Evaluation, Evaluation]:
         best, last = run.best, run.state
@@ -423,12 +450,17 @@ class Program:
         )
 
 
-def _key(name: str, run: LoopState) -> tuple[Any, ...]:
-    """Returns what tells apart the programs for runs whose parameters are in different forms."""
+def _key(name: str, constants: PyTree, axes: int = 1) -> tuple[Any, ...]:
+    """Returns what tells apart the programs for runs whose parameters are in different forms.
+
+    Args:
+      name: of the function.
+      constants: of the form, with `axes` leading axes of runs.
+    """
     # The tables of packed leaves have the leaves' lengths. All other shapes are the experiment's.
-    constants = run.constants
     leaves = jax.tree.leaves(constants)
-    return name, jax.tree.structure(constants), tuple(tuple(leaf.shape) for leaf in leaves)
+    shapes = tuple(tuple(np.shape(leaf)[axes:]) for leaf in leaves)
+    return name, jax.tree.structure(constants), shapes
 
 
 def epoch_order(

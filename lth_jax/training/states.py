@@ -192,12 +192,18 @@ def in_batches(
     inputs: Shaped[np.ndarray, "n ..."],
     targets: Shaped[np.ndarray, "n ..."],
     batch_size: int,
+    multiple: int = 1,
 ) -> Examples:
     """Returns a split for evaluation as [batches, batch, …], the last batch padded with zeros.
 
     No example is left out and none counts twice: a perfect predictor scores exactly 100%.
+
+    Args:
+      inputs, targets: of the split.
+      batch_size: how many examples a batch has, at most,
+      multiple: but for what it takes to be a multiple of this, the devices that share it.
     """
-    size = min(batch_size, len(targets))
+    size = -(-min(batch_size, len(targets)) // multiple) * multiple
     padding = -len(targets) % size
     valid = np.arange(len(targets) + padding) < len(targets)
 

@@ -10,7 +10,8 @@ import pytest
 from lth_jax import load_ticket, load_trained
 from lth_jax.cli import export
 from lth_jax.errors import StoreError
-from lth_jax.lottery.runs import Run, RunGroup
+from lth_jax.lottery.run import Run
+from lth_jax.lottery.runs import RunGroup
 from lth_jax.store import RunDirectory
 from lth_jax.store.tables import TRUNK, RunId
 from lth_jax.training.keys import data_key

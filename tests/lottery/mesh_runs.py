@@ -1,11 +1,12 @@
 """Trains tiny experiments on all devices of this process, for tests in processes of their own.
 
     XLA_FLAGS=--xla_force_host_platform_device_count=4 \
-        python -m tests.lottery.mesh_runs FOLDER late conv
+        python -m tests.lottery.mesh_runs FOLDER late conv      # or: FOLDER shared
 
 JAX counts its devices once, when it begins: so the tests' own process has one, always.
 """
 
+import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,12 +15,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lth_jax.config import Spec
 from lth_jax.errors import Interrupted
 from lth_jax.lottery import runs as running
+from lth_jax.pruning.masks import ones_mask
 from lth_jax.training.devices import run_devices
 from lth_jax.training.loop import Program
+from lth_jax.training.parameterization import dense_apply
+from lth_jax.training.pixels import Pixels
+from lth_jax.training.states import Inputs, new_loop_state, new_state
 
-from ..tiny import StopAt, host, tiny_spec, train
+from ..small_networks import (
+    SCALE,
+    SHAPE,
+    norm_and_dropout,
+    optimizer,
+    training_set,
+    validation_set,
+)
+from ..tiny import StopAt, experiment, host, tiny_spec, train
 
 # Level 1 has 6 runs: on 4 devices a second group with idle ones. The rewind point is captured on
 # the way.
@@ -40,6 +54,60 @@ SPECS = {
         data__flip=True, data__crop=1, train__steps="6",
     ),
 }  # fmt: skip
+
+
+SHARED = "runs:2,data:2"  # two devices have the same runs, and share their batches
+
+
+def on(mesh: str, spec: Spec) -> Spec:
+    return dataclasses.replace(spec, execution=dataclasses.replace(spec.execution, mesh=mesh))
+
+
+def shared(folder: Path) -> None:
+    """Trains with batches that two devices share, from the start and in the middle."""
+    spec = on(SHARED, LATE)
+    train(folder / "late", spec)
+    program = experiment(spec).program(2, run_devices(SHARED))
+    for name in ("train", "evaluate", "test"):
+        (text,) = (one.as_text() for key, one in program._compiled.items() if key[0] == name)
+        assert "all-reduce" in text, name
+        assert "[10,64]" in text or name != "train", "each device computes the whole batch"
+    train(folder / "resumed", spec)
+    running.CHUNK_SECONDS = 0.0
+    try:
+        train(folder / "stopped", spec, StopAt(level=1, updates=20))
+    except Interrupted:
+        print("stopped")
+    assert_whole_batches_are_seen()
+
+
+def assert_whole_batches_are_seen() -> None:
+    """Asserts that norms and dropout are of the whole batch, whatever shares it."""
+    # Not Adam: the gradient of a bias before a norm is nothing but rounding, which it would divide
+    # by its own size.
+    model, transform = norm_and_dropout(), optimizer("sgd")
+    start = new_state(model.init, transform, jax.random.key(5), jnp.zeros((1, *SHAPE)))
+
+    def ended(mesh: str, size: int, evaluated: int):
+        devices, mask = run_devices(mesh), ones_mask(start.params)
+        runs = devices.filled(new_loop_state(start, 50), size)
+        inputs = devices.filled(Inputs(mask, jax.random.key(0)), size)
+        inputs = devices.with_run(inputs, Inputs(mask, jax.random.key(1)), size - 1)
+        program = Program(
+            dense_apply(model.apply), transform,
+            batch_size=8, pixels=Pixels(SCALE), group_size=size, devices=devices,
+        )  # fmt: skip
+        runs = program.train(runs, inputs, training_set(50), 0, 9)
+        runs, found, _ = program.evaluate(runs, validation_set(23, evaluated), 9, 9)
+        return host((runs.state, found))
+
+    # One run on each pair of devices, and two; 23 examples in batches of 10, and of 5, which two
+    # devices cannot divide.
+    for size, evaluated in ((2, 10), (4, 5)):
+        shared, alone = ended(SHARED, size, evaluated), ended("runs:1", size, evaluated)
+        for name, leaf in alone.items():
+            np.testing.assert_allclose(shared[name], leaf, rtol=2e-4, atol=1e-6)
+    print("whole")
 
 
 def main(folder: Path, names: Sequence[str]) -> None:
@@ -78,7 +146,9 @@ def assert_runs_come_back(count: int) -> None:
         }
         for index in range(3 * count)
     ]
-    stacked = devices.stack(runs)
+    stacked = devices.filled(runs[0], len(runs))
+    for index, run in enumerate(runs):
+        stacked = devices.with_run(stacked, run, index)
     for index, run in enumerate(runs):
         found = devices.run(stacked, index)
         assert jax.random.key_data(found.pop("key")).tolist() == (
@@ -92,4 +162,7 @@ def assert_runs_come_back(count: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2:])
+    if sys.argv[2:] == ["shared"]:
+        shared(Path(sys.argv[1]))
+    else:
+        main(Path(sys.argv[1]), sys.argv[2:])

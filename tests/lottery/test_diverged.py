@@ -12,7 +12,7 @@ from lth_jax.errors import Interrupted, RunError
 from lth_jax.lottery import runner as runners
 from lth_jax.lottery.pending import pending_runs
 from lth_jax.lottery.plan import ended_tickets, planned_runs, reachable_runs
-from lth_jax.lottery.runs import diverged_since
+from lth_jax.lottery.rows import diverged_since
 from lth_jax.pruning.criteria import CRITERIA, Criterion
 from lth_jax.store import RunDirectory
 from lth_jax.store.tables import CurvePoint, RunId

@@ -111,10 +111,10 @@ def test_what_a_checkpoint_keeps_of_a_run_is_all_of_it(tmp_path, monkeypatch):
     groups = []
 
     class Noted(runs.RunGroup):
-        def __init__(self, *arguments):
-            super().__init__(*arguments)
+        def begin(self):
+            super().begin()
             groups.append(self)
-            self.begun = jax.device_get(self.dense_state(0))
+            self.at_start = jax.device_get(self.dense_state(0))
 
     monkeypatch.setattr("lth_jax.lottery.level.RunGroup", Noted)
     spec = tiny_spec(levels=0, replicates=1, branches=())
@@ -126,9 +126,9 @@ def test_what_a_checkpoint_keeps_of_a_run_is_all_of_it(tmp_path, monkeypatch):
     assert ended.best.step > 0
     for kept in ("state", "best", "loss_sum"):
         jax.tree.map(
-            np.testing.assert_array_equal, getattr(resumed.begun, kept), getattr(ended, kept)
+            np.testing.assert_array_equal, getattr(resumed.at_start, kept), getattr(ended, kept)
         )
-    assert (resumed.step, resumed.evaluated) == (12, 12)
+    assert (resumed.step, resumed.evaluated) == (12, [12])
 
 
 def test_what_was_saved_of_other_runs_is_passed_over(tmp_path, monkeypatch):
@@ -175,7 +175,7 @@ def test_the_axis_of_runs_is_as_long_as_asked_and_needed():
     e = experiment(tiny_spec())
     assert [e.group_size(runs) for runs in (1, 5)] == [1, 1]
     grouped = experiment(tiny_spec(execution__group_size=3))
-    assert [grouped.group_size(runs) for runs in (1, 2, 3, 5)] == [1, 2, 3, 3]
+    assert [grouped.group_size(runs) for runs in (1, 2, 3, 4, 5, 7)] == [1, 2, 3, 2, 3, 3]
 
 
 def test_train_loss_is_the_mean_since_the_evaluation_before(tmp_path, monkeypatch):

@@ -10,9 +10,18 @@ import jax
 import pytest
 
 from lth_jax.errors import Interrupted, SpecError
+from lth_jax.lottery.checks import check_training
 from lth_jax.training.devices import ONE_DEVICE, run_devices
 
-from ..tiny import StopAt, assert_same_run, experiment, results, tiny_spec, train
+from ..tiny import (
+    StopAt,
+    assert_same_run,
+    experiment,
+    finished_run,
+    results,
+    tiny_spec,
+    train,
+)
 from .mesh_runs import LATE, SPECS
 
 ROOT = Path(__file__).parents[2]
@@ -39,14 +48,7 @@ def test_on_any_number_of_devices_all_bits_are_those_of_one(
 ):
     with pytest.raises(Interrupted):
         train(tmp_path / "resumed", LATE, StopAt(level=1, updates=20))
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={count}"
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.lottery.mesh_runs", str(tmp_path), *SPREAD[count]],
-        cwd=ROOT, env={**os.environ, "XLA_FLAGS": flags}, capture_output=True, text=True,
-    )  # fmt: skip
-    assert (done.stdout.split("\n"), done.returncode) == (["stopped", "came back", ""], 0), (
-        done.stderr
-    )
+    assert on_devices(count, tmp_path, *SPREAD[count]) == ["stopped", "came back"]
     for name in SPREAD[count]:
         same = assert_alike if name == "pairs" else assert_same_run
         same(tmp_path / name, on_one_device / name)
@@ -54,6 +56,28 @@ def test_on_any_number_of_devices_all_bits_are_those_of_one(
     assert_same_run(tmp_path / "resumed", on_one_device / "late")
     train(tmp_path / "stopped", LATE)
     assert_same_run(tmp_path / "stopped", on_one_device / "late")
+
+
+def on_devices(count, *arguments):
+    """What a process of its own says in which a CPU is so many devices."""
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={count}"
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.lottery.mesh_runs", *map(str, arguments)],
+        cwd=ROOT, env={**os.environ, "XLA_FLAGS": flags}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip().split("\n")
+
+
+@pytest.mark.slow
+def test_devices_that_share_batches_agree_with_one_to_rounding(tmp_path, single_steps):
+    """Also where a run is stopped on the one and goes on on the other."""
+    with pytest.raises(Interrupted):
+        train(tmp_path / "resumed", LATE, StopAt(level=1, updates=20))
+    assert on_devices(4, tmp_path, "shared") == ["stopped", "whole"]
+    train(tmp_path / "stopped", LATE)
+    for name in ("late", "resumed", "stopped"):
+        assert_alike(tmp_path / name, finished_run(LATE))
 
 
 def assert_alike(path, other):
@@ -71,12 +95,27 @@ def test_all_devices_are_taken_unless_fewer_are_named(monkeypatch):
     monkeypatch.setattr(jax, "local_devices", lambda: [device] * 3)
     with monkeypatch.context() as patch:
         patch.setattr("lth_jax.training.devices.Mesh", lambda *_: None)
-        assert [run_devices(mesh).count for mesh in ("auto", "runs:2", "runs:3")] == [3, 2, 3]
+        found = {m: run_devices(m) for m in ("auto", "runs:2", "runs:3", "runs:1,data:2")}
+        assert [devices.count for devices in found.values()] == [3, 2, 3, 1]
+        assert [devices.data for devices in found.values()] == [1, 1, 1, 2]
+        assert [devices.number for devices in found.values()] == [3, 2, 3, 2]
     with pytest.raises(SpecError) as refused:
         run_devices("runs:4")
     assert str(refused.value) == (
         "config.execution.mesh='runs:4': more than the devices here (3 × cpu); "
         "accepted: auto, or at most runs:3"
+    )
+    with pytest.raises(SpecError, match="accepted: auto, or at most 3 in all"):
+        run_devices("runs:2,data:2")
+
+
+def test_a_batch_that_devices_cannot_share_is_refused():
+    check_training(tiny_spec(execution__mesh="runs:1,data:4"))
+    with pytest.raises(SpecError) as refused:
+        check_training(tiny_spec(execution__mesh="runs:2,data:3"))
+    assert str(refused.value) == (
+        "config.train.batch_size=20: execution.mesh='runs:2,data:3' has 3 devices share it; "
+        "accepted: a multiple of 3"
     )
 
 
@@ -86,16 +125,15 @@ def test_each_device_has_as_many_runs_as_any_other(monkeypatch):
         return [e.group_size(runs, devices=3) for runs in (1, 3, 4, 9, 10)]
 
     assert sizes() == [3, 3, 3, 3, 3]
-    # As many as on one device; what nobody chose is spread.
-    assert sizes(execution__group_size=2) == [3, 6, 6, 6, 6]
-    assert sizes(execution__group_size=9) == [3, 9, 12, 27, 27]
+    assert sizes(execution__group_size=2) == [3, 3, 6, 6, 6]
+    assert sizes(execution__group_size=9) == [3, 3, 6, 9, 12]
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert sizes() == [3, 3, 6, 9, 12]
 
 
 def test_several_devices_work_on_one_group_at_a_time():
     class Three:
-        count = 3
+        count = number = 3
 
     spec = tiny_spec(execution__workers=0)
     assert dataclasses.replace(experiment(spec), devices=Three()).workers() == 1

@@ -12,8 +12,10 @@ import pytest
 from lth_jax.models import DTYPES, MODELS
 from lth_jax.models.gpt import GPT
 from lth_jax.models.resnet import Residual
+from lth_jax.native.choice import NativeCode
 from lth_jax.pruning.masks import prunable
 from lth_jax.pruning.trees import named_leaves, size
+from lth_jax.training.groups import TOGETHER
 from lth_jax.training.loop import Program
 from lth_jax.training.parameterization import dense_apply
 from lth_jax.training.pixels import Pixels
@@ -21,6 +23,7 @@ from lth_jax.training.states import (
     Examples,
     Inputs,
     TrainState,
+    for_gradients,
     new_loop_state,
     new_state,
     rewind,
@@ -204,6 +207,33 @@ def small(name, dtype="float32"):
     first = jax.jit(lambda key, x: new_state(model.init, program.optimizer, key, x))
     key = jax.random.key(0, impl="unsafe_rbg")
     return program, examples, first(key, program.pixels.prepared(examples.inputs[:1]) * 0)
+
+
+@every_family
+@pytest.mark.parametrize("how", TOGETHER)
+def test_gradients_of_several_runs_are_those_of_each(name, how):
+    """However they are computed together: in the programs that other platforms than CPUs have."""
+    program, examples, state = small(name)
+    given, _ = SMALLEST[name]
+    network = NativeCode(platform="cuda").apply(MODELS[name].make(3, **given).apply)
+    groups = {
+        size: Program(
+            network, program.optimizer, batch_size=4, pixels=program.pixels,
+            objective=program.objective, group_size=size, together=how,
+        )
+        for size in (1, 3)
+    }  # fmt: skip
+    runs = [
+        for_gradients(new_loop_state(jax.tree.map(lambda leaf, f=1 + i / 8: leaf * f, state), 8))
+        for i in range(3)
+    ]
+    keys = [jax.random.key(i) for i in range(3)]
+    found = groups[3].gradients(stack_runs(runs), stack_runs(keys), examples, 1)
+    for index, (run, key) in enumerate(zip(runs, keys, strict=True)):
+        alone = groups[1].gradients(stack_runs([run]), key[None], examples, 1)
+        for leaf, same in zip(jax.tree.leaves(found), jax.tree.leaves(alone), strict=True):
+            scale = 1e-6 + float(jnp.abs(same).max())
+            np.testing.assert_allclose(leaf[index] / scale, same[0] / scale, atol=2e-5)
 
 
 def train(program, examples, state, mask, steps):

@@ -52,12 +52,16 @@ def oracle():
 
 
 @pytest.mark.parametrize("wrong", [0, 1])
-@pytest.mark.parametrize(("count", "batch_size"), [(11, 4), (12, 4), (5, 8)])
-def test_a_perfect_predictor_scores_exactly_one(count, batch_size, wrong):
+@pytest.mark.parametrize(
+    ("count", "batch_size", "parts"), [(11, 4, 1), (12, 4, 1), (5, 8, 1), (11, 4, 3), (5, 8, 8)]
+)
+def test_a_perfect_predictor_scores_exactly_one(count, batch_size, parts, wrong):
     labels = np.random.default_rng(count).integers(0, CLASSES, count)
     images = labels[:, None, None, None] * np.ones((1, *SHAPE), np.float32)
     model, optimizer = oracle(), optax.sgd(0.1)
-    program = Program(dense_apply(model.apply), optimizer, batch_size=1, pixels=Pixels(1.0))
+    program = Program(
+        dense_apply(model.apply), optimizer, batch_size=1, pixels=Pixels(1.0), parts=parts
+    )
     state = new_state(model.init, optimizer, jax.random.key(0), EXAMPLE)
     state = state._replace(params={"wrong": jnp.float32(wrong)})
     result = jax.jit(program.measure)(state.params, {}, in_batches(images, labels, batch_size))
@@ -176,6 +180,21 @@ def test_training_loss_is_the_mean_since_the_last_evaluation():
     later = float(run.loss_sum[0])
     _, _, mean = case.program.evaluate(run, validation_set(), 8, 2)
     np.testing.assert_allclose(mean, [later / 2], rtol=1e-6)
+
+
+def test_a_run_whose_evaluation_is_not_due_comes_back_as_it_was():
+    case = setting(3)
+    run = case.train([0, 6])
+    before = jax.device_get(run)
+    run, _, mean = case.program.evaluate(run, validation_set(), 6, [6, -1, 2])
+    np.testing.assert_allclose(mean[::2], before.loss_sum[::2] / [6, 2], rtol=1e-6)
+    assert run.best.step.tolist() == [6, -1, 6]
+    assert (run.loss_sum == 0).tolist() == [True, False, True]
+    jax.tree.map(
+        lambda new, old: np.testing.assert_array_equal(new[1], old[1]),
+        jax.device_get(run._replace(state=(), permutation=())),
+        before._replace(state=(), permutation=()),
+    )
 
 
 def test_a_new_run_has_no_early_stop_and_no_epoch():

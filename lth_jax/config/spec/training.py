@@ -134,11 +134,19 @@ class ExecutionSpec:
 
     group_size: int = field(
         0,
-        "How many runs train at once in one `vmap`, on each device; 0 is 1 on CPU, where results "
+        "How many runs train at once in one program, on each device; 0 is 1 on CPU, where results "
         "then repeat bit for bit, and all runs of a level elsewhere.",
         **between(0, 100_000, zero="automatic"),
         identity=False,
         unit="runs",
+    )
+    group_as: str = choice(
+        "auto",
+        ("auto", "vmap", "sequence", "unrolled"),
+        "How the networks of a group are computed: all in each operation (`vmap`), one after the "
+        "other (`sequence`), or that without a loop (`unrolled`); `auto` takes networks that are "
+        "mostly convolutions in sequence, and `vmap` else.",
+        identity=False,
     )
     workers: int = field(
         0,
@@ -150,10 +158,13 @@ class ExecutionSpec:
     )
     mesh: str = field(
         "auto",
-        "The devices that runs are spread over, each run on one: all that there are, or "
-        "`runs:N`, the first N.",
-        accepted="auto, or runs:N with N from 1 to 9,999",
-        check=lambda value: re.fullmatch(r"(auto|runs:[1-9][0-9]{0,3})", value) is not None,
+        "The devices that runs are spread over: all that there are, or `runs:N`, the first N; each "
+        "run is on one of them. `runs:N,data:M` are N times M: each run is on M, which share its "
+        "batches, and agrees with one on a single device to rounding.",
+        accepted="auto, runs:N, or runs:N,data:M, with N and M from 1 to 9,999",
+        check=lambda value: (
+            re.fullmatch(r"auto|runs:[1-9][0-9]{0,3}(,data:[1-9][0-9]{0,3})?", value) is not None
+        ),
         identity=False,
     )
     precision: str = choice(
