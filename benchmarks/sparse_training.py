@@ -40,7 +40,7 @@ from lth_jax import data
 from lth_jax.lottery.experiment import Experiment
 from lth_jax.lottery.moving import Moving
 from lth_jax.lottery.run import Run
-from lth_jax.lottery.runs import Run, RunGroup
+from lth_jax.lottery.runs import RunGroup
 from lth_jax.lottery.start_points import StartPoint
 from lth_jax.pruning.criteria import CRITERIA
 from lth_jax.pruning.masks import kept_counts, ones_mask, prunable

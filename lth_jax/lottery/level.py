@@ -35,7 +35,6 @@ from lth_jax.store.tables import (
     CurvaturePoint,
     MaskPoint,
     RunId,
-    Table,
 )
 from lth_jax.system.machine import GIB
 from lth_jax.training.backend import in_32_bits, platform

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Array, Key
 
-from lth_jax.lottery.branches import StartPoint
 from lth_jax.lottery.experiment import Experiment
 from lth_jax.lottery.learning import Learning
 from lth_jax.lottery.moving import MaskCounts, Moving, MovingMask
+from lth_jax.lottery.start_points import StartPoint
 from lth_jax.native.packing import Layout
 from lth_jax.pruning.masks import kept_counts
 from lth_jax.pruning.trees import PyTree, map_named, named_leaves, to_device

@@ -42,7 +42,6 @@ from lth_jax.lottery.plan import (
 from lth_jax.lottery.rewinding import StoredTrunk
 from lth_jax.lottery.rows import FinishedRun
 from lth_jax.lottery.run import Run
-from lth_jax.lottery.runs import FinishedRun, Run
 from lth_jax.lottery.start_points import BranchPoint, StartPoint, none_donated
 from lth_jax.native.packing import Layout
 from lth_jax.pruning.criteria import CRITERIA
