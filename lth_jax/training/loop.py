@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import jax
@@ -19,6 +20,7 @@ from jaxtyping import Array, Float, Int, Int32, Key
 from lth_jax.pruning.trees import PyTree
 from lth_jax.training.devices import ONE_DEVICE, RunDevices
 from lth_jax.training.operations import FusedNetwork, Operations
+from lth_jax.training.order import AUGMENTATION, DROPOUT, ORDER, epoch_order
 from lth_jax.training.parameterization import Apply, at_step
 from lth_jax.training.pixels import Pixels
 from lth_jax.training.states import (
@@ -27,9 +29,13 @@ from lth_jax.training.states import (
     Examples,
     Inputs,
     LoopState,
+    Sums,
     TrainState,
 )
 from lth_jax.training.tasks import CLASSIFICATION, Objective
+
+# (a batch of a split) -> the sums over it.
+SumsOf = Callable[[Examples], tuple[jax.Array, PyTree]]
 
 
 def map_runs(function: Callable[..., Any], group_size: int, shared: int) -> Callable[..., Any]:
@@ -216,9 +222,7 @@ class Program:
         # The rest that fills no batch is left out: another one in each epoch.
         count = examples.targets.shape[0]
         steps_per_epoch = count // self.batch_size
-        # 0 is the stream of the order; 1 and 2, in `_seen`, are those of dropout and augmentation.
-        # Other numbers would be other experiments.
-        order_key = jax.random.fold_in(inputs.key, 0)
+        order_key = jax.random.fold_in(inputs.key, ORDER)
 
         def train_epoch(carry):
             step, run = carry
@@ -269,7 +273,7 @@ class Program:
         count = examples.targets.shape[0]
         steps_per_epoch = count // self.batch_size
         epoch = step // steps_per_epoch
-        permutation = self._order(run, jax.random.fold_in(key, 0), epoch, count)
+        permutation = self._order(run, jax.random.fold_in(key, ORDER), epoch, count)
         batch = self._batch(examples, permutation, step - epoch * steps_per_epoch)
         stored, rngs = self._seen(key, step, batch)
         _, _, grads = self._loss_and_gradients(run.state, run.constants, stored, rngs)
@@ -282,7 +286,7 @@ class Program:
         return jax.lax.cond(
             run.epoch == epoch,
             lambda: run.permutation,
-            lambda: epoch_order(key, epoch, count, self.operations),
+            lambda: epoch_order(key, epoch, count, self.operations.permutation),
         )
 
     def _batch(
@@ -303,8 +307,8 @@ class Program:
         """Returns a batch as it is augmented in a step, and the keys of the network's layers."""
         # Functions of key and step alone, never of a state that is carried: a run that is resumed,
         # and a ticket beside its dense network, drop and move the same.
-        rngs = {"dropout": jax.random.fold_in(jax.random.fold_in(key, 1), step)}
-        moved = jax.random.fold_in(jax.random.fold_in(key, 2), step)
+        rngs = {"dropout": jax.random.fold_in(jax.random.fold_in(key, DROPOUT), step)}
+        moved = jax.random.fold_in(jax.random.fold_in(key, AUGMENTATION), step)
         return Examples(self.pixels.augmented(batch.inputs, moved), batch.targets), rngs
 
     def _step(
@@ -362,36 +366,55 @@ class Program:
         self, params: PyTree, model_state: PyTree, examples: Examples, constants: PyTree = ()
     ) -> Evaluation:
         """Returns loss and metric over [batches, batch, …] examples; padding counts nowhere."""
+        sums_of = partial(self._sums, params, model_state, constants)
+        return self.evaluation(self.added(sums_of, no_sums(sums_of, examples), examples))
+
+    def _sums(
+        self, params: PyTree, model_state: PyTree, constants: PyTree, batch: Examples
+    ) -> tuple[jax.Array, PyTree]:
+        """Returns the loss and what the metric is made of, each summed over a batch."""
+        inputs, targets, valid = batch
+        outputs = self._outputs(params, model_state, inputs, constants)
+        each = self.objective.loss(outputs, targets), self.objective.measure(outputs, targets)
+
+        def total(values):
+            # Selected, not multiplied: what the network says of padding may be NaN.
+            kept = valid.reshape(-1, *[1] * (values.ndim - 1))
+            return jnp.sum(jnp.where(kept, values, jnp.zeros_like(values)), 0)
+
+        return jax.tree.map(total, each)
+
+    @staticmethod
+    def added(sums_of: SumsOf, sums: Sums, examples: Examples) -> Sums:
+        """Returns `sums` with those of further batches, [batches, batch, …], added in order."""
         assert examples.valid is not None, "splits to evaluate are in batches"
-        batches = examples.targets.shape[0]
-
-        def sums(index):
-            inputs, targets, valid = jax.tree.map(lambda array: array[index], examples)
-            outputs = self._outputs(params, model_state, inputs, constants)
-            each = self.objective.loss(outputs, targets), self.objective.measure(outputs, targets)
-
-            def total(values):
-                # Selected, not multiplied: what the network says of padding may be NaN.
-                kept = valid.reshape(-1, *[1] * (values.ndim - 1))
-                return jnp.sum(jnp.where(kept, values, jnp.zeros_like(values)), 0)
-
-            return jax.tree.map(total, each)
 
         def add_batch(index, totals):
-            return jax.tree.map(jnp.add, totals, sums(index))
+            batch = jax.tree.map(lambda array: array[index], examples)
+            return jax.tree.map(jnp.add, totals, sums_of(batch))
 
-        # Hits are counted as integers, which are exact; the rest is summed as it comes.
-        zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(sums, 0))
-        loss, measured = jax.lax.fori_loop(0, batches, add_batch, zero)
-        total = jnp.sum(examples.valid)
-        value = self.objective.value(measured, total)
-        return Evaluation(loss / total, jnp.asarray(value, jnp.float32).reshape(()))
+        each = jax.lax.fori_loop(0, examples.targets.shape[0], add_batch, sums.each)
+        return Sums(each, sums.count + jnp.sum(examples.valid))
+
+    def evaluation(self, sums: Sums) -> Evaluation:
+        """Returns the loss and the metric of a split, of the sums over all of it."""
+        loss, measured = sums.each
+        value = self.objective.value(measured, sums.count)
+        return Evaluation(loss / sums.count, jnp.asarray(value, jnp.float32).reshape(()))
 
     def _evaluate(
         self, run: LoopState, examples: Examples, step: Int[Array, ""], updates: Int[Array, ""]
     ) -> tuple[LoopState, Evaluation, Float[Array, ""]]:
         state = run.state
         result = self.measure(state.params, state.model_state, examples, run.constants)
+        return self._evaluated(run, result, step, updates)
+
+    @staticmethod
+    def _evaluated(
+        run: LoopState, result: Evaluation, step: Int[Array, ""], updates: Int[Array, ""]
+    ) -> tuple[LoopState, Evaluation, Float[Array, ""]]:
+        """Returns what `evaluate` does, of what the validation split said of the networks."""
+        state = run.state
         now = EarlyStop(result.loss, result.accuracy, step, state.params, state.model_state)
         # Strictly smaller: the earliest of equals stays. NaN compares False; infinity is no less.
         # The network is kept in the carry, so that the test split is looked at once, at the end.
@@ -408,20 +431,16 @@ class Program:
         )
 
 
+def no_sums(sums_of: SumsOf, examples: Examples) -> Sums:
+    """Returns the sums over no batch: hits are integers, which are exact; the rest as it comes."""
+    batch = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape[1:], array.dtype), examples)
+    zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(sums_of, batch))
+    return Sums(zero, jnp.zeros((), jnp.int32))
+
+
 def _key(name: str, run: LoopState) -> tuple[Any, ...]:
     """Returns what tells apart the programs for runs whose parameters are in different forms."""
     # The tables of packed leaves have the leaves' lengths. All other shapes are the experiment's.
     constants = run.constants
     leaves = jax.tree.leaves(constants)
     return name, jax.tree.structure(constants), tuple(tuple(leaf.shape) for leaf in leaves)
-
-
-def epoch_order(
-    key: Key[Array, ""],
-    epoch: Int[Array, ""] | int,
-    count: int,
-    operations: Operations | None = None,
-) -> Int32[Array, " examples"]:
-    """Returns the order of `count` examples in an epoch: a fresh permutation, int32 [count]."""
-    permutation = (operations or Operations()).permutation
-    return permutation(jax.random.fold_in(key, epoch), count).astype(jnp.int32)

@@ -108,6 +108,18 @@ class Evaluation(NamedTuple):
     accuracy: Float[Array, "*runs"]
 
 
+class Sums(NamedTuple):
+    """What an evaluation has added up so far.
+
+    Attributes:
+      each: the sum of the losses, float32 [], and of what the metric is made of.
+      count: int32 [], over how many examples.
+    """
+
+    each: PyTree
+    count: Int[Array, "*runs"]
+
+
 def new_loop_state(state: TrainState, examples: int) -> LoopState:
     """Returns what the loop carries of a run that is about to start from `state`.
 

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 
 from lth_jax.models.base import Model
 from lth_jax.pruning.masks import ones_mask
-from lth_jax.training.loop import Program, epoch_order
+from lth_jax.training.loop import Program
+from lth_jax.training.order import epoch_order
 from lth_jax.training.parameterization import dense_apply
 from lth_jax.training.pixels import Pixels
 from lth_jax.training.states import Examples, Inputs, new_loop_state, new_state, stack_runs
