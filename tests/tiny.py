@@ -24,7 +24,8 @@ from lth_jax.models import MODELS
 from lth_jax.pruning.granularity import granularity_of
 from lth_jax.store import RunDirectory, checkpoints
 from lth_jax.store.tables import RESULTS, RunId
-from lth_jax.training.devices import run_devices
+from lth_jax.training.devices import ONE_DEVICE, run_devices
+from lth_jax.training.streamed import StreamedSplit
 
 # 12 steps cross two epochs of 5 steps; the evaluations fall on 0, 5, 10 and 12.
 FIELDS = {
@@ -70,7 +71,8 @@ def experiment(spec: specs.Spec, network=None) -> Experiment:
     train = dataclasses.replace(spec.train, steps="1")
     built = _built(train, spec.model, spec.data, spec.pruning, (spec.task, spec.metric))
     epoch = len(built.train.targets) // spec.train.batch_size
-    splits = (built.train, built.validation, built.test)
+    splits = [built.train, built.validation, built.test]
+    splits = [s.shapes(ONE_DEVICE) if isinstance(s, StreamedSplit) else s for s in splits]
     return dataclasses.replace(
         built,
         spec=spec,
@@ -82,6 +84,7 @@ def experiment(spec: specs.Spec, network=None) -> Experiment:
             spec.model,
             *(array.shape for split in splits for array in split if array is not None),
             spec.data.name,
+            built.streaming is not None,
             (spec.task, spec.metric),
             tuple(row.shape for row in built.parameters),
             spec.execution.mesh,

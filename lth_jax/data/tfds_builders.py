@@ -136,7 +136,9 @@ def stock_preparation(
     check_name(name, known)
     # ImportError: a builder that cannot even say, without TensorFlow, what it builds.
     with contextlib.suppress(ImportError), tfds_files.quiet():
-        tfds_files.features_of(name, tfds.builder(name, data_dir=directories.data_dir).info)
+        tfds_files.features_of(
+            name, tfds.builder(name, data_dir=directories.data_dir).info, any_size=True
+        )
     if importlib.util.find_spec("tensorflow") is None:
         raise DataError(
             f"{name} is not prepared in data.data_dir={directories.data_dir}, no arrays of it are "

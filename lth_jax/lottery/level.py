@@ -79,10 +79,14 @@ class LevelTrainer:
                 self.observer.compiling(level)
                 group.compile()
         self._saved_at = time.monotonic()
-        with ThreadPoolExecutor(self.workers) as pool:
-            self._advance_all(level, groups, pool)
-            self._write_points(level, groups, finished=True)
-            finished = list(pool.map(in_32_bits(RunGroup.finish), groups))
+        try:
+            with ThreadPoolExecutor(self.workers) as pool:
+                self._advance_all(level, groups, pool)
+                self._write_points(level, groups, finished=True)
+                finished = list(pool.map(in_32_bits(RunGroup.finish), groups))
+        finally:
+            for group in groups:
+                group.close()
         return {one.row.run_id: one for group in finished for one in group}
 
     def _groups(self, level: int, runs: Sequence[Run]) -> list[RunGroup]:

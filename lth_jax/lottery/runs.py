@@ -49,6 +49,7 @@ from lth_jax.training.states import (
     stack_runs,
     unstack_run,
 )
+from lth_jax.training.streamed import Feed
 
 # Between two chunks a run may be saved or stopped: Ctrl-C is answered within about a second.
 CHUNK_SECONDS = 1.0
@@ -212,6 +213,8 @@ class RunGroup:
         self.state: LoopState = self.devices.stack(states + states[-1:] * idle)
         self.inputs: Inputs = self.devices.stack(inputs + inputs[-1:] * idle)
         self.program: Program = self.experiment.program(size, self.devices)
+        keys = [run.data_key for run in runs] + [runs[-1].data_key] * idle
+        self.train = self.experiment.training_examples(keys, self.last, self.devices)
 
     def is_compiled(self) -> bool:
         """Returns whether its program is there already."""
@@ -224,10 +227,10 @@ class RunGroup:
         """Compiles what is not compiled yet."""
         e = self.experiment
         for state, inputs in ((self.state, self.inputs), *self._to_come):
-            self.program.compile(state, inputs, e.train, e.validation, e.test)
+            self.program.compile(state, inputs, self.train, e.validation, e.test)
         if self._needs_gradients(self.runs):
             run = stack_runs([for_gradients(self.dense_state(0))] * len(self.inputs.key))
-            self.program.compile_gradients(run, self.inputs.key, e.train)
+            self.program.compile_gradients(run, self.inputs.key, self.train)
         for index, (run, mask) in enumerate(zip(self.runs, self.masks, strict=True)):
             step = run.moving.next_move(self.step + 1) if run.moving else None
             if mask and step is not None:  # its small functions, too, by a move that is thrown away
@@ -321,7 +324,7 @@ class RunGroup:
         began = time.perf_counter()
         # JAX returns before the work is done; it is the work that is timed.
         self.state = jax.block_until_ready(
-            self.program.train(self.state, self.inputs, self.experiment.train, self.step, stop)
+            self.program.train(self.state, self.inputs, self.train, self.step, stop)
         )
         seconds = time.perf_counter() - began
         self.step = stop
@@ -343,7 +346,7 @@ class RunGroup:
         gradients = None
         if self._needs_gradients(self.runs[index] for index in movers):
             run = self.state if len(key) > 1 else stack_runs([for_gradients(dense[0])])
-            gradients = self.program.gradients(for_gradients(run), key, e.train, self.step)
+            gradients = self.program.gradients(for_gradients(run), key, self.train, self.step)
         for index in movers:
             mask, run = self.masks[index], self.runs[index]
             assert mask is not None, "runs whose masks move have one of their own"
@@ -402,8 +405,14 @@ class RunGroup:
             for index, (run, mask) in enumerate(zip(self.runs, self.masks, strict=True))
         }
 
+    def close(self) -> None:
+        """Ends what reads examples ahead, if they are streamed."""
+        if isinstance(self.train, Feed):
+            self.train.close()
+
     def finish(self) -> list[FinishedRun]:
         """Measures the early stop and the last network on the test split; returns the results."""
+        self.close()
         began = time.perf_counter()
         tests = jax.device_get(self.program.test(self.state, self.experiment.test))
         measured = [unstack_run(tests, index) for index in range(len(self.runs))]
@@ -511,7 +520,8 @@ def _beginning(run: Run, progress: Progress | None) -> tuple[LoopState, MovingMa
     first, e = run.start.state, run.experiment
     if run.learning:
         first = run.learning.start(first, e.optimizer)
-    state = new_loop_state(first, len(e.train.targets))
+    # What is streamed comes in its order.
+    state = new_loop_state(first, 0 if e.streaming else len(e.train.targets))
     mask = MovingMask.at_start(run.moving, run.start) if run.moving else None
     if not progress:
         return state, mask

@@ -95,6 +95,13 @@ class RunDevices:
 
         return unstack_run(jax.tree.map(part, runs), own)
 
+    def sharding(self, by_run: bool) -> NamedSharding | None:
+        """Returns where new arrays lie: spread by a leading axis of runs, or whole on each device.
+
+        It is None for one device, which is where JAX puts them.
+        """
+        return NamedSharding(self._mesh, P(RUNS) if by_run else P()) if self.count > 1 else None
+
     def copies(self, examples: Examples) -> Examples:
         """Returns a split that lies on every device; it is copied the first time."""
         return examples if self.count == 1 else jax.tree.map(self._copied, examples)

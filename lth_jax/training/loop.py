@@ -29,6 +29,7 @@ from lth_jax.training.states import (
     Examples,
     Inputs,
     LoopState,
+    Placed,
     Sums,
     TrainState,
 )
@@ -104,14 +105,14 @@ class Program:
         self._compiled: dict[Any, Callable[..., Any]] = {}
 
     def train(
-        self, run: LoopState, inputs: Inputs, examples: Examples, start: int, stop: int
+        self, run: LoopState, inputs: Inputs, examples: Placed, start: int, stop: int
     ) -> LoopState:
         """Returns the runs after updates `start` to `stop`, counted from 0 at initialization."""
         bounds = np.int32(start), np.int32(stop)
         return self._call("train", self._train, 3, run, inputs, examples, *bounds)
 
     def evaluate(
-        self, run: LoopState, examples: Examples, step: int, updates: int
+        self, run: LoopState, examples: Placed, step: int, updates: int
     ) -> tuple[LoopState, Evaluation, Float[Array, " runs"]]:
         """Evaluates the networks on the validation split; each may become its run's early stop.
 
@@ -128,12 +129,12 @@ class Program:
         counts = np.int32(step), np.int32(updates)
         return self._call("evaluate", self._evaluate, 3, run, examples, *counts)
 
-    def test(self, run: LoopState, examples: Examples) -> tuple[Evaluation, Evaluation]:
+    def test(self, run: LoopState, examples: Placed) -> tuple[Evaluation, Evaluation]:
         """Evaluates the networks of the early stop, and the last ones; values float32 [runs]."""
         return self._call("test", self._test, 1, run, examples)
 
     def gradients(
-        self, run: LoopState, keys: Key[Array, " runs"], examples: Examples, step: int
+        self, run: LoopState, keys: Key[Array, " runs"], examples: Placed, step: int
     ) -> PyTree:
         """Returns the loss's gradients of the batch that update `step` takes, for all weights.
 
@@ -148,28 +149,27 @@ class Program:
         return self._call("gradients", self._gradients, 2, run, keys, examples, np.int32(step))
 
     def compile_gradients(
-        self, run: LoopState, keys: Key[Array, " runs"], examples: Examples
+        self, run: LoopState, keys: Key[Array, " runs"], examples: Placed
     ) -> None:
         """Compiles `gradients` for these shapes where that has not happened yet."""
-        args = run, keys, examples, np.int32(0)
-        key = _key("gradients", run)
-        if key not in self._compiled:
-            lowered = self._lowered("gradients", self._gradients, 2, args)
-            self._compiled[key] = lowered.compile()
+        self._compile(("gradients", self._gradients, 2, (run, keys, examples, np.int32(0))))
 
     def compile(
-        self, run: LoopState, inputs: Inputs, train: Examples, validation: Examples, test: Examples
+        self, run: LoopState, inputs: Inputs, train: Placed, validation: Placed, test: Placed
     ) -> None:
         """Compiles the three functions for these shapes where that has not happened yet.
 
         They are compiled side by side, since XLA compiles each on one core.
         """
         zero = np.int32(0)
-        calls = (
+        self._compile(
             ("train", self._train, 3, (run, inputs, train, zero, zero)),
             ("evaluate", self._evaluate, 3, (run, validation, zero, zero)),
             ("test", self._test, 1, (run, test)),
         )
+
+    def _compile(self, *calls: tuple[str, Callable[..., Any], int, tuple[Any, ...]]) -> None:
+        """Compiles what the arguments of `_call` name, each with the arguments of the function."""
         # Traced one after the other: that is Python's work, which threads would not make faster.
         lowered = {
             _key(name, args[0]): self._lowered(name, function, shared, args)
@@ -275,6 +275,11 @@ class Program:
         epoch = step // steps_per_epoch
         permutation = self._order(run, jax.random.fold_in(key, ORDER), epoch, count)
         batch = self._batch(examples, permutation, step - epoch * steps_per_epoch)
+        return self._gradients_of(run, key, batch, step)
+
+    def _gradients_of(
+        self, run: LoopState, key: Key[Array, ""], batch: Examples, step: Int[Array, ""]
+    ) -> PyTree:
         stored, rngs = self._seen(key, step, batch)
         _, _, grads = self._loss_and_gradients(run.state, run.constants, stored, rngs)
         return grads
@@ -374,6 +379,7 @@ class Program:
     ) -> tuple[jax.Array, PyTree]:
         """Returns the loss and what the metric is made of, each summed over a batch."""
         inputs, targets, valid = batch
+        assert valid is not None, "splits to evaluate are in batches"
         outputs = self._outputs(params, model_state, inputs, constants)
         each = self.objective.loss(outputs, targets), self.objective.measure(outputs, targets)
 
@@ -387,20 +393,19 @@ class Program:
     @staticmethod
     def added(sums_of: SumsOf, sums: Sums, examples: Examples) -> Sums:
         """Returns `sums` with those of further batches, [batches, batch, …], added in order."""
-        assert examples.valid is not None, "splits to evaluate are in batches"
 
         def add_batch(index, totals):
             batch = jax.tree.map(lambda array: array[index], examples)
             return jax.tree.map(jnp.add, totals, sums_of(batch))
 
         each = jax.lax.fori_loop(0, examples.targets.shape[0], add_batch, sums.each)
-        return Sums(each, sums.count + jnp.sum(examples.valid))
+        return Sums(each, sums.examples + jnp.sum(jnp.asarray(examples.valid)))
 
     def evaluation(self, sums: Sums) -> Evaluation:
         """Returns the loss and the metric of a split, of the sums over all of it."""
         loss, measured = sums.each
-        value = self.objective.value(measured, sums.count)
-        return Evaluation(loss / sums.count, jnp.asarray(value, jnp.float32).reshape(()))
+        value = self.objective.value(measured, sums.examples)
+        return Evaluation(loss / sums.examples, jnp.asarray(value, jnp.float32).reshape(()))
 
     def _evaluate(
         self, run: LoopState, examples: Examples, step: Int[Array, ""], updates: Int[Array, ""]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -65,7 +66,8 @@ class BatchOrder:
         self.size = batch_size // count
         self._own = slice(index * self.size, (index + 1) * self.size)
         # As numbers: an array lies on a device, and the host's threads compute on their own.
-        self._words, self._style = np.asarray(jax.random.key_data(key)), jax.random.key_impl(key)
+        self._words: Any = np.asarray(jax.random.key_data(key))
+        self._style = jax.random.key_impl(key)
         self._lock = threading.Lock()
         # The last few: a block of batches may lie in two epochs, and threads are not in step.
         self._orders: dict[int, Int32[np.ndarray, " examples"]] = {}
@@ -102,7 +104,7 @@ class BatchOrder:
         return jax.random.wrap_key_data(self._words, impl=self._style)
 
 
-def _on_host():
+def _on_host() -> Any:
     """Computes within on the CPU, beside what trains; where JAX may not use it, as it chooses."""
     try:
         return jax.default_device(jax.local_devices(backend="cpu")[0])

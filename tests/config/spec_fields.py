@@ -6,6 +6,7 @@ FIELDS = flatten(to_dict(Spec()))
 # What may grow or move between two starts of one experiment, and nothing else.
 OPERATIONAL = {
     "branches", "levels", "replicates", "data.data_dir", "data.manual_dir", "data.cache_dir",
+    "data.placement",
     "checkpoint.every_seconds", "execution.group_size", "execution.workers",
     "execution.compilation_cache", "train.kernel", "analysis.margin", "analysis.confidence",
     "report.bars", "report.methods", "execution.mesh",
@@ -52,7 +53,7 @@ def another(field):
         "pruning.schedule": "one_shot", "pruning.densities": (0.5, 0.1), "pruning.at": "rewind",
         "rewind.kind": "finetune", "train.schedule": "cosine", "train.warmup": "7ep",
         "train.kernel": "sparse", "analysis.confidence": 0.9, "report.bars": "range",
-        "execution.mesh": "runs:4", "execution.precision": "default",
+        "execution.mesh": "runs:4", "execution.precision": "default", "data.placement": "stream",
         "paths.pairs": ("levels",), "paths.statistics": "recomputed", "paths.align": "weights",
         "curvature.steps": ("7ep",), "pruning.granularity": "block:4x2",
         "train.drops": (("7ep", 0.1),), "model.dropout": 0.25, "pruning.rounds": 2,
