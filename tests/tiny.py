@@ -13,6 +13,7 @@ from typing import ClassVar
 
 import jax
 import numpy as np
+import pytest
 
 from lth_jax import config as specs
 from lth_jax.lottery import level as levels
@@ -283,6 +284,15 @@ def assert_same_run(path: Path, other: Path) -> None:
     mine, others = arrays(path), arrays(other)
     assert mine.keys() == others.keys()
     assert [name for name in mine if mine[name] != others[name]] == []
+
+
+def assert_alike(path, other):
+    """Asserts that runs under one `vmap` have equal rows, to rounding."""
+    for row, same in zip(results(path), results(other), strict=True):
+        assert row.keys() == same.keys()
+        for name, value in row.items():
+            if value != same[name]:
+                assert float(value) == pytest.approx(float(same[name]), rel=1e-5), name
 
 
 def flip_byte(file: Path, index: int | None = None) -> None:

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lth_jax.data.streaming import is_installed
 from lth_jax.errors import Interrupted
 from lth_jax.lottery import runs as running
 from lth_jax.training.devices import run_devices
@@ -29,6 +30,11 @@ SPECS = {
     "late": LATE,
     "native": tiny_spec(levels=1, train__kernel="auto"),
     "packed": tiny_spec(levels=1, train__kernel="sparse", train__optimizer="sgd"),
+    **(
+        {"streamed": tiny_spec(levels=1, train__kernel="xla", data__placement="stream")}
+        if is_installed()
+        else {}
+    ),
     "pairs": tiny_spec(levels=1, replicates=3, execution__group_size=2),
     "moving": tiny_spec(
         levels=1, branches=("rigl", "gmp", "reinit"), train__kernel="sparse",

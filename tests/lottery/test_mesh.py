@@ -12,7 +12,7 @@ import pytest
 from lth_jax.errors import Interrupted, SpecError
 from lth_jax.training.devices import ONE_DEVICE, run_devices
 
-from ..tiny import StopAt, assert_same_run, experiment, results, tiny_spec, train
+from ..tiny import StopAt, assert_alike, assert_same_run, experiment, tiny_spec, train
 from .mesh_runs import LATE, SPECS
 
 ROOT = Path(__file__).parents[2]
@@ -54,15 +54,6 @@ def test_on_any_number_of_devices_all_bits_are_those_of_one(
     assert_same_run(tmp_path / "resumed", on_one_device / "late")
     train(tmp_path / "stopped", LATE)
     assert_same_run(tmp_path / "stopped", on_one_device / "late")
-
-
-def assert_alike(path, other):
-    """Asserts that runs under one `vmap` have equal rows, to rounding."""
-    for row, same in zip(results(path), results(other), strict=True):
-        assert row.keys() == same.keys()
-        for name, value in row.items():
-            if value != same[name]:
-                assert float(value) == pytest.approx(float(same[name]), rel=1e-5), name
 
 
 def test_all_devices_are_taken_unless_fewer_are_named(monkeypatch):
