@@ -165,7 +165,8 @@ def features_of(name: str, info: Any, any_size: bool = False) -> ImageFeatures:
     """
     from tensorflow_datasets import features
 
-    accepted = "accepted: datasets of (image, label), with uint8 images of one size"
+    accepted = "accepted: datasets of (image, label), with uint8 images"
+    accepted += "" if any_size else " of one size"
     keys = info.supervised_keys
     if not isinstance(keys, tuple) or len(keys) != 2:
         raise DataError(f"{name} is not an image classification dataset; {accepted}")

@@ -98,7 +98,13 @@ def test_what_looks_at_examples_beside_training_sees_the_same(small_blocks):
         e = build(spec)
         probe, meter = e.probe(jax.random.key(0), {}), PathMeter(e, spec.paths)
         chunks = Aligner(e, "activations", 70)._chunks()
-        return (probe.inputs, probe.targets), meter._train, meter._test, e.curvature._batches, chunks
+        return (
+            (probe.inputs, probe.targets),
+            meter._train,
+            meter._test,
+            e.curvature._batches,
+            chunks,
+        )
 
     assert_same_bits(seen(spec), seen(streamed(spec)))
 
