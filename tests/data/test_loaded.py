@@ -237,7 +237,7 @@ def test_an_unprepared_stock_dataset_says_how_to_prepare_it(tmp_path, monkeypatc
     assert "tensorflow-cpu" in str(error.value)
     assert not caplog.records  # the error alone, not what TFDS has to say as well
     assert f"data.data_dir={tmp_path}" in str(error.value)
-    with pytest.raises(DataError, match="has Text and ClassLabel; accepted: .* uint8 images$"):
+    with pytest.raises(DataError, match=r"has Text and ClassLabel; accepted: .* uint8 images$"):
         load("imdb_reviews/plain_text", data_dir=str(tmp_path), cache_dir=str(tmp_path / "cache"))
 
 

@@ -1,6 +1,7 @@
 """Images that stay on disk: ImageNet's files, made here, a few dozen of them."""
 
 import io
+import tarfile
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from lth_jax.errors import DataError
 from .fake_data import as_tfrecord, examples, photographs, prepare, prepare_imagenet
 
 TRAIN, TEST = photographs(12), photographs(5, seed=1)
+VALIDATION_LABELS = (65, 970, 230, 809, 516)
 
 
 @pytest.fixture(params=["array_record", "tfrecord"])
@@ -140,9 +142,44 @@ def test_a_damaged_dataset_is_refused_in_one_line(folder):
     assert "\n" not in str(refused.value)
 
 
+def tar(folder, name, files):
+    with tarfile.open(folder / name, "w") as archive:
+        for file, content in files.items():
+            member = tarfile.TarInfo(file)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return (folder / name).read_bytes()
+
+
+def test_imagenet_is_prepared_from_its_archives_without_tensorflow(tmp_path):
+    manual = tmp_path / "data" / "downloads" / "manual"
+    manual.mkdir(parents=True)
+    classes = {"n01440764": TRAIN[:5], "n01443537": TRAIN[5:]}  # 0 and 1 of the thousand
+    parts = {
+        f"{name}.tar": tar(
+            tmp_path, name, {f"{name}_{i}.JPEG": e["image"] for i, e in enumerate(some)}
+        )
+        for name, some in classes.items()
+    }
+    tar(manual, "ILSVRC2012_img_train.tar", parts)
+    names = [f"ILSVRC2012_val_{number:08d}.JPEG" for number in range(5, 0, -1)]
+    images = [example["image"] for example in TEST]
+    tar(manual, "ILSVRC2012_img_val.tar", dict(zip(names, images, strict=True)))
+    small = reshaped(loaded(tmp_path), side=24)
+    for found, labels, made in (
+        (small.train_images, small.train_labels, zip(TRAIN, [0] * 5 + [1] * 7, strict=True)),
+        # The first five of 50,000 classes that TFDS has written down, by name.
+        (small.test_images, small.test_labels, zip(TEST[::-1], VALIDATION_LABELS, strict=True)),
+    ):
+        wanted = [(middle(decoded(example), 24), label) for example, label in made]
+        assert as_set(np.asarray(found), labels) == as_set(*zip(*wanted, strict=True))
+    assert small.class_names[:2] == ("n01440764", "n01443537")
+
+
 def test_without_prepared_files_a_line_says_how_to_have_them(tmp_path):
-    with pytest.raises(DataError, match=r"imagenet2012 is not prepared in .*download_and_prepare"):
+    with pytest.raises(DataError, match=r"^imagenet2012 is not prepared in ") as refused:
         loaded(tmp_path)
+    assert "Put ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar into " in str(refused.value)
 
 
 def test_other_datasets_of_many_sizes_are_taken_too(tmp_path):
