@@ -109,7 +109,7 @@ class Trainer:
 
     def __init__(self, e: experiment.Experiment):
         state, key = e.initial(0), keys.data_key(0, 0)
-        held = 0 if e.streaming else len(e.train.targets)
+        held = 1 if e.streaming else len(e.train.targets)
         self.run = stack_runs([new_loop_state(state, held)])
         self.inputs = stack_runs([Inputs(ones_mask(state.params), key)])
         self.train: Any = e.training_examples([key], 10**6, ONE_DEVICE)

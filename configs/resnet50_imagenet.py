@@ -12,8 +12,8 @@ stop. A level prunes 20% of all convolutions together, never the output layer.
     python run.py --config=configs/resnet50_imagenet.py:small    # images of 64 pixels, 10 epochs
 
 It needs Grain (`pip install grain`), and ImageNet: as TFDS prepares it (`imagenet2012`, 150 GB), or
-its archives `ILSVRC2012_img_train.tar` and `ILSVRC2012_img_val.tar` in `data.manual_dir`. Images stay
-on disk, and are decoded as they are needed.
+its archives in `data.manual_dir`: `ILSVRC2012_img_train.tar` and `ILSVRC2012_img_val.tar`. Images
+stay on disk, and are decoded as they are needed.
 
 Cost: nobody has run it. A run takes 2.8e18 floating-point operations, so about a day on an H100 in
 float32, a third of it with `--config.execution.precision=default`, as long as the machine's cores

@@ -119,7 +119,9 @@ def _is_streamed(spec: Spec, splits: data.Splits, devices: RunDevices) -> bool:
         return spec.data.placement == "stream" or stored
     needed = sum(split.images.nbytes + split.labels.nbytes for split in splits)
     there_is = device_memory(devices)
-    if needed <= SHARE_OF_MEMORY * there_is:
+    # What fits only just is tried where nothing could stream it, as ever.
+    share = SHARE_OF_MEMORY if streaming.is_installed() else 1
+    if needed <= share * there_is:
         return False
     gib = " of ".join(f"{amount / machine.GIB:,.1f}" for amount in (needed, there_is))
     _check_installed(

@@ -520,8 +520,8 @@ def _beginning(run: Run, progress: Progress | None) -> tuple[LoopState, MovingMa
     first, e = run.start.state, run.experiment
     if run.learning:
         first = run.learning.start(first, e.optimizer)
-    # What is streamed comes in its order.
-    state = new_loop_state(first, 0 if e.streaming else len(e.train.targets))
+    # What is streamed comes in its order, and keeps none; an empty array could not be spread.
+    state = new_loop_state(first, 1 if e.streaming else len(e.train.targets))
     mask = MovingMask.at_start(run.moving, run.start) if run.moving else None
     if not progress:
         return state, mask

@@ -19,6 +19,7 @@ from lth_jax.errors import Interrupted
 from lth_jax.lottery import runs as running
 from lth_jax.training.devices import run_devices
 from lth_jax.training.loop import Program
+from lth_jax.training.streamed import StreamedProgram
 
 from ..tiny import StopAt, host, tiny_spec, train
 
@@ -50,13 +51,16 @@ SPECS = {
 
 def main(folder: Path, names: Sequence[str]) -> None:
     used = set()
-    train_on = Program.train
 
-    def watched(self, run, *args):
-        used.add(len(run.loss_sum.devices()))
-        return train_on(self, run, *args)
+    def watched(train_on):
+        def on(self, run, *args):
+            used.add(len(run.loss_sum.devices()))
+            return train_on(self, run, *args)
 
-    Program.train = watched
+        return on
+
+    for kind in (Program, StreamedProgram):
+        kind.train = watched(kind.train)
     for name in names:
         used.clear()
         train(folder / name, SPECS[name])
