@@ -7,7 +7,6 @@ label. It is made by reading all of them once, so that it also says that they ca
 from __future__ import annotations
 
 import itertools
-import os
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int32, Int64
 
-from lth_jax.errors import DataError
+from lth_jax.errors import DataError, first_line
 
 # A TFRecord is its length (8 bytes), that length's CRC (4), the data, and their CRC (4).
 TFRECORD_HEAD, TFRECORD_TAIL = 12, 4
@@ -85,11 +84,12 @@ class Files(NamedTuple):
             for path in self.paths:
                 yield from tfrecords(path)
             return
-        source = self._array_records()
+        source = self.array_records()
         for start in range(0, len(source), _AT_ONCE):
             yield from source.__getitems__(range(start, min(start + _AT_ONCE, len(source))))
 
-    def _array_records(self) -> Any:
+    def array_records(self) -> Any:
+        """Returns those of `array_record` files, to be read by number."""
         from array_record.python.array_record_data_source import ArrayRecordDataSource
 
         return ArrayRecordDataSource([str(path) for path in self.paths])
@@ -121,7 +121,7 @@ class Records:
     def __init__(self, files: Files, index: Index):
         self.files, self.index = files, index
         if files.file_format == "array_record":
-            self._source = files._array_records()
+            self._source = files.array_records()
             return
         self._source = None
         framed = index.records[:, 0] + TFRECORD_HEAD + TFRECORD_TAIL
@@ -143,7 +143,7 @@ class Records:
             else:
                 found = [self._tfrecord(number) for number in numbers]
         except Exception as error:  # of every kind, as of files on a network
-            raise self._unreadable(f"{type(error).__name__}: {error}") from error
+            raise self._unreadable(f"{type(error).__name__}: {first_line(error)}") from error
         for number, record in zip(numbers, found, strict=True):
             if (len(record), zlib.crc32(record)) != tuple(self.index.records[number].tolist()):
                 raise self._unreadable(f"record {number} is another than when it was first read")
@@ -151,11 +151,11 @@ class Records:
 
     def _tfrecord(self, number: int) -> bytes:
         length, _ = self.index.records[number].tolist()
-        descriptor = os.open(self.files.paths[self._file[number]], os.O_RDONLY)
-        try:
-            return os.pread(descriptor, length, int(self._offset[number]) + TFRECORD_HEAD)
-        finally:
-            os.close(descriptor)
+        # Opened anew each time, which takes microseconds: threads share no place in a file, and a
+        # dataset may have more files than a process may hold open.
+        with self.files.paths[self._file[number]].open("rb") as file:
+            file.seek(int(self._offset[number]) + TFRECORD_HEAD)
+            return file.read(length)
 
     def _unreadable(self, problem: str) -> DataError:
         return DataError(f"the examples in {self.files.paths[0].parent} cannot be read: {problem}")

@@ -188,7 +188,9 @@ def _decoded(record: bytes, feature: str, number: int) -> Any:
         with Image.open(io.BytesIO(encoded)) as image:
             return image.convert("RGB")
     except Exception as error:  # of every kind
-        raise DataError(f"record {number} has no image that can be read: {error}") from error
+        raise DataError(
+            f"record {number} has no image that can be read: {first_line(error)}"
+        ) from error
 
 
 def _values(record: bytes) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -99,15 +99,14 @@ def streaming_of(
     return Streaming(permutation, threads, spec.data.resized_crop)
 
 
-def placed(splits: data.Splits, streaming: Streaming | None, batch_size: int) -> dict[str, Any]:
+def placed(splits: data.Splits, stream: Streaming | None, batch_size: int) -> dict[str, Any]:
     """Returns the splits of an experiment by name, those to be evaluated in batches."""
     train: Any = splits.train  # arrays of the host, or images on its disk
     evaluated = {"validation": splits.validation, "test": splits.test}
-    if streaming is None:
-        split = in_batches
-        examples = Examples(*map(jnp.asarray, train))
+    if stream is None:
+        split, examples = in_batches, Examples(*map(jnp.asarray, train))
     else:
-        split, examples = streaming.split, Examples(*train)
+        split, examples = stream.split, Examples(*train)
     found = {name: split(*one, batch_size) for name, one in evaluated.items()}
     return {"train": examples, **found}
 
@@ -240,7 +239,7 @@ class Streaming:
             valid = np.arange(steps * size).reshape(shape) < block.counts[0]
             return Examples(*jax.device_put((inputs, targets, valid), place))
 
-        def read(devices: RunDevices) -> Iterator[Examples]:
+        def read(devices: RunDevices) -> Any:
             put_there = functools.partial(put, devices.sharding(by_run=False))
             return blocks.read(put=put_there, threads=self.threads)
 

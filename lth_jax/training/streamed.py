@@ -7,7 +7,8 @@ batch is taken from differs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import contextlib
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -72,12 +73,12 @@ class StreamedSplit(NamedTuple):
     """A split to be evaluated that comes in blocks.
 
     Attributes:
-      blocks: gives them in order, each of [batches, batch, …], on some devices.
+      blocks: gives them in order, each of [batches, batch, …], on some devices; can be closed.
       shapes: gives the shapes of a block, with its place on the devices.
       whole: gives all of it at once, [batches, batch, …].
     """
 
-    blocks: Callable[[RunDevices], Iterator[Examples]]
+    blocks: Callable[[RunDevices], Any]
     shapes: Callable[[RunDevices], Examples]
     whole: Callable[[], Examples]
 
@@ -208,12 +209,13 @@ class StreamedProgram(Program):
         shapes = examples.shapes(self.devices)
         sums = [self._no_sums(network, shapes) for network in networks]
         name = _name("add", shapes)
-        for block in examples.blocks(self.devices):
-            sums = [
-                self._call(name, self._add, 1, network, before, block)
-                for network, before in zip(networks, sums, strict=True)
-            ]
-            jax.block_until_ready(sums)
+        with contextlib.closing(examples.blocks(self.devices)) as blocks:
+            for block in blocks:
+                sums = [
+                    self._call(name, self._add, 1, network, before, block)
+                    for network, before in zip(networks, sums, strict=True)
+                ]
+                jax.block_until_ready(sums)
         return sums
 
     def _no_sums(self, network: _Network, shapes: Examples) -> Sums:
