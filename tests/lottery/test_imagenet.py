@@ -58,6 +58,7 @@ def test_the_protocol_holds_together_before_anything_is_loaded():
     assert spec_of("1024").train.learning_rate == 0.4
 
 
+@pytest.mark.slow
 def test_an_experiment_runs_and_goes_on_with_the_same_bits(spec, tmp_path, single_steps):
     train(tmp_path / "whole", spec)
     assert [row["steps"] for row in results(tmp_path / "whole")] == ["12"] * 2 + ["9"] * 2 + [
