@@ -225,7 +225,10 @@ def load(name: str, folder: Path, cache_dir: Path) -> Dataset:
     except DataError:
         raise
     except Exception as error:  # TFDS raises of every kind, and so do files
-        raise tfds_files.damaged(folder, first_line(error)) from None
+        # Nothing of deleting it: what cannot be read now may be read later, and it is large.
+        raise DataError(
+            f"the prepared dataset in {folder} cannot be read ({first_line(error)})"
+        ) from None
     classes = features.num_classes
     check_labels(name, classes, *(index.labels for index in indices.values()))
     images = {

@@ -71,7 +71,7 @@ def fingerprint(folder: Path) -> str:
     try:
         splits = json.loads((folder / _INFO).read_text()).get("splits")
     except (OSError, ValueError, AttributeError) as error:
-        raise damaged(folder, first_line(error)) from None
+        raise _damaged(folder, first_line(error)) from None
     return hashlib.sha256(json.dumps(splits, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -111,7 +111,7 @@ def read(name: str, folder: Path, classes: int = 0) -> Dataset:
         with quiet():
             builder = tfds.builder_from_directory(folder)
     except Exception as error:  # TFDS raises of every kind here
-        raise damaged(folder, first_line(error)) from None
+        raise _damaged(folder, first_line(error)) from None
     features = features_of(name, builder.info)
     arrays = {}
     for split in ("train", "test"):
@@ -190,10 +190,11 @@ def has_sizes(folder: Path) -> bool:
     try:
         features = json.loads((folder / "features.json").read_text())["featuresDict"]["features"]
         shapes = [one["image"].get("shape", {}) for one in features.values() if "image" in one]
-        sizes = [size for shape in shapes for size in shape.get("dimensions", ["-1"])[:2]]
+        sizes = [int(size) for shape in shapes for size in shape.get("dimensions", [-1])[:2]]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False  # an older layout, or a damaged one: TFDS says what it is
-    return any(int(size) < 0 for size in sizes)
+    # Of all of its images: beside those of one size there may be others, which nobody looks at.
+    return bool(sizes) and all(size < 0 for size in sizes)
 
 
 def _read_split(
@@ -213,9 +214,9 @@ def _read_split(
             images[done], labels[done] = _decode(record, features)
             done += 1
     except Exception as error:  # of every kind: files, records, protos, images
-        raise damaged(folder, first_line(error)) from None
+        raise _damaged(folder, first_line(error)) from None
     if done == 0 or done != count:
-        raise damaged(folder, f"{split} holds {done} of {count} examples")
+        raise _damaged(folder, f"{split} holds {done} of {count} examples")
     return images, labels
 
 
@@ -238,8 +239,7 @@ def _decode(record: bytes, features: ImageFeatures) -> tuple[np.ndarray, int]:
     return image.reshape(features.shape), values[features.label].int64_list.value[0]
 
 
-def damaged(folder: Path, problem: str) -> DataError:
-    """Returns the error of a prepared dataset that cannot be read."""
+def _damaged(folder: Path, problem: str) -> DataError:
     return DataError(
         f"the prepared dataset in {folder} cannot be read ({problem}); delete that folder, and it "
         "is prepared again"
