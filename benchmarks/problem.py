@@ -19,7 +19,7 @@ from lth_jax.lottery.network import model_of, pixels_of
 from lth_jax.lottery.optimizing import optimizer_of
 from lth_jax.models.base import Model
 from lth_jax.training.keys import derive
-from lth_jax.training.loop import epoch_order
+from lth_jax.training.order import epoch_order
 from lth_jax.training.pixels import Pixels
 
 

@@ -57,6 +57,7 @@ LEARNING = ("pruning/test_learning.py", "lottery/test_learning.py")
 STRUCTURE = ("pruning/test_granularity.py", "lottery/test_granularity.py")
 CURVATURE = ("training/test_curvature.py", "lottery/test_curvature.py")
 VERDICTS = ("analysis/test_verdicts.py", "analysis/test_verdict_rates.py")
+STREAMED = ("lottery/test_streaming.py",)
 EVALUATED = ("training/test_evaluated.py", "training/test_training.py")
 
 MUTANTS = (
@@ -235,8 +236,8 @@ MUTANTS = (
     # Data
     Mutant(
         "the validation split is the test split",
-        "lottery/experiment.py", "validation=in_batches(*splits.validation,",
-        "validation=in_batches(*splits.test,", ASSEMBLED,
+        "lottery/placement.py", '"validation": splits.validation,', '"validation": splits.test,',
+        ASSEMBLED,
     ),
     Mutant(
         "validation examples are trained on",
@@ -245,12 +246,12 @@ MUTANTS = (
     ),
     Mutant(
         "the probe's labels are of other examples",
-        "lottery/experiment.py", "inputs, targets[chosen], task.loss)",
+        "lottery/experiment.py", "inputs, some.targets, task.loss)",
         "inputs, targets[:count], task.loss)", ASSEMBLED,
     ),
     Mutant(
         "criteria take gradients of the cross-entropy, whatever the task",
-        "lottery/experiment.py", "targets[chosen], task.loss)", "targets[chosen])",
+        "lottery/experiment.py", "some.targets, task.loss)", "some.targets)",
         ("lottery/test_tasks.py",),
     ),
     Mutant(
@@ -260,13 +261,13 @@ MUTANTS = (
     ),
     Mutant(
         "the last batch of an evaluation is left out",
-        "training/loop.py", "fori_loop(0, batches, add_batch, zero)",
-        "fori_loop(0, batches - 1, add_batch, zero)", EVALUATED,
+        "training/loop.py", "fori_loop(0, examples.targets.shape[0], add_batch",
+        "fori_loop(0, examples.targets.shape[0] - 1, add_batch", EVALUATED,
     ),
     Mutant(
         "padding counts as an example",
-        "training/loop.py", "total = jnp.sum(examples.valid)",
-        "total = examples.valid.size", EVALUATED,
+        "training/loop.py", "sums.examples + jnp.sum(jnp.asarray(examples.valid))",
+        "sums.examples + examples.targets.size", EVALUATED,
     ),
     Mutant(
         "evaluation uses a batch's own statistics",
@@ -310,7 +311,7 @@ MUTANTS = (
     # Randomness
     Mutant(
         "every epoch has the same order",
-        "training/loop.py", "permutation(jax.random.fold_in(key, epoch), count)",
+        "training/order.py", "permutation(jax.random.fold_in(key, epoch), count)",
         "permutation(key, count)", ("training/test_order.py",),
     ),
     Mutant(
@@ -319,13 +320,39 @@ MUTANTS = (
     ),
     Mutant(
         "every step drops the same units",
-        "training/loop.py", 'jax.random.fold_in(jax.random.fold_in(key, 1), step)}',
-        'jax.random.fold_in(key, 1)}', ("training/test_order.py",),
+        "training/loop.py", 'jax.random.fold_in(jax.random.fold_in(key, DROPOUT), step)}',
+        'jax.random.fold_in(key, DROPOUT)}', ("training/test_order.py",),
     ),
     Mutant(
         "every step moves images alike",
-        "training/loop.py", "moved = jax.random.fold_in(jax.random.fold_in(key, 2), step)",
-        "moved = jax.random.fold_in(key, 2)", ("training/test_training_pixels.py",),
+        "training/loop.py", "moved = jax.random.fold_in(jax.random.fold_in(key, AUGMENTATION), step)",
+        "moved = jax.random.fold_in(key, AUGMENTATION)", ("training/test_training_pixels.py",),
+    ),
+    # What is streamed
+    Mutant(
+        "a streamed run takes the first batch of its block in each step",
+        "training/streamed.py", "batch = _batch_of(batches, step - first)",
+        "batch = _batch_of(batches, step - step)", STREAMED,
+    ),
+    Mutant(
+        "padding of a streamed split counts as an example",
+        "lottery/placement.py", "reshape(shape) < block.counts[0]",
+        "reshape(shape) <= block.counts[0]", STREAMED,
+    ),
+    Mutant(
+        "the host has the order of the first epoch in all",
+        "training/order.py", "self._order(epoch)[first", "self._order(0)[first",
+        ("training/test_order.py",),
+    ),
+    Mutant(
+        "images are cropped alike in every step",
+        "training/order.py", "jax.random.fold_in(jax.random.fold_in(self._key(), CROPS), step)",
+        "jax.random.fold_in(self._key(), CROPS)", ("training/test_order.py",),
+    ),
+    Mutant(
+        "all replicates are given the batches of the first",
+        "lottery/placement.py", "own = array if which == list(range(len(array))) else array[which]",
+        "own = array[[0] * len(which)]", ("lottery/test_imagenet.py",),
     ),
     Mutant(
         "controls are drawn alike for all replicates",

@@ -13,6 +13,7 @@ from typing import ClassVar
 
 import jax
 import numpy as np
+import pytest
 
 from lth_jax import config as specs
 from lth_jax.lottery import level as levels
@@ -25,7 +26,8 @@ from lth_jax.models import MODELS
 from lth_jax.pruning.granularity import granularity_of
 from lth_jax.store import RunDirectory, checkpoints
 from lth_jax.store.tables import RESULTS, RunId
-from lth_jax.training.devices import run_devices
+from lth_jax.training.devices import ONE_DEVICE, run_devices
+from lth_jax.training.streamed import StreamedSplit
 
 # 12 steps cross two epochs of 5 steps; the evaluations fall on 0, 5, 10 and 12.
 FIELDS = {
@@ -71,7 +73,8 @@ def experiment(spec: specs.Spec, network=None) -> Experiment:
     train = dataclasses.replace(spec.train, steps="1")
     built = _built(train, spec.model, spec.data, spec.pruning, (spec.task, spec.metric))
     epoch = len(built.train.targets) // spec.train.batch_size
-    splits = (built.train, built.validation, built.test)
+    splits = [built.train, built.validation, built.test]
+    splits = [s.shapes(ONE_DEVICE) if isinstance(s, StreamedSplit) else s for s in splits]
     return dataclasses.replace(
         built,
         spec=spec,
@@ -83,6 +86,7 @@ def experiment(spec: specs.Spec, network=None) -> Experiment:
             spec.model,
             *(array.shape for split in splits for array in split if array is not None),
             spec.data.name,
+            built.streaming is not None,
             (spec.task, spec.metric),
             tuple(row.shape for row in built.parameters),
             (spec.execution.mesh, spec.execution.group_as),
@@ -283,6 +287,15 @@ def assert_same_run(path: Path, other: Path) -> None:
     mine, others = arrays(path), arrays(other)
     assert mine.keys() == others.keys()
     assert [name for name in mine if mine[name] != others[name]] == []
+
+
+def assert_alike(path, other):
+    """Asserts that runs under one `vmap` have equal rows, to rounding."""
+    for row, same in zip(results(path), results(other), strict=True):
+        assert row.keys() == same.keys()
+        for name, value in row.items():
+            if value != same[name]:
+                assert float(value) == pytest.approx(float(same[name]), rel=1e-5), name
 
 
 def flip_byte(file: Path, index: int | None = None) -> None:

@@ -16,6 +16,7 @@ from lth_jax.data.dataset import (
     Content,
     Dataset,
     Facts,
+    Images,
     Split,
     Splits,
     check_classes,
@@ -23,18 +24,22 @@ from lth_jax.data.dataset import (
     checked,
     content_of,
     facts_of,
+    is_stored,
     split,
 )
 from lth_jax.data.directories import DataDirectories
 from lth_jax.data.image_shapes import check_images, padded, reshaped
 from lth_jax.data.loaders import load_digits, load_emnist, load_tfds
+from lth_jax.data.stored import CROP_DRAWS, SIDE
 
 __all__ = [
+    "CROP_DRAWS",
     "DATASETS",
     "Content",
     "DataDirectories",
     "Dataset",
     "Facts",
+    "Images",
     "Loader",
     "Split",
     "Splits",
@@ -46,6 +51,7 @@ __all__ = [
     "custom_dataset",
     "facts",
     "facts_of",
+    "is_stored",
     "load",
     "padded",
     "reshaped",
@@ -73,6 +79,7 @@ DATASETS: dict[str, Loader] = {
     "digits": Loader(load_digits, Facts((8, 8, 1), 10, 1500, 297)),
     **{name: Loader(load_tfds, source.facts) for name, source in SOURCES.items()},
     # Prepared by TFDS's own builders, with TensorFlow; the sizes are those that it writes.
+    "imagenet2012": Loader(load_tfds, Facts((SIDE, SIDE, 3), 1000, 1_281_167, 50_000, stored=True)),
     "svhn_cropped": Loader(load_tfds, Facts(_COLOUR, 10, 73_257, 26_032)),
     "emnist/balanced": Loader(load_emnist, Facts(_GREY, 47, 112_800, 18_800)),
     "emnist/byclass": Loader(load_emnist, Facts(_GREY, 62, 697_932, 116_323)),

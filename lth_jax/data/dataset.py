@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,6 +12,8 @@ from lth_jax.errors import DataError, shown
 
 # Seeds every fixed shuffle of this package. A constant, so that no choice of a run reaches it.
 _SHUFFLE_SEED = 20190307
+# An array, or `stored.StoredImages`, which has of an array what is asked of one here.
+Images = Any
 
 
 class Dataset(NamedTuple):
@@ -22,8 +24,8 @@ class Dataset(NamedTuple):
 
     Attributes:
       name: as in the config, such as `mnist`.
-      train_images: uint8 or float32 `[n, height, width, channels]`; inputs that are no images are
-        int32 tokens or float32, `[n, …]`.
+      train_images: uint8 or float32 `[n, height, width, channels]`, which may stay on disk (see
+        `stored`); inputs that are no images are int32 tokens or float32, `[n, …]`.
       train_labels: int32 `[n]`, in `0 .. num_classes - 1`; targets that are no labels are int32 in
         that range, or float32, `[n, …]`.
       test_images: the same of m examples.
@@ -36,9 +38,9 @@ class Dataset(NamedTuple):
     """
 
     name: str
-    train_images: np.ndarray
+    train_images: Images
     train_labels: np.ndarray
-    test_images: np.ndarray
+    test_images: Images
     test_labels: np.ndarray
     num_classes: int
     scale: float
@@ -57,6 +59,7 @@ class Facts(NamedTuple):
       test: the number of test examples.
       tokens: whether inputs are tokens, int32; else a network sees floats.
       target_shape: that of one target; () for a label.
+      stored: whether images stay on disk, and are decoded as they are needed.
     """
 
     shape: tuple[int, ...]
@@ -65,6 +68,7 @@ class Facts(NamedTuple):
     test: int
     tokens: bool = False
     target_shape: tuple[int, ...] = ()
+    stored: bool = False
 
     @property
     def labelled(self) -> bool:
@@ -95,7 +99,9 @@ def content_of(dataset: Dataset) -> Content:
     digest = hashlib.sha256(repr((dataset.num_classes, float(dataset.scale))).encode())
     for array in arrays:
         digest.update(repr((array.dtype.str, array.shape)).encode())
-        digest.update(np.ascontiguousarray(array).data)
+        # Images on disk have a checksum each, which was made when all were read.
+        whole = array if isinstance(array, np.ndarray) else array.content
+        digest.update(np.ascontiguousarray(whole).data)
     inputs = _times(dataset.train_images.shape[1:])
     return Content(dataset.name, dataset.version, digest.hexdigest()[:16], inputs)
 
@@ -109,7 +115,13 @@ def facts_of(dataset: Dataset) -> Facts:
         test=len(dataset.test_labels),
         tokens=dataset.train_images.dtype == np.int32,
         target_shape=dataset.train_labels.shape[1:],
+        stored=is_stored(dataset.train_images),
     )
+
+
+def is_stored(images: Any) -> bool:
+    """Returns whether images stay on disk, to be decoded as they are needed; others are arrays."""
+    return not isinstance(images, np.ndarray)
 
 
 def checked(dataset: Dataset, facts: Facts | None = None) -> Dataset:
@@ -181,7 +193,7 @@ class Split(NamedTuple):
     Where a dataset has other inputs and targets, they are these.
     """
 
-    images: np.ndarray
+    images: Images
     labels: np.ndarray
 
 
@@ -269,6 +281,11 @@ def split(
     if permuted_pixels and dataset.train_images.ndim != 4:
         raise DataError(
             f"config.data.pixels='permuted': the inputs of {dataset.name} are no images; "
+            "accepted: original"
+        )
+    if permuted_pixels and is_stored(dataset.train_images):
+        raise DataError(
+            f"config.data.pixels='permuted': the images of {dataset.name} stay on disk; "
             "accepted: original"
         )
     labels, test_labels = dataset.train_labels, dataset.test_labels

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lth_jax.data.dataset import Dataset
+from lth_jax.data.dataset import Dataset, is_stored
 from lth_jax.errors import DataError
 
 
@@ -22,6 +22,11 @@ def reshaped(dataset: Dataset, *, side: int = 0, channels: int = 0) -> Dataset:
         return dataset
     height, width, depth = shape
     _check_channels(dataset.name, depth, channels)
+    if is_stored(dataset.train_images):
+        train, test = (
+            i.of_side(side or height) for i in (dataset.train_images, dataset.test_images)
+        )
+        return dataset._replace(train_images=train, test_images=test)
     if side and (height, width) != (side, side):
         dataset = dataset._replace(
             train_images=_scaled(dataset.train_images, dataset.scale, side),
@@ -41,6 +46,11 @@ def padded(dataset: Dataset, sides: tuple[int, ...]) -> Dataset:
     if dataset.train_images.shape[1:3] == sides or dataset.train_images.ndim != 4:
         return dataset
     height, width = dataset.train_images.shape[1:3]
+    if is_stored(dataset.train_images):
+        raise DataError(
+            f"config.data.side={height}: the network takes images of {sides[0]}×{sides[1]}, and "
+            f"those of {dataset.name} stay on disk; accepted: {max(sides)} or more"
+        )
     missing = (0, sides[0] - height, sides[1] - width, 0)
     border = [(count // 2, count - count // 2) for count in missing]
     return dataset._replace(

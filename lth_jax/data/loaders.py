@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lth_jax.data import archives, cache, tfds_files
+from lth_jax.data import archives, cache, stored, tfds_files
 from lth_jax.data.archives import SOURCES
 from lth_jax.data.dataset import Dataset, fixed_permutation
 from lth_jax.data.directories import DataDirectories, can_write
@@ -119,6 +119,8 @@ def load_tfds(name: str, directories: DataDirectories, known: Iterable[str] = ()
     dataset = cache.load(directories.cache_dir, name, **wanted)
     if dataset is not None:
         return _with_names(dataset, folder)
+    if folder is not None and tfds_files.has_sizes(folder):
+        return stored.load(name, folder, directories.cache_dir)
     with contextlib.ExitStack() as stack:
         if folder is None:
             # Before TFDS is imported: that archives cannot be had is said within seconds.
@@ -137,6 +139,8 @@ def load_tfds(name: str, directories: DataDirectories, known: Iterable[str] = ()
                     f"{target / name} holds an incomplete dataset that TFDS takes for a complete "
                     "one; delete that folder, and it is prepared again"
                 )
+        if tfds_files.has_sizes(folder):
+            return stored.load(name, folder, directories.cache_dir)
         dataset = tfds_files.read(name, folder, source.facts.classes if source else 0)
         dataset = dataset._replace(version=folder.name)
         content = archives.recognized(dataset, folder) if source else ""

@@ -22,7 +22,7 @@ from PIL import Image
 from tensorflow_datasets.core.download import checksums, downloader
 from tensorflow_datasets.core.utils import Size, tqdm_utils
 
-from lth_jax.data import tfds_files
+from lth_jax.data import imagenet, tfds_files
 from lth_jax.data.archive_formats import Contents
 from lth_jax.data.archives import SOURCES, Source
 from lth_jax.data.directories import DataDirectories
@@ -134,15 +134,26 @@ def stock_preparation(
         installed.
     """
     check_name(name, known)
+    manual = ""
+    if name == imagenet.NAME:
+        folder = imagenet.folder_of(directories)
+        if folder is not None:
+            return lambda target: download_and_prepare(
+                imagenet.ImageNetBuilder(data_dir=target), folder
+            )
+        files = f"{imagenet.TRAIN} and {imagenet.VALIDATION}"
+        manual = f"Put {files} into {directories.manual_dirs(name)[0]}, or prepare it "
     # ImportError: a builder that cannot even say, without TensorFlow, what it builds.
     with contextlib.suppress(ImportError), tfds_files.quiet():
-        tfds_files.features_of(name, tfds.builder(name, data_dir=directories.data_dir).info)
+        tfds_files.features_of(
+            name, tfds.builder(name, data_dir=directories.data_dir).info, any_size=True
+        )
     if importlib.util.find_spec("tensorflow") is None:
         raise DataError(
             f"{name} is not prepared in data.data_dir={directories.data_dir}, no arrays of it are "
             f"in data.cache_dir={directories.cache_dir}, and TFDS cannot prepare it without "
-            "TensorFlow. "
-            "Prepare it where TensorFlow is installed (pip install tensorflow-cpu), by "
+            f"TensorFlow. {manual or 'Prepare it '}"
+            "where TensorFlow is installed (pip install tensorflow-cpu), by "
             f"tfds.builder('{name}').download_and_prepare(file_format='array_record'), and point "
             "TFDS_DATA_DIR or --config.data.data_dir to it; configs/lenet_digits.py needs none"
         )

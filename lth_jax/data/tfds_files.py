@@ -8,7 +8,6 @@ import io
 import json
 import logging
 import re
-import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,12 +15,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lth_jax.data.dataset import Dataset, check_labels
+from lth_jax.data.records import Files
 from lth_jax.errors import DataError, first_line
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*(/[A-Za-z0-9_][A-Za-z0-9_.\-]*)?")
 _VERSION = re.compile(r"(\d+)\.(\d+)\.(\d+)")
 _INFO = "dataset_info.json"
-_READ_AT_ONCE = 1024
 _LARGEST_BYTES = 16 * 2**30
 
 _log = logging.getLogger(__name__)
@@ -153,15 +152,21 @@ def quiet() -> Iterator[None]:
         logger.setLevel(before)
 
 
-def features_of(name: str, info: Any) -> ImageFeatures:
+def features_of(name: str, info: Any, any_size: bool = False) -> ImageFeatures:
     """Returns the features of the dataset that a `tfds.core.DatasetInfo` describes.
+
+    Args:
+      name: the dataset.
+      info: what TFDS says of it.
+      any_size: whether its images may have a size of their own each, which is None then.
 
     Raises:
       DataError: its examples are not uint8 images of one shape with one class label each.
     """
     from tensorflow_datasets import features
 
-    accepted = "accepted: datasets of (image, label), with uint8 images of one size"
+    accepted = "accepted: datasets of (image, label), with uint8 images"
+    accepted += "" if any_size else " of one size"
     keys = info.supervised_keys
     if not isinstance(keys, tuple) or len(keys) != 2:
         raise DataError(f"{name} is not an image classification dataset; {accepted}")
@@ -171,12 +176,25 @@ def features_of(name: str, info: Any) -> ImageFeatures:
         raise DataError(f"{name} has {type(image).__name__} and {type(label).__name__}; {accepted}")
     dtype: Any = image.np_dtype
     shape: Any = image.shape
-    if dtype != np.uint8 or len(shape) != 3 or None in shape:
+    known = shape[-1:] if any_size else shape
+    if dtype != np.uint8 or len(shape) != 3 or None in known:
         what = f"{np.dtype(dtype).name} images of shape {tuple(shape)}"
         raise DataError(f"{name} has {what}; {accepted}")
     if not label.num_classes:
         raise DataError(f"{name} does not say how many classes it has; {accepted}")
     return ImageFeatures(*keys, shape=tuple(shape), num_classes=label.num_classes)
+
+
+def has_sizes(folder: Path) -> bool:
+    """Returns whether each image of a prepared dataset has a size of its own; asks no TFDS."""
+    try:
+        features = json.loads((folder / "features.json").read_text())["featuresDict"]["features"]
+        shapes = [one["image"].get("shape", {}) for one in features.values() if "image" in one]
+        sizes = [int(size) for shape in shapes for size in shape.get("dimensions", [-1])[:2]]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False  # an older layout, or a damaged one: TFDS says what it is
+    # Of all of its images: beside those of one size there may be others, which nobody looks at.
+    return bool(sizes) and all(size < 0 for size in sizes)
 
 
 def _read_split(
@@ -204,30 +222,7 @@ def _read_split(
 
 def _records(builder: Any, split: str) -> Iterator[bytes]:
     """Yields the serialized examples of a split, in order."""
-    import tensorflow_datasets as tfds
-
-    file_format = builder.info.file_format.value
-    if file_format == "tfrecord":
-        for path in builder.info.splits[split].filepaths:
-            yield from _tfrecords(Path(path))
-    elif file_format == "array_record":
-        raw = tfds.decode.DeserializeMethod.RAW_BYTES
-        source = builder.as_data_source(split, deserialize_method=raw)
-        for start in range(0, len(source), _READ_AT_ONCE):
-            yield from source.__getitems__(range(start, min(start + _READ_AT_ONCE, len(source))))
-    else:
-        raise ValueError(f"files of format {file_format}; accepted: array_record, tfrecord")
-
-
-def _tfrecords(path: Path) -> Iterator[bytes]:
-    """Yields the records of a TFRecord file: length (8 bytes), its CRC (4), data, its CRC (4)."""
-    with path.open("rb") as file:
-        while head := file.read(12):
-            (length,) = struct.unpack("<Q", head[:8])
-            data = file.read(length)
-            if len(head) != 12 or len(data) != length or len(file.read(4)) != 4:
-                raise ValueError(f"{path.name} ends inside a record")
-            yield data
+    return Files.of(builder, split).read()
 
 
 def _decode(record: bytes, features: ImageFeatures) -> tuple[np.ndarray, int]:

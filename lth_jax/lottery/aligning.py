@@ -15,6 +15,7 @@ from lth_jax.lottery.experiment import Experiment
 from lth_jax.models.preactivations import on_preactivations
 from lth_jax.pruning.trees import PyTree, named_leaves
 from lth_jax.training.alignment import Order, Similarity, assigned, by_weights, permuted
+from lth_jax.training.states import examples_at
 from lth_jax.training.unit_labels import Axis, Group
 from lth_jax.training.units import unit_groups
 
@@ -114,8 +115,9 @@ class Aligner:
         return total
 
     def _chunks(self) -> list[jax.Array]:
-        inputs = self.experiment.train.inputs
-        count = min(self.examples or EXAMPLES, EXAMPLES, len(inputs))
+        train = self.experiment.train
+        count = min(self.examples or EXAMPLES, EXAMPLES, len(train.targets))
+        inputs, _, _ = examples_at(train, slice(count))
         size = min(CHUNK, count)
         pixels = self.experiment.pixels
         # Whole ones alone: one of another size would be compiled anew.

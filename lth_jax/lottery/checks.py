@@ -25,6 +25,7 @@ from lth_jax.lottery.network import (
     task_metric,
 )
 from lth_jax.lottery.optimizing import HYPERPARAMETERS, optimizer_of, rate_of, takes
+from lth_jax.lottery.placement import check_placement
 from lth_jax.lottery.start_points import difference
 from lth_jax.models import MODELS
 from lth_jax.pruning.criteria import CRITERIA
@@ -88,6 +89,7 @@ def check(spec: Spec) -> Network | None:
     facts = data.facts(spec.data.name)
     if not facts:
         return None
+    check_placement(spec, facts.stored)
     data.check_sizes(
         spec.data.name,
         facts.train,

@@ -13,7 +13,7 @@ from lth_jax.models.base import Model
 from lth_jax.pruning.trees import PyTree
 from lth_jax.training.curvature import Sharpness, sharpness
 from lth_jax.training.pixels import Pixels
-from lth_jax.training.states import Examples, TrainState
+from lth_jax.training.states import Examples, TrainState, examples_at
 from lth_jax.training.tasks import Objective
 
 
@@ -52,9 +52,10 @@ class CurvatureMeter:
         self.examples, self.iterations = wanted // batch * batch, spec.curvature.iterations
 
         def batches(array: Array) -> Array:
-            return array[: self.examples].reshape(-1, batch, *array.shape[1:])
+            return array.reshape(-1, batch, *array.shape[1:])
 
-        self._batches = batches(train.inputs), batches(train.targets)
+        first = examples_at(train, slice(self.examples))
+        self._batches = batches(first.inputs), batches(first.targets)
         # The same dropout, and the same beginning of the iteration, wherever it is measured.
         self._key = jax.random.key(0)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from functools import cached_property
 from types import MappingProxyType
@@ -32,6 +32,7 @@ from lth_jax.lottery.optimizing import (
     optimizer_like,
     optimizer_of,
 )
+from lth_jax.lottery.placement import Streaming, placed, streaming_of, workers
 from lth_jax.models.base import Model
 from lth_jax.native.build import Unavailable
 from lth_jax.native.choice import XLA, NativeCode, choose
@@ -39,7 +40,6 @@ from lth_jax.pruning import schedules
 from lth_jax.pruning.criteria import CRITERIA, Criterion, Probe, Scoring
 from lth_jax.pruning.masks import apply_mask, prunable
 from lth_jax.pruning.trees import PyTree
-from lth_jax.system.machine import cores
 from lth_jax.training import keys
 from lth_jax.training.backend import platform
 from lth_jax.training.devices import ONE_DEVICE, RunDevices, run_devices
@@ -49,7 +49,8 @@ from lth_jax.training.operation_counts import uses_of_weights
 from lth_jax.training.optimizers import OPTIMIZERS, SCHEDULES
 from lth_jax.training.parameterization import through_forms
 from lth_jax.training.pixels import Pixels
-from lth_jax.training.states import Examples, TrainState, in_batches, new_state
+from lth_jax.training.states import Examples, TrainState, examples_at, new_state
+from lth_jax.training.streamed import Feed, StreamedProgram, StreamedSplit
 from lth_jax.training.tasks import TASKS, Objective, Task, objective
 
 # Steps in a turn of the compiled loop where the host has to ask whether it goes on. On a CPU, where
@@ -65,7 +66,8 @@ class Experiment:
       spec: the spec.
       model, optimizer, criterion: what it names.
       targets: what each ranked group keeps, by level.
-      train, validation, test: the splits on the device; the latter two in batches.
+      train, validation, test: the splits on the device, the latter two in batches; if they are
+        streamed, on the host.
       example: a zero input, [1, …]: float32 [1, height, width, channels] of images.
       pixels: how stored images become what the network sees.
       steps: the last step of training.
@@ -78,6 +80,7 @@ class Experiment:
       notes: lines on what of the data is odd and yet accepted, for people.
       native: what of the network native code computes.
       devices: what runs are spread over.
+      streaming: what brings examples to the devices; None if they are there.
       portions: how much is done at once; programs that are compiled decide it, level by level.
       programs: the compiled programs so far, by the size of a group, the number of devices, and
         the parts of an evaluation.
@@ -90,8 +93,8 @@ class Experiment:
     criterion: Criterion
     targets: tuple[schedules.Targets, ...]
     train: Examples
-    validation: Examples
-    test: Examples
+    validation: Examples | StreamedSplit
+    test: Examples | StreamedSplit
     example: Shaped[Array, "1 ..."]
     pixels: Pixels
     steps: int
@@ -104,6 +107,7 @@ class Experiment:
     notes: tuple[str, ...] = ()
     native: NativeCode = XLA
     devices: RunDevices = ONE_DEVICE
+    streaming: Streaming | None = None
     portions: Portions = dataclasses.field(default_factory=Portions)
     programs: dict[tuple[int, int, int], Program] = dataclasses.field(default_factory=dict)
     others: dict[Any, Experiment] = dataclasses.field(default_factory=dict)
@@ -209,10 +213,10 @@ class Experiment:
         count = min(pruning.examples, len(targets))
         order = jax.random.permutation(key, len(targets))
         if pruning.gradients()["probe"] == "balanced" and task.classes:
-            order = order[balanced(np.asarray(targets[order]))]
-        chosen = order[:count]
-        inputs = self.pixels.prepared(self.train.inputs[chosen])
-        return Probe(self.model.apply, model_state, inputs, targets[chosen], task.loss)
+            order = order[balanced(np.asarray(targets)[order])]
+        some = examples_at(self.train, order[:count])
+        inputs = self.pixels.prepared(some.inputs)
+        return Probe(self.model.apply, model_state, inputs, some.targets, task.loss)
 
     def scores(
         self,
@@ -270,14 +274,8 @@ class Experiment:
         return -(-runs // (groups * devices)) * devices
 
     def workers(self) -> int:
-        """Returns how many groups train side by side: as many as cores on a CPU, one elsewhere.
-
-        One, too, on several devices, which already work side by side.
-        """
-        chosen = self.spec.execution.workers
-        if chosen or platform() != "cpu" or self.devices is not ONE_DEVICE:
-            return chosen or 1
-        return cores()
+        """Returns how many groups train side by side."""
+        return workers(self.spec, self.devices)
 
     def _is_plain(self) -> bool:
         """Whether the loss is the mean cross-entropy alone, which a chain computes in one call."""
@@ -285,12 +283,30 @@ class Experiment:
             self.task.loss is TASKS["classification"].loss and not self.spec.train.label_smoothing
         )
 
+    def training_examples(
+        self, keys: Sequence[Key[Array, ""]], last: int, devices: RunDevices
+    ) -> Examples | Feed:
+        """Returns what a group of runs trains on: all examples, or their batches as they come.
+
+        Args:
+          keys: the data key of each run.
+          last: the step at which they end.
+          devices: what they are spread over.
+        """
+        if self.streaming is None:
+            return self.train
+        batch_size = self.spec.train.batch_size
+        return self.streaming.feed(
+            self.train, keys, batch_size=batch_size, last=last, devices=devices
+        )
+
     def program(self, group_size: int, devices: RunDevices = ONE_DEVICE) -> Program:
         """Returns the program for groups of that size, one for the whole experiment."""
         parts = self.portions.parts
         key = group_size, devices.number, parts
         if key not in self.programs:
-            self.programs[key] = Program(
+            kind = StreamedProgram if self.streaming else Program
+            self.programs[key] = kind(
                 through_forms(self.native.apply(self.model.apply)),
                 self.optimizer,
                 batch_size=self.spec.train.batch_size,
@@ -375,6 +391,7 @@ def build(spec: Spec, network: Network | None = None) -> Experiment:
     native = native_code(spec, network.model, shape, tokens=facts.tokens, platform=devices.platform)
     if devices.data > 1:  # XLA cannot divide what it does not know
         native = dataclasses.replace(XLA, platform=devices.platform)
+    streaming = streaming_of(spec, splits, devices, native.operations.permutation)
     notes = notes_of(spec, network.classes, splits.train.labels)
     return Experiment(
         spec=spec,
@@ -382,9 +399,7 @@ def build(spec: Spec, network: Network | None = None) -> Experiment:
         optimizer=optimizer_of(spec, steps_per_epoch),
         criterion=CRITERIA[spec.pruning.criterion],
         targets=network.targets,
-        train=Examples(jnp.asarray(splits.train.images), jnp.asarray(splits.train.labels)),
-        validation=in_batches(*splits.validation, spec.eval.batch_size, devices.data),
-        test=in_batches(*splits.test, spec.eval.batch_size, devices.data),
+        **placed(splits, streaming, spec.eval.batch_size, devices.data),
         example=jnp.zeros_like(example_of(shape, facts.tokens)),
         pixels=pixels,
         steps=spec.train.cycles * duration_steps(spec.train.steps, steps_per_epoch),
@@ -396,9 +411,11 @@ def build(spec: Spec, network: Network | None = None) -> Experiment:
         notes=(*notes, *left_whole(spec, network), *unpacked(spec, native)),
         native=_packing(native, spec.train.optimizer),
         devices=devices,
+        streaming=streaming,
         data=f"{whole.name}: {examples} training, {len(splits.validation.labels)} validation, "
         f"{len(splits.test.labels)} test {inputs_of(scaled, facts.tokens)}"
-        f"{f', padded to {shape[0]}×{shape[1]}' if shape != scaled else ''} ({whole.origin})",
+        f"{f', padded to {shape[0]}×{shape[1]}' if shape != scaled else ''} "
+        f"({whole.origin}{', streamed' if streaming else ''})",
     )
 
 

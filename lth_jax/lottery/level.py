@@ -90,8 +90,12 @@ class LevelTrainer:
             self.observer.note(f"level {level} goes on from step {behind.step} of {behind.last}")
         groups, at_once = self._fitted(level, runs, progress)
         self._saved_at = time.monotonic()
-        with ThreadPoolExecutor(at_once.training) as pool:
-            self._advance_all(level, groups, at_once, pool)
+        try:
+            with ThreadPoolExecutor(at_once.training) as pool:
+                self._advance_all(level, groups, at_once, pool)
+        finally:
+            for group in groups:
+                group.close()
         return groups
 
     def _groups(self, runs: Sequence[Run], progress: Mapping[RunId, Progress]) -> list[RunGroup]:
@@ -116,7 +120,10 @@ class LevelTrainer:
         """Returns the runs in groups whose programs are compiled, and how many memory holds."""
         e, wanted = runs[0].experiment, ""
         there_is, on_host = e.devices.memory(), platform() == "cpu"
-        splits, train = nbytes((e.train, e.validation, e.test)), nbytes(e.train)
+        # What is streamed comes to the devices in blocks, which are among what programs are given.
+        splits, train = (
+            (0, 0) if e.streaming else (nbytes((e.train, e.validation, e.test)), nbytes(e.train))
+        )
         while True:
             groups = self._groups(runs, progress)
             for group in groups:

@@ -39,7 +39,8 @@ def check_memory(
     """
     there_is = machine.memory()
     count = facts.train + facts.test
-    images = count * math.prod(network.shape)  # a byte for each value, in uint8
+    # A byte for each value, in uint8; images that stay on disk are never all in memory.
+    images = 0 if facts.stored else count * math.prod(network.shape)
     runs = spec.replicates * _runs_of_a_replicate(spec)
     networks = runs * _run_bytes(network.params, init_optimizer)
     if images + networks <= there_is:

@@ -310,7 +310,9 @@ def pixels_of(spec: Spec, whole: data.Dataset) -> Pixels:
             "channels it is of; accepted: False"
         )
     if spec.data.standardize:
-        standard = statistics(whole.train_images, whole.scale)
+        images = whole.train_images
+        stored = data.is_stored(images)
+        standard = images.moments() if stored else statistics(images, whole.scale)
     return Pixels(whole.scale, *standard, crop=spec.data.crop, flip=spec.data.flip)
 
 

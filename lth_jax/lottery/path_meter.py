@@ -18,6 +18,7 @@ from lth_jax.pruning.trees import PyTree
 from lth_jax.training.loop import Program
 from lth_jax.training.paths import Ends, path, recomputed
 from lth_jax.training.states import Evaluation, Examples, in_batches
+from lth_jax.training.streamed import StreamedSplit
 
 
 class PathMeter:
@@ -63,16 +64,21 @@ class PathMeter:
             first, second = ((p, (s, self._moments(p, s))) for p, s in (first, second))
             restate, measure = self._corrected, self._measure_corrected
         ends, places = Ends(first, second), jnp.asarray(self.alphas, jnp.float32)
-        return jax.device_get(
-            path(measure, restate, ends, places, self._train, self.experiment.test)
-        )
+        return jax.device_get(path(measure, restate, ends, places, self._train, self._test))
 
     @cached_property
     def _train(self) -> Examples:
         """The training examples, in batches, the last one padded."""
-        inputs, targets = jax.device_get(self.experiment.train[:2])
-        count = self.spec.examples or len(targets)
-        return in_batches(inputs[:count], targets[:count], self.experiment.spec.eval.batch_size)
+        train = self.experiment.train
+        count = self.spec.examples or len(train.targets)
+        inputs, targets = (np.asarray(array[:count]) for array in train[:2])
+        return in_batches(inputs, targets, self.experiment.spec.eval.batch_size)
+
+    @cached_property
+    def _test(self) -> Examples:
+        """The test examples, all on the device, in batches."""
+        test = self.experiment.test
+        return test.whole() if isinstance(test, StreamedSplit) else test
 
     def _recomputed(self, params: PyTree, model_state: PyTree, train: Examples) -> PyTree:
         """Returns the batch statistics of a network on the training examples, in whole batches."""

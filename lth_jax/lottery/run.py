@@ -96,7 +96,8 @@ class Run:
         mask, first = to_device((mask, first))
         if self.learning:
             first = self.learning.start(first, e.optimizer)
-        state = new_loop_state(first, len(e.train.targets))
+        # What is streamed comes in its order, and keeps none; an empty array could not be spread.
+        state = new_loop_state(first, 1 if e.streaming else len(e.train.targets))
         moves = self.moving and MovingMask.at_start(self.moving, StartPoint(mask, first, step))
         if not progress:
             return state, moves

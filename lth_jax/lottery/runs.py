@@ -42,6 +42,7 @@ from lth_jax.training.states import (
     stack_runs,
     unstack_run,
 )
+from lth_jax.training.streamed import Feed
 
 # Between two chunks a run may be saved or stopped: Ctrl-C is answered within about a second.
 CHUNK_SECONDS = 1.0
@@ -97,6 +98,9 @@ class RunGroup:
         self.forms: list[Parameterization] = [DENSE] * len(runs)
         self._clear()
         self.finished: list[FinishedRun] = []
+        # Each place in the group has an order of its own, also while a copy is there.
+        keys = [run.data_key for run in runs] + [runs[-1].data_key] * (size - len(runs))
+        self.train = self.experiment.training_examples(keys, self.last, self.devices)
 
     def _clear(self) -> None:
         self.state: Any = None  # a LoopState of all its runs, and their Inputs, while they train
@@ -127,13 +131,13 @@ class RunGroup:
             state = from_dense(dense, form, e.optimizer)
             inputs = Inputs(map_named(form.mask, mask), run.data_key)
             shapes = self.devices.shapes((state, inputs), self.size)
-            self.program.compile(shapes[0], shapes[1], e.train, e.validation, e.test)
+            self.program.compile(shapes[0], shapes[1], self.train, e.validation, e.test)
             if self._to_come:  # the small functions, too: of these the call is what compiles them
                 unstack_run(stack_runs([state]), 0)
                 stack_runs([inputs])
         if self._needs_gradients(self.runs):
             shapes = self.devices.shapes((for_gradients(dense), run.data_key), self.size)
-            self.program.compile_gradients(shapes[0], shapes[1], e.train)
+            self.program.compile_gradients(shapes[0], shapes[1], self.train)
             stack_runs([for_gradients(dense)])
         self._is_new = True
 
@@ -287,7 +291,7 @@ class RunGroup:
         began = time.perf_counter()
         # JAX returns before the work is done; it is the work that is timed.
         self.state = jax.block_until_ready(
-            self.program.train(self.state, self.inputs, self.experiment.train, self.step, stop)
+            self.program.train(self.state, self.inputs, self.train, self.step, stop)
         )
         seconds = time.perf_counter() - began
         self.step = stop
@@ -309,7 +313,7 @@ class RunGroup:
         gradients = None
         if self._needs_gradients(self.runs[index] for index in movers):
             run = self.state if len(key) > 1 else stack_runs([for_gradients(dense[0])])
-            gradients = self.program.gradients(for_gradients(run), key, e.train, self.step)
+            gradients = self.program.gradients(for_gradients(run), key, self.train, self.step)
         for index in movers:
             mask, run = self.masks[index], self.runs[index]
             assert mask is not None, "runs whose masks move have one of their own"
@@ -386,6 +390,11 @@ class RunGroup:
         mask, made = self.masks[index], self._made.get(self.runs[index].run_id)
         return mask.history if mask else made.masks if made else ()
 
+    def close(self) -> None:
+        """Ends what reads examples ahead, if they are streamed."""
+        if isinstance(self.train, Feed):
+            self.train.close()
+
     def finish(self, beside: int = 1) -> list[FinishedRun]:
         """Measures the early stop and the last network on the test split; returns the results.
 
@@ -394,6 +403,7 @@ class RunGroup:
         Args:
           beside: the number of groups that work at this time, this one included.
         """
+        self.close()
         if not self._put_in:  # it was stopped after its last step
             self.begin()
         began = time.perf_counter()

@@ -185,6 +185,13 @@ class RunDevices:
         shape = (self.count * len(leaves[0]), *leaves[0].shape[1:])
         return jax.make_array_from_single_device_arrays(shape, self._by(RUNS), leaves)
 
+    def sharding(self, by_run: bool) -> NamedSharding | None:
+        """Returns where new arrays lie: spread by a leading axis of runs, or whole on each device.
+
+        It is None for one device, which is where JAX puts them.
+        """
+        return self._by(*([RUNS] if by_run else [])) if self._mesh else None
+
     def copies(self, examples: Examples) -> Examples:
         """Returns a split that lies on every device; it is copied the first time."""
         return jax.tree.map(self._copied, examples) if self.devices else examples

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import jax
@@ -20,6 +21,7 @@ from lth_jax.pruning.trees import PyTree
 from lth_jax.training.devices import ONE_DEVICE, Memory, RunDevices, memory_of
 from lth_jax.training.groups import gradients_over_runs, in_parts, map_runs, over_runs
 from lth_jax.training.operations import FusedNetwork, Operations
+from lth_jax.training.order import AUGMENTATION, DROPOUT, ORDER, epoch_order
 from lth_jax.training.parameterization import Apply, at_step
 from lth_jax.training.pixels import Pixels
 from lth_jax.training.states import (
@@ -28,12 +30,16 @@ from lth_jax.training.states import (
     Examples,
     Inputs,
     LoopState,
+    Placed,
+    Sums,
     TrainState,
 )
 from lth_jax.training.tasks import CLASSIFICATION, Objective
 
 # (name, function, how many trailing arguments runs have in common, arguments)
 Call = tuple[str, Callable[..., Any], int, tuple[Any, ...]]
+# (a batch of a split) -> the sums over it.
+SumsOf = Callable[[Examples], tuple[jax.Array, PyTree]]
 
 
 class Program:
@@ -80,22 +86,22 @@ class Program:
         self.batch_size, self.pixels, self.group_size = batch_size, pixels, group_size
         self.objective, self.devices = objective, devices
         self.parts, self.block = parts, block
-        self._gradients_of = jax.value_and_grad(self._loss, has_aux=True)
+        self._value_and_gradients = jax.value_and_grad(self._loss, has_aux=True)
         self._logits_of = self._logits
         if group_size > devices.count:  # a device has several runs
-            self._gradients_of = gradients_over_runs(self._loss, together)
+            self._value_and_gradients = gradients_over_runs(self._loss, together)
             self._logits_of = over_runs(self._logits, together)
         self._compiled: dict[Any, jax.stages.Compiled] = {}
 
     def train(
-        self, run: LoopState, inputs: Inputs, examples: Examples, start: int, stop: int
+        self, run: LoopState, inputs: Inputs, examples: Placed, start: int, stop: int
     ) -> LoopState:
         """Returns the runs after updates `start` to `stop`, counted from 0 at initialization."""
         bounds = np.int32(start), np.int32(stop)
         return self._call("train", self._train, 3, run, inputs, examples, *bounds)
 
     def evaluate(
-        self, run: LoopState, examples: Examples, step: int, updates: int | Sequence[int]
+        self, run: LoopState, examples: Placed, step: int, updates: int | Sequence[int]
     ) -> tuple[LoopState, Evaluation, Float[Array, " runs"]]:
         """Evaluates the networks on the validation split; each may become its run's early stop.
 
@@ -113,12 +119,12 @@ class Program:
         each = np.broadcast_to(np.asarray(updates, np.int32), self.group_size)
         return self._call("evaluate", self._evaluate, 2, run, each, examples, np.int32(step))
 
-    def test(self, run: LoopState, examples: Examples) -> tuple[Evaluation, Evaluation]:
+    def test(self, run: LoopState, examples: Placed) -> tuple[Evaluation, Evaluation]:
         """Evaluates the networks of the early stop, and the last ones; values float32 [runs]."""
         return self._call("test", self._test, 1, run, examples)
 
     def gradients(
-        self, run: LoopState, keys: Key[Array, " runs"], examples: Examples, step: int
+        self, run: LoopState, keys: Key[Array, " runs"], examples: Placed, step: int
     ) -> PyTree:
         """Returns the loss's gradients of the batch that update `step` takes, for all weights.
 
@@ -132,12 +138,12 @@ class Program:
         """
         return self._call("gradients", self._gradients, 2, run, keys, examples, np.int32(step))
 
-    def compile_gradients(self, run: LoopState, keys: Any, examples: Examples) -> None:
+    def compile_gradients(self, run: LoopState, keys: Any, examples: Placed) -> None:
         """Compiles `gradients` where that has not happened yet; arrays' shapes are enough."""
         self._compile(("gradients", self._gradients, 2, (run, keys, examples, np.int32(0))))
 
     def compile(
-        self, run: LoopState, inputs: Inputs, train: Examples, validation: Examples, test: Examples
+        self, run: LoopState, inputs: Inputs, train: Placed, validation: Placed, test: Placed
     ) -> None:
         """Compiles the three functions where that has not happened yet; shapes of runs are enough.
 
@@ -146,7 +152,7 @@ class Program:
         self._compile(*self._calls(run, inputs, train, validation, test))
 
     def lowered(
-        self, run: LoopState, inputs: Inputs, train: Examples, validation: Examples, test: Examples
+        self, run: LoopState, inputs: Inputs, train: Placed, validation: Placed, test: Placed
     ) -> dict[str, jax.stages.Lowered]:
         """Returns what `compile` compiles as it is handed to XLA, by name; compiles nothing.
 
@@ -156,7 +162,7 @@ class Program:
         return {name: self._lowered(name, *call) for name, *call in calls}
 
     def _calls(
-        self, run: LoopState, inputs: Inputs, train: Examples, validation: Examples, test: Examples
+        self, run: LoopState, inputs: Inputs, train: Placed, validation: Placed, test: Placed
     ) -> tuple[Call, ...]:
         """Returns the calls of what every experiment needs."""
         zero, none = np.int32(0), np.zeros(self.group_size, np.int32)
@@ -186,7 +192,7 @@ class Program:
           names: of the functions; by default the three that `compile` compiles.
         """
         names = names or ("train", "evaluate", "test")
-        return all(_key(name, constants, axes=0) in self._compiled for name in names)
+        return all((name, *form_key(constants)) in self._compiled for name in names)
 
     def memory(self, constants: PyTree) -> dict[str, Memory]:
         """Returns what the functions take that are compiled for one run's form, by name.
@@ -195,7 +201,7 @@ class Program:
           constants: of the form.
         """
         names = ("train", "evaluate", "test", "gradients")
-        keys = {name: _key(name, constants, axes=0) for name in names}
+        keys = {name: (name, *form_key(constants)) for name in names}
         found = {n: self._compiled[key] for n, key in keys.items() if key in self._compiled}
         return {name: memory_of(program) for name, program in found.items()}
 
@@ -236,9 +242,7 @@ class Program:
         # The rest that fills no batch is left out: another one in each epoch.
         count = examples.targets.shape[0]
         steps_per_epoch = count // self.batch_size
-        # 0 is the stream of the order; 1 and 2, in `_seen`, are those of dropout and augmentation.
-        # Other numbers would be other experiments.
-        order_key = jax.random.fold_in(inputs.key, 0)
+        order_key = jax.random.fold_in(inputs.key, ORDER)
 
         def train_epoch(carry):
             step, run = carry
@@ -289,8 +293,13 @@ class Program:
         count = examples.targets.shape[0]
         steps_per_epoch = count // self.batch_size
         epoch = step // steps_per_epoch
-        permutation = self._order(run, jax.random.fold_in(key, 0), epoch, count)
+        permutation = self._order(run, jax.random.fold_in(key, ORDER), epoch, count)
         batch = self._batch(examples, permutation, step - epoch * steps_per_epoch)
+        return self._batch_gradients(run, key, batch, step)
+
+    def _batch_gradients(
+        self, run: LoopState, key: Key[Array, ""], batch: Examples, step: Int[Array, ""]
+    ) -> PyTree:
         stored, rngs = self._seen(key, step, batch)
         _, _, grads = self._loss_and_gradients(run.state, run.constants, stored, rngs)
         return grads
@@ -302,7 +311,7 @@ class Program:
         return jax.lax.cond(
             run.epoch == epoch,
             lambda: run.permutation,
-            lambda: epoch_order(key, epoch, count, self.operations),
+            lambda: epoch_order(key, epoch, count, self.operations.permutation),
         )
 
     def _batch(
@@ -324,8 +333,8 @@ class Program:
         """Returns a batch as it is augmented in a step, and the keys of the network's layers."""
         # Functions of key and step alone, never of a state that is carried: a run that is resumed,
         # and a ticket beside its dense network, drop and move the same.
-        rngs = {"dropout": jax.random.fold_in(jax.random.fold_in(key, 1), step)}
-        moved = jax.random.fold_in(jax.random.fold_in(key, 2), step)
+        rngs = {"dropout": jax.random.fold_in(jax.random.fold_in(key, DROPOUT), step)}
+        moved = jax.random.fold_in(jax.random.fold_in(key, AUGMENTATION), step)
         return Examples(self.pixels.augmented(batch.inputs, moved), batch.targets), rngs
 
     def _step(
@@ -360,7 +369,7 @@ class Program:
     ) -> tuple[Float[Array, ""], PyTree, PyTree]:
         """Returns the minibatch loss of stored inputs, the model's new state, and gradients."""
         seen = self.pixels.prepared(batch.inputs)
-        (loss, model_state), grads = self._gradients_of(
+        (loss, model_state), grads = self._value_and_gradients(
             state.params, state.model_state, constants, seen, batch.targets, rngs
         )
         return loss, model_state, grads
@@ -398,40 +407,60 @@ class Program:
         self, params: PyTree, model_state: PyTree, examples: Examples, constants: PyTree = ()
     ) -> Evaluation:
         """Returns loss and metric over [batches, batch, …] examples; padding counts nowhere."""
-        assert examples.valid is not None, "splits to evaluate are in batches"
-        batches = examples.targets.shape[0]
+        sums_of = partial(self._sums, params, model_state, constants)
+        return self.evaluation(self.added(sums_of, no_sums(sums_of, examples), examples))
+
+    def _sums(
+        self, params: PyTree, model_state: PyTree, constants: PyTree, batch: Examples
+    ) -> tuple[jax.Array, PyTree]:
+        """Returns the loss and what the metric is made of, each summed over a batch."""
+        inputs, targets, valid = batch
+        assert valid is not None, "splits to evaluate are in batches"
 
         def one_by_one(inputs, targets):
             inputs, targets = self.devices.spread((inputs, targets))
             outputs = self._outputs(params, model_state, inputs, constants)
             return self.objective.loss(outputs, targets), self.objective.measure(outputs, targets)
 
-        def sums(index):
-            inputs, targets, valid = jax.tree.map(lambda array: array[index], examples)
-            each = in_parts(one_by_one, self.parts, inputs, targets)
+        each = in_parts(one_by_one, self.parts, inputs, targets)
 
-            def total(values):
-                # Selected, not multiplied: what the network says of padding may be NaN.
-                kept = valid.reshape(-1, *[1] * (values.ndim - 1))
-                return jnp.sum(jnp.where(kept, values, jnp.zeros_like(values)), 0)
+        def total(values):
+            # Selected, not multiplied: what the network says of padding may be NaN.
+            kept = valid.reshape(-1, *[1] * (values.ndim - 1))
+            return jnp.sum(jnp.where(kept, values, jnp.zeros_like(values)), 0)
 
-            return jax.tree.map(total, each)
+        return jax.tree.map(total, each)
+
+    @staticmethod
+    def added(sums_of: SumsOf, sums: Sums, examples: Examples) -> Sums:
+        """Returns `sums` with those of further batches, [batches, batch, …], added in order."""
 
         def add_batch(index, totals):
-            return jax.tree.map(jnp.add, totals, sums(index))
+            batch = jax.tree.map(lambda array: array[index], examples)
+            return jax.tree.map(jnp.add, totals, sums_of(batch))
 
-        # Hits are counted as integers, which are exact; the rest is summed as it comes.
-        zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(sums, 0))
-        loss, measured = jax.lax.fori_loop(0, batches, add_batch, zero)
-        total = jnp.sum(examples.valid)
-        value = self.objective.value(measured, total)
-        return Evaluation(loss / total, jnp.asarray(value, jnp.float32).reshape(()))
+        each = jax.lax.fori_loop(0, examples.targets.shape[0], add_batch, sums.each)
+        return Sums(each, sums.examples + jnp.sum(jnp.asarray(examples.valid)))
+
+    def evaluation(self, sums: Sums) -> Evaluation:
+        """Returns the loss and the metric of a split, of the sums over all of it."""
+        loss, measured = sums.each
+        value = self.objective.value(measured, sums.examples)
+        return Evaluation(loss / sums.examples, jnp.asarray(value, jnp.float32).reshape(()))
 
     def _evaluate(
         self, run: LoopState, updates: Int[Array, ""], examples: Examples, step: Int[Array, ""]
     ) -> tuple[LoopState, Evaluation, Float[Array, ""]]:
         state = run.state
         result = self.measure(state.params, state.model_state, examples, run.constants)
+        return self._evaluated(run, updates, result, step)
+
+    @staticmethod
+    def _evaluated(
+        run: LoopState, updates: Int[Array, ""], result: Evaluation, step: Int[Array, ""]
+    ) -> tuple[LoopState, Evaluation, Float[Array, ""]]:
+        """Returns what `evaluate` does, of what the validation split said of the networks."""
+        state = run.state
         now = EarlyStop(result.loss, result.accuracy, step, state.params, state.model_state)
         # Strictly smaller: the earliest of equals stays. NaN compares False; infinity is no less.
         # The network is kept in the carry, so that the test split is looked at once, at the end.
@@ -450,25 +479,25 @@ class Program:
         )
 
 
-def _key(name: str, constants: PyTree, axes: int = 1) -> tuple[Any, ...]:
+def no_sums(sums_of: SumsOf, examples: Examples) -> Sums:
+    """Returns the sums over no batch: hits are integers, which are exact; the rest as it comes."""
+    batch = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape[1:], array.dtype), examples)
+    zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(sums_of, batch))
+    return Sums(zero, jnp.zeros((), jnp.int32))
+
+
+def _key(name: str, constants: PyTree) -> tuple[Any, ...]:
     """Returns what tells apart the programs for runs whose parameters are in different forms.
 
     Args:
       name: of the function.
-      constants: of the form, with `axes` leading axes of runs.
+      constants: of the form, with a leading axis of runs.
     """
+    return name, *form_key(constants, axes=1)
+
+
+def form_key(constants: PyTree, axes: int = 0) -> tuple[Any, ...]:
+    """Returns what tells a form from others, by its constants with `axes` leading axes."""
     # The tables of packed leaves have the leaves' lengths. All other shapes are the experiment's.
     leaves = jax.tree.leaves(constants)
-    shapes = tuple(tuple(np.shape(leaf)[axes:]) for leaf in leaves)
-    return name, jax.tree.structure(constants), shapes
-
-
-def epoch_order(
-    key: Key[Array, ""],
-    epoch: Int[Array, ""] | int,
-    count: int,
-    operations: Operations | None = None,
-) -> Int32[Array, " examples"]:
-    """Returns the order of `count` examples in an epoch: a fresh permutation, int32 [count]."""
-    permutation = (operations or Operations()).permutation
-    return permutation(jax.random.fold_in(key, epoch), count).astype(jnp.int32)
+    return jax.tree.structure(constants), tuple(tuple(np.shape(leaf)[axes:]) for leaf in leaves)

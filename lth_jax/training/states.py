@@ -83,6 +83,11 @@ class Inputs(NamedTuple):
     key: Key[Array, ""]
 
 
+# A split as a program takes it: `Examples` that lie on the devices, or where they are streamed what
+# `training.streamed` has for them.
+Placed = Any
+
+
 class Examples(NamedTuple):
     """A split of the data on the device.
 
@@ -106,6 +111,18 @@ class Evaluation(NamedTuple):
 
     loss: Float[Array, "*runs"]
     accuracy: Float[Array, "*runs"]
+
+
+class Sums(NamedTuple):
+    """What an evaluation has added up so far.
+
+    Attributes:
+      each: the sum of the losses, float32 [], and of what the metric is made of.
+      examples: int32 [], over how many.
+    """
+
+    each: PyTree
+    examples: Int[Array, "*runs"]
 
 
 def new_loop_state(state: TrainState, examples: int) -> LoopState:
@@ -186,6 +203,15 @@ def unstack_run(runs: PyTree, index: int) -> PyTree:
     """Returns run `index` of a pytree with a leading axis of runs."""
     # The index is traced: one program for all runs of a group.
     return jax.tree.map(lambda leaf: leaf[index], runs)
+
+
+def examples_at(examples: Examples, chosen: Int[Array, " n"] | slice) -> Examples:
+    """Returns some examples, on the device; the rest may be on the host."""
+    if isinstance(examples.targets, jax.Array):
+        return Examples(examples.inputs[chosen], examples.targets[chosen])
+    host: Any = chosen if isinstance(chosen, slice) else np.asarray(chosen)
+    # Images on disk are decoded here.
+    return Examples(*(jnp.asarray(np.asarray(array[host])) for array in examples[:2]))
 
 
 def in_batches(

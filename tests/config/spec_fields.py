@@ -6,7 +6,7 @@ FIELDS = flatten(to_dict(Spec()))
 # What may grow or move between two starts of one experiment, and nothing else.
 OPERATIONAL = {
     "branches", "levels", "replicates", "data.data_dir", "data.manual_dir", "data.cache_dir",
-    "checkpoint.every_seconds", "execution.group_size", "execution.group_as",
+    "data.placement", "checkpoint.every_seconds", "execution.group_size", "execution.group_as",
     "execution.workers",
     "execution.compilation_cache", "train.kernel", "analysis.margin", "analysis.confidence",
     "report.bars", "report.methods", "execution.mesh",
@@ -54,7 +54,7 @@ def another(field):
         "rewind.kind": "finetune", "train.schedule": "cosine", "train.warmup": "7ep",
         "train.kernel": "sparse", "analysis.confidence": 0.9, "report.bars": "range",
         "execution.group_as": "sequence", "execution.mesh": "runs:4,data:2",
-        "execution.precision": "default",
+        "execution.precision": "default", "data.placement": "stream",
         "paths.pairs": ("levels",), "paths.statistics": "recomputed", "paths.align": "weights",
         "curvature.steps": ("7ep",), "pruning.granularity": "block:4x2",
         "train.drops": (("7ep", 0.1),), "model.dropout": 0.25, "pruning.rounds": 2,

@@ -119,6 +119,8 @@ REFUSED = [
     ("data.standardize", 1, "True or False"),
     ("data.crop", -1, "0 (none) to 4,096"),
     ("data.flip", 1, "True or False"),
+    ("data.resized_crop", 1, "True or False"),
+    ("data.placement", "host", "auto or device or stream"),
     ("model.dropout", 1.0, "0 to below 1, or None for the network's own"),
     ("model.dropout", NAN, "0 to below 1"),
     ("model.dropout", "x", "a number or None"),

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import io
+import struct
 import tarfile
 
 import numpy as np
@@ -10,9 +11,13 @@ from PIL import Image
 
 from lth_jax.data import archive_formats as formats
 from lth_jax.data.archives import SOURCES
+from lth_jax.data.records import Files
 
 
-def prepare(folder, *, train, test, features=None, version="1.0.0", name="tiny", supervised=True):
+def prepare(
+    folder, *, train, test, features=None, version="1.0.0", name="tiny", supervised=True,
+    test_split="test",
+):  # fmt: skip
     """Writes the examples as a TFDS dataset with a throw-away builder, and returns its folder."""
     import tensorflow_datasets as tfds
 
@@ -35,7 +40,7 @@ def prepare(folder, *, train, test, features=None, version="1.0.0", name="tiny",
             )
 
         def _split_generators(self, dl_manager):
-            splits = {"train": train, "test": test}
+            splits = {"train": train, test_split: test}
             return {k: enumerate(v) for k, v in splits.items() if v is not None}
 
         def _generate_examples(self):
@@ -53,6 +58,55 @@ def examples(count, *, classes=3, first=0, shape=(5, 5), seed=0):
         {"image": Image.fromarray(image), "label": first + index % classes}
         for index, image in enumerate(images)
     ]
+
+
+def photographs(count, *, classes=3, seed=0):
+    """Examples as ImageNet has them: JPEG files, each image of a size of its own."""
+    random = np.random.default_rng(seed)
+    found = []
+    for index in range(count):
+        width, height = random.integers(40, 90, 2)
+        # Smooth ones, which a JPEG keeps nearly as they are.
+        coarse = Image.fromarray(random.integers(0, 256, (4, 5, 3), np.uint8))
+        file = io.BytesIO()
+        coarse.resize((int(width), int(height)), Image.Resampling.BICUBIC).save(file, "JPEG")
+        example = {"label": index % classes, "file_name": f"n{index:08d}.JPEG"}
+        found.append({"image": file.getvalue(), **example})
+    return found
+
+
+def prepare_imagenet(folder, train, test, classes=1000):
+    """Writes photographs as TFDS's `imagenet2012` is prepared, and returns its folder."""
+    import tensorflow_datasets as tfds
+
+    features = {
+        "image": tfds.features.Image(encoding_format="jpeg"),
+        "label": tfds.features.ClassLabel(num_classes=classes),
+        "file_name": tfds.features.Text(),
+    }
+    # As open files, which TFDS reads to their end.
+    files = [[{**e, "image": io.BytesIO(e["image"])} for e in part] for part in (train, test)]
+    return prepare(
+        folder, train=files[0], test=files[1], features=features, version="5.1.0",
+        name="imagenet2012", test_split="validation",
+    )  # fmt: skip
+
+
+def as_tfrecord(folder, *, drop=0):
+    """Turns a prepared dataset into one of TFRecord files, the last `drop` records left out."""
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder_from_directory(folder)
+    for split in builder.info.splits:
+        records = list(Files.of(builder, split).read())
+        (path,) = folder.glob(f"*{split}.array_record*")
+        path.unlink()
+        blob = io.BytesIO()
+        for record in records[: len(records) - drop]:
+            blob.write(struct.pack("<Q4x", len(record)) + record + bytes(4))
+        path.with_name(path.name.replace("array_record", "tfrecord")).write_bytes(blob.getvalue())
+    info = folder / "dataset_info.json"
+    info.write_text(info.read_text().replace("array_record", "tfrecord"))
 
 
 def multiset(images, labels):

@@ -1,8 +1,5 @@
 """Prepared TFDS datasets: read as they are, or refused with a reason."""
 
-import io
-import struct
-
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
@@ -12,7 +9,7 @@ from lth_jax.data.archives import SOURCES
 from lth_jax.data.dataset import check_labels
 from lth_jax.errors import DataError
 
-from .fake_data import examples, multiset, prepare
+from .fake_data import as_tfrecord, examples, multiset, prepare
 
 
 def expected(records):
@@ -48,21 +45,6 @@ def test_color_images_keep_their_channels_in_order(tmp_path):
     dataset = tfds_files.read("tiny", folder)
     assert dataset.train_images.shape == (5, 4, 6, 3)
     assert multiset(dataset.train_images, dataset.train_labels) == expected(train)
-
-
-def as_tfrecord(folder, *, drop=0):
-    """Turns a prepared dataset into one of TFRecord files, the last `drop` records left out."""
-    builder = tfds.builder_from_directory(folder)
-    for split in ("train", "test"):
-        records = [bytes(record) for record in tfds_files._records(builder, split)]
-        (path,) = folder.glob(f"*{split}.array_record*")
-        path.unlink()
-        blob = io.BytesIO()
-        for record in records[: len(records) - drop]:
-            blob.write(struct.pack("<Q4x", len(record)) + record + bytes(4))
-        path.with_name(path.name.replace("array_record", "tfrecord")).write_bytes(blob.getvalue())
-    info = folder / "dataset_info.json"
-    info.write_text(info.read_text().replace("array_record", "tfrecord"))
 
 
 def test_tfrecord_files_are_read_without_tensorflow(tmp_path):

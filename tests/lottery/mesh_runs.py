@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lth_jax.config import Spec
+from lth_jax.data.streaming import is_installed
 from lth_jax.errors import Interrupted
 from lth_jax.lottery import runs as running
 from lth_jax.pruning.masks import ones_mask
@@ -24,6 +25,7 @@ from lth_jax.training.loop import Program
 from lth_jax.training.parameterization import dense_apply
 from lth_jax.training.pixels import Pixels
 from lth_jax.training.states import Inputs, new_loop_state, new_state
+from lth_jax.training.streamed import StreamedProgram
 
 from ..small_networks import (
     SCALE,
@@ -43,6 +45,11 @@ SPECS = {
     "late": LATE,
     "native": tiny_spec(levels=1, train__kernel="auto"),
     "packed": tiny_spec(levels=1, train__kernel="sparse", train__optimizer="sgd"),
+    **(
+        {"streamed": tiny_spec(levels=1, train__kernel="xla", data__placement="stream")}
+        if is_installed()
+        else {}
+    ),
     "pairs": tiny_spec(levels=1, replicates=3, execution__group_size=2),
     "moving": tiny_spec(
         levels=1, branches=("rigl", "gmp", "reinit"), train__kernel="sparse",
@@ -112,13 +119,16 @@ def assert_whole_batches_are_seen() -> None:
 
 def main(folder: Path, names: Sequence[str]) -> None:
     used = set()
-    train_on = Program.train
 
-    def watched(self, run, *args):
-        used.add(len(run.loss_sum.devices()))
-        return train_on(self, run, *args)
+    def watched(train_on):
+        def on(self, run, *args):
+            used.add(len(run.loss_sum.devices()))
+            return train_on(self, run, *args)
 
-    Program.train = watched
+        return on
+
+    for kind in (Program, StreamedProgram):
+        kind.train = watched(kind.train)
     for name in names:
         used.clear()
         train(folder / name, SPECS[name])

@@ -15,10 +15,10 @@ from lth_jax.training.devices import ONE_DEVICE, run_devices
 
 from ..tiny import (
     StopAt,
+    assert_alike,
     assert_same_run,
     experiment,
     finished_run,
-    results,
     tiny_spec,
     train,
 )
@@ -78,15 +78,6 @@ def test_devices_that_share_batches_agree_with_one_to_rounding(tmp_path, single_
     train(tmp_path / "stopped", LATE)
     for name in ("late", "resumed", "stopped"):
         assert_alike(tmp_path / name, finished_run(LATE))
-
-
-def assert_alike(path, other):
-    """Asserts that runs under one `vmap` have equal rows, to rounding."""
-    for row, same in zip(results(path), results(other), strict=True):
-        assert row.keys() == same.keys()
-        for name, value in row.items():
-            if value != same[name]:
-                assert float(value) == pytest.approx(float(same[name]), rel=1e-5), name
 
 
 def test_all_devices_are_taken_unless_fewer_are_named(monkeypatch):

@@ -7,8 +7,9 @@ import optax
 import pytest
 
 from lth_jax.pruning.masks import ones_mask
-from lth_jax.training.loop import Program, epoch_order
+from lth_jax.training.loop import Program
 from lth_jax.training.optimizers import OPTIMIZERS
+from lth_jax.training.order import epoch_order
 from lth_jax.training.parameterization import dense_apply
 from lth_jax.training.pixels import Pixels
 from lth_jax.training.states import TrainState, new_state, rewind, unstack_run

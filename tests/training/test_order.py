@@ -7,11 +7,13 @@ import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import given, settings
 
 from lth_jax.models.base import Model
 from lth_jax.pruning.masks import ones_mask
-from lth_jax.training.loop import Program, epoch_order
+from lth_jax.training.loop import Program
+from lth_jax.training.order import BatchOrder, epoch_order
 from lth_jax.training.parameterization import dense_apply
 from lth_jax.training.pixels import Pixels
 from lth_jax.training.states import Examples, Inputs, new_loop_state, new_state, stack_runs
@@ -135,3 +137,38 @@ def test_an_epochs_order_is_a_permutation(seed, epoch, count):
 def test_epochs_and_keys_differ_in_order():
     orders = [epoch_order(jax.random.key(k), e, 50).tolist() for k in range(3) for e in range(3)]
     assert len({tuple(order) for order in orders}) == 9
+
+
+# --- The same on the host ---------------------------------------------------------------------
+
+
+def test_the_host_has_the_batches_of_the_loop_from_any_step_on():
+    seen = recorded(keys=(0, 3))["examples"]
+    for index, key in enumerate((0, 3)):
+        order = BatchOrder(jax.random.key(key), COUNT, BATCH)
+        np.testing.assert_array_equal(order.indices(0, LOG), seen[index])
+        for start, stop in ((17, 31), (5, 6), (38, LOG), (3, 3)):
+            np.testing.assert_array_equal(order.indices(start, stop), seen[index, start:stop])
+
+
+def test_processes_share_out_each_batch():
+    whole = BatchOrder(jax.random.key(0), COUNT, 6)
+    shares = [BatchOrder(jax.random.key(0), COUNT, 6, shard=(n, 3)) for n in range(3)]
+    parts = np.concatenate([share.indices(4, 30) for share in shares], 1)
+    np.testing.assert_array_equal(parts, whole.indices(4, 30))
+    numbers = np.concatenate([share.uniforms(7, 2) for share in shares])
+    np.testing.assert_array_equal(numbers, whole.uniforms(7, 2))
+    with pytest.raises(ValueError, match="batch_size=6: accepted: a multiple of 4 processes"):
+        BatchOrder(jax.random.key(0), COUNT, 6, shard=(0, 4))
+
+
+def test_numbers_for_crops_depend_on_key_and_step_alone():
+    order, other = (BatchOrder(jax.random.key(key), COUNT, BATCH) for key in (0, 1))
+    first = order.uniforms(3, 4)
+    assert first.shape == (BATCH, 4)
+    assert first.dtype == np.float32
+    assert (first >= 0).all()
+    assert (first < 1).all()
+    np.testing.assert_array_equal(first, order.uniforms(3, 4))
+    for another in (order.uniforms(4, 4), other.uniforms(3, 4)):
+        assert not np.any(first == another)

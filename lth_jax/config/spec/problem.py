@@ -138,6 +138,18 @@ class DataSpec:
         unit="pixels",
     )
     flip: bool = field(False, "Whether half of the images are mirrored, at random, in training.")
+    resized_crop: bool = field(
+        False,
+        "Whether an image is, in training, a random part of itself, scaled to its side; of "
+        "datasets that stay on disk, whose images have sizes of their own.",
+    )
+    placement: str = choice(
+        "auto",
+        ("auto", "device", "stream"),
+        "Where the examples are: all on the device, or on the host and streamed to it; `auto` is "
+        "on the device where they fit.",
+        identity=False,
+    )
     data_dir: str = field(
         "", "The directory of prepared datasets; '' is the usual one.", identity=False
     )
