@@ -121,9 +121,8 @@ class LevelTrainer:
         e, wanted = runs[0].experiment, ""
         there_is, on_host = e.devices.memory(), platform() == "cpu"
         # What is streamed comes to the devices in blocks, which are among what programs are given.
-        splits, train = (
-            (0, 0) if e.streaming else (nbytes((e.train, e.validation, e.test)), nbytes(e.train))
-        )
+        train = 0 if e.streaming else nbytes(e.train)
+        splits = 0 if e.streaming else train + nbytes((e.validation, e.test))
         while True:
             groups = self._groups(runs, progress)
             for group in groups:
