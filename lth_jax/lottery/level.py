@@ -70,6 +70,14 @@ class LevelTrainer:
         Raises:
           Interrupted: a signal came; everything that was done is saved.
         """
+        with ThreadPoolExecutor(self.workers) as pool:
+            groups = self._trained(level, runs, pool)
+            self._write_points(level, groups, finished=True)
+            finished = list(pool.map(in_32_bits(RunGroup.finish), groups))
+        return {one.row.run_id: one for group in finished for one in group}
+
+    def _trained(self, level: int, runs: Sequence[Run], pool: ThreadPoolExecutor) -> list[RunGroup]:
+        """Returns the groups of `runs`, each at its end."""
         groups = self._groups(level, runs)
         steps = sum((group.last - group.first) * len(group.runs) for group in groups)
         done = sum((group.step - group.first) * len(group.runs) for group in groups)
@@ -79,11 +87,8 @@ class LevelTrainer:
                 self.observer.compiling(level)
                 group.compile()
         self._saved_at = time.monotonic()
-        with ThreadPoolExecutor(self.workers) as pool:
-            self._advance_all(level, groups, pool)
-            self._write_points(level, groups, finished=True)
-            finished = list(pool.map(in_32_bits(RunGroup.finish), groups))
-        return {one.row.run_id: one for group in finished for one in group}
+        self._advance_all(level, groups, pool)
+        return groups
 
     def _groups(self, level: int, runs: Sequence[Run]) -> list[RunGroup]:
         """Returns the runs in groups of one experiment, form and step."""
@@ -182,29 +187,28 @@ class LevelTrainer:
 
     def _progress(self, level: int, wanted: set[RunId]) -> dict[RunId, Progress]:
         """Returns the progress of the wanted runs of this level that were stopped on their way."""
-        saved = self.store.load_progress()
-        if saved is None or saved[1]["level"] != level:
-            return {}
-        arrays, meta = saved
-        progress = {}
-        for index, facts in enumerate(meta["runs"]):
-            run_id = RunId(*facts["id"])
-            if run_id not in wanted or self._lost_state(run_id, facts["step"]):
-                continue
-            prefix = f"run_{index}/"
-            progress[run_id] = Progress(
-                step=facts["step"],
-                evaluated=facts["evaluated"],
-                seconds=facts["seconds"],
-                points=[CurvePoint(*point) for point in facts["points"]],
-                arrays={
-                    name.removeprefix(prefix): array
-                    for name, array in arrays.items()
-                    if name.startswith(prefix)
-                },
-                masks=[MaskCounts(*counts) for counts in facts.get("masks", ())],
-                curvature=[CurvaturePoint(*point) for point in facts.get("curvature", ())],
-            )
+        progress: dict[RunId, Progress] = {}
+        for arrays, meta in self.store.progress_of(level, wanted):
+            for index, facts in enumerate(meta["runs"]):
+                run_id = RunId(*facts["id"])
+                known = progress.get(run_id)
+                behind = known is not None and facts["step"] <= known.step
+                if run_id not in wanted or behind or self._lost_state(run_id, facts["step"]):
+                    continue
+                prefix = f"run_{index}/"
+                progress[run_id] = Progress(
+                    step=facts["step"],
+                    evaluated=facts["evaluated"],
+                    seconds=facts["seconds"],
+                    points=[CurvePoint(*point) for point in facts["points"]],
+                    arrays={
+                        name.removeprefix(prefix): array
+                        for name, array in arrays.items()
+                        if name.startswith(prefix)
+                    },
+                    masks=[MaskCounts(*counts) for counts in facts.get("masks", ())],
+                    curvature=[CurvaturePoint(*point) for point in facts.get("curvature", ())],
+                )
         return progress
 
     def _lost_state(self, run_id: RunId, step: int) -> bool:
