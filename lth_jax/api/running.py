@@ -29,12 +29,14 @@ from lth_jax.lottery.observer import ExperimentHeader, Observer, Observers
 from lth_jax.lottery.paths import missing_pairs
 from lth_jax.lottery.plan import ended_tickets, is_done, reachable_runs
 from lth_jax.lottery.runner import Runner, planned_levels
+from lth_jax.lottery.sharing import Follower, Leader
 from lth_jax.lottery.trial import try_rows
 from lth_jax.report.live import LiveReport
 from lth_jax.report.page import write_report
 from lth_jax.store import RunDirectory, level_name
 from lth_jax.store.checkpoints import read_manifest, subtree
 from lth_jax.store.record import Config
+from lth_jax.store.share import Share, waiting_to_see
 from lth_jax.training import backend
 from lth_jax.training.devices import run_devices
 
@@ -55,6 +57,9 @@ class Running:
         that asks for a stop, or 0. Before and after, a signal may end the process at once.
       repair: whether finished runs are trained again whose row, curve or checkpoint is damaged.
         They come out bit for bit as they were; one that does not is told.
+      leader: shares runs out, where this process is the first of several.
+      follower: takes its share of them, where it is another one: it tells nobody anything, and
+        leaves tables, report and errors to the first.
     """
 
     command: Sequence[str]
@@ -63,6 +68,8 @@ class Running:
     warn: Callable[[str], None]
     listen: Callable[[], AbstractContextManager[Callable[[], int]]]
     repair: bool = False
+    leader: Leader | None = None
+    follower: Follower | None = None
 
     def run(self, spec: specs.Spec, *, name: str, path: Path) -> RunDirectory:
         """Trains what `spec` asks for and `path` does not have yet, and writes its report.
@@ -79,6 +86,7 @@ class Running:
           UserError: a wrong spec, data that cannot be had, a directory of another experiment, or
             training that failed.
           Interrupted: a signal asked for a stop; everything done so far is on disk.
+          Ended, Lost: this process is a follower, and the first one ended or is gone.
         """
         with (
             in_use(self.config),
@@ -89,7 +97,8 @@ class Running:
             run_devices(spec.execution.mesh)  # before anything is loaded
             source = self._source(spec, name, path)
             store = self._train(spec, network, name=name, path=path, source=source)
-        _check_ended(spec, store)
+        if not self.follower:
+            _check_ended(spec, store)
         return store
 
     def _source(self, spec: specs.Spec, name: str, path: Path) -> Path | None:
@@ -125,6 +134,8 @@ class Running:
         path: Path,
         source: Path | None = None,
     ) -> RunDirectory:
+        if self.follower:
+            return self._follow(self.follower, spec, network, path=path, source=source)
         own = own_rows(self.config, spec) if self.config else NO_ROWS
         code = Config(self.config.sources, *own) if self.config else None
         metric = task_metric(spec).described()
@@ -138,12 +149,14 @@ class Running:
                 self.warn(note)
             if self.config:
                 observer.observers += tuple(observers(self.config, spec, shown.note))
-            runner = _runner(spec, network, store, observer, name, source, own)
+            runner = _runner(spec, network, store, observer, name, source, own, self.leader)
             if runner:
                 with self.listen() as runner.stop_signal:
                     runner.run()
                 observer.experiment_finished()
                 _log.info("drawing the figures")
+            if self.leader:
+                self.leader.close()
             _write_report(store, self.warn)
             return store
         except UserError:
@@ -155,6 +168,32 @@ class Running:
             for problem in store.problems:
                 hint = "" if self.repair else ": run.py --repair trains it again"
                 self.warn(f"{problem}; it was not used{hint}")
+
+    def _follow(
+        self,
+        follower: Follower,
+        spec: specs.Spec,
+        network: Network | None,
+        *,
+        path: Path,
+        source: Path | None,
+    ) -> RunDirectory:
+        """Trains what the first process says of an experiment that it has opened in `path`."""
+        store = Share(path, follower.channel.index)
+        try:
+            with self.listen() as came:
+                if follower.next()["do"] == "build":
+                    for _ in waiting_to_see(path):
+                        follower.check()
+                    _keep_programs(spec, Observer())
+                    experiment = experiments.build(spec, network)
+                    follower.built(experiment.devices.count, experiment.content.digest)
+                    runner = Runner(experiment, store, Observer(), source)
+                    follower.follow(runner.train_share, store, came)
+        finally:
+            for problem in store.problems:
+                self.warn(f"{problem}; it was not used")
+        return store
 
 
 def _check_source(spec: specs.Spec, finished: Path, transfers: Collection[str]) -> None:
@@ -199,6 +238,7 @@ def _runner(
     name: str,
     source: Path | None,
     own: OwnRows,
+    leader: Leader | None = None,
 ) -> Runner | None:
     """Announces the experiment and returns what trains it; None where nothing is left to train."""
     planned = reachable_runs(spec, store.rows.values(), source)
@@ -207,19 +247,23 @@ def _runner(
         if "data.name" in own.rows:  # the table will be printed, and must be of these data
             store.record_data(data.content_of(load(spec))._asdict())
         return None
-    if spec.execution.compilation_cache:
-        _keep_programs(directories.resolve("", "", spec.data.cache_dir).cache_dir / "xla", observer)
+    if leader:
+        leader.open(store, observer)
+    _keep_programs(spec, observer)
     experiment = experiments.build(spec, network)
     try_rows(experiment)
     store.record_data(experiment.content._asdict())
-    runner = Runner(experiment, store, observer, source)
+    if leader:
+        leader.built(experiment.devices.count, experiment.content.digest)
+    runner = Runner(experiment, store, observer, source, shares=leader)
     pending = set(runner.pending())
     device = jax.devices()[0]
+    several = f"{leader.channel.count} processes, here " if leader else ""
     header = ExperimentHeader(
         name=name,
         identity=specs.identity(spec),
         workdir=str(store.path),
-        device=f"{experiment.devices.count} × {device.device_kind}, jax {jax.__version__}",
+        device=f"{several}{experiment.devices.count} × {device.device_kind}, jax {jax.__version__}",
         data=experiment.data,
         parameters=experiment.parameters,
         levels=planned_levels(experiment, planned, pending),
@@ -229,8 +273,11 @@ def _runner(
     return runner
 
 
-def _keep_programs(folder: Path, observer: Observer) -> None:
-    """Lets XLA keep compiled programs in `folder`, if nobody else could have put some there."""
+def _keep_programs(spec: specs.Spec, observer: Observer) -> None:
+    """Lets XLA keep compiled programs, if asked to, where nobody else could have put some."""
+    if not spec.execution.compilation_cache:
+        return
+    folder = directories.resolve("", "", spec.data.cache_dir).cache_dir / "xla"
     try:
         private_folder(folder)
     except (StoreError, OSError) as error:

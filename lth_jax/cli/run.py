@@ -6,12 +6,14 @@ This is the experiment at a terminal: arguments, signals and what is printed. `r
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import logging
 import re
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lth_jax import config as specs
 from lth_jax.cli.command import Parser, exit_status, typed
@@ -21,7 +23,13 @@ from lth_jax.errors import SpecError, StoreError
 from lth_jax.system.signals import listening
 from lth_jax.system.streams import meanwhile, silence
 
-USAGE = "%(prog)s [CONFIG[:VARIANT]] [--config.FIELD=VALUE ...] [--workdir=DIR] [--repair]"
+if TYPE_CHECKING:
+    from lth_jax.lottery.sharing import Follower, Leader
+
+USAGE = (
+    "%(prog)s [CONFIG[:VARIANT]] [--config.FIELD=VALUE ...] [--workdir=DIR] [--repair]\n"
+    "       [--hosts=auto|HOST:PORT,I/N]"
+)
 DESCRIPTION = "Find a winning ticket: train, prune, rewind, repeat, with the controls beside it."
 
 
@@ -50,6 +58,24 @@ def _run(parser: Parser, command: Sequence[str], arguments: Sequence[str]) -> No
         return
     if options.workdir == "":
         raise SpecError("--workdir='': accepted: a folder to write to")
+    if options.hosts is None:
+        _train(options, config_file, overrides, command)
+        return
+    with meanwhile("finding the other processes"):
+        from lth_jax.api.hosts import joined
+    with joined(options.hosts) as (leader, follower):
+        _train(options, config_file, overrides, command, leader, follower)
+
+
+def _train(
+    options: argparse.Namespace,
+    config_file: str,
+    overrides: Sequence[str],
+    command: Sequence[str],
+    leader: Leader | None = None,
+    follower: Follower | None = None,
+) -> None:
+    """Runs the experiment, and prints what was found unless another process does."""
     with meanwhile("importing JAX"):  # which takes seconds
         from lth_jax.api.choice import choose
 
@@ -61,9 +87,14 @@ def _run(parser: Parser, command: Sequence[str], arguments: Sequence[str]) -> No
 
     # Orbax logs every array that it writes, and what it raises, which we report ourselves.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
-    running = Running(command, chosen.file, Terminal, warn, listening, options.repair)
+    running = Running(command, chosen.file, Terminal, warn, listening, options.repair, leader)
+    path = chosen.path(options.workdir)
+    if follower:
+        silent = dataclasses.replace(running, warn=lambda _: None, follower=follower)
+        silent.run(chosen.spec, name=chosen.name, path=path)
+        return
     with log_shown():
-        store = running.run(chosen.spec, name=chosen.name, path=chosen.path(options.workdir))
+        store = running.run(chosen.spec, name=chosen.name, path=path)
     # What was trained is on disk: that it cannot be shown is no failure.
     try:
         _print_results(store, chosen.spec)
@@ -97,6 +128,13 @@ def _parser(program: str) -> Parser:
         "--repair",
         action="store_true",
         help="train again, bit for bit, finished runs whose row, curve or checkpoint is damaged",
+    )
+    add(
+        "--hosts",
+        metavar="auto|HOST:PORT,I/N",
+        help="train with other processes, each of which has this command: auto where srun, mpirun, "
+        "GKE or Cloud TPU start them; else where the first one is, and which of how many this is "
+        "(10.0.0.1:1234,0/2)",
     )
     add(
         "--help",

@@ -11,6 +11,7 @@ import dataclasses
 import itertools
 import time
 from collections.abc import Callable, Container, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -48,6 +49,7 @@ from lth_jax.lottery.plan import (
 )
 from lth_jax.lottery.rewinding import StoredTrunk
 from lth_jax.lottery.runs import FinishedRun, Run
+from lth_jax.lottery.sharing import Shares, ShareTrainer
 from lth_jax.native.packing import Layout
 from lth_jax.pruning.criteria import CRITERIA
 from lth_jax.pruning.granularity import granularity_of
@@ -74,6 +76,7 @@ class Runner:
       observer: who is told what happens.
       source: the run directory that transfers take their tickets from.
       stop_signal: gives the number of a signal that asks for a stop, or 0.
+      shares: where the runs of a level are trained; all here by default.
     """
 
     def __init__(
@@ -83,9 +86,11 @@ class Runner:
         observer: Observer,
         source: Path | None = None,
         stop_signal: Callable[[], int] = lambda: 0,
+        shares: Shares | None = None,
     ):
         self.experiment, self.store, self.observer = experiment, store, observer
         self.source, self.stop_signal = source, stop_signal
+        self.shares = shares or Shares()
         self.spec = experiment.spec
         self.granularity = granularity_of(self.spec.pruning.granularity)
         self._trunks: dict[int, StoredTrunk] = {}
@@ -127,20 +132,10 @@ class Runner:
             if not todo:
                 continue
             began = time.perf_counter()
-            tickets = {}
-            for replicate in sorted({run.replicate for run in todo}):
-                try:
-                    mask = self.prune(replicate, level)
-                except RunError as error:
-                    failed[replicate] = error
-                    self.observer.note(str(error))
-                else:
-                    tickets[replicate] = self.rewind(replicate, level, mask)
-            runs = [
-                self.run_of(run_id, tickets[run_id.replicate])
-                for run_id in todo
-                if run_id.replicate in tickets and self._giver_of(run_id) not in failed
-            ]
+            for replicate in {run.replicate for run in todo}:
+                self.trunk(replicate)  # stored before another process may look for it
+            self.shares.begin(level, todo)
+            runs = self._runs(level, todo, failed)
             if not runs:
                 continue
             finished = self.train(level, runs)
@@ -152,6 +147,52 @@ class Runner:
         self.paths.measure(self.stop_signal)
         for error in failed.values():
             raise error
+
+    def train_share(
+        self,
+        level: int,
+        todo: Sequence[RunId],
+        observer: Observer,
+        stop_signal: Callable[[], int],
+    ) -> None:
+        """Trains some runs of a level to their end for another process, which joins them.
+
+        Those that have no start are left out: that process finds, and tells, the same.
+        """
+        failed: dict[int, RunError] = {}
+        own = {run.replicate for run in todo}
+        givers = {other for run in todo if (other := self._giver_of(run)) is not None}
+        for other in givers - own:
+            try:
+                self.prune(other, level)
+            except RunError as error:
+                failed[other] = error
+        if runs := self._runs(level, todo, failed):
+            trainer = self._trainer(level, self.store, observer, stop_signal, ShareTrainer)
+            trainer.train(level, runs)
+
+    def _runs(self, level: int, todo: Sequence[RunId], failed: dict[int, RunError]) -> list[Run]:
+        """Returns the runs of a level that have something to start from.
+
+        Args:
+          level: which.
+          todo: the runs.
+          failed: takes the replicates that cannot be pruned, with the reason, which is told.
+        """
+        tickets = {}
+        for replicate in sorted({run.replicate for run in todo}):
+            try:
+                mask = self.prune(replicate, level)
+            except RunError as error:
+                failed[replicate] = error
+                self.observer.note(str(error))
+            else:
+                tickets[replicate] = self.rewind(replicate, level, mask)
+        return [
+            self.run_of(run_id, tickets[run_id.replicate])
+            for run_id in todo
+            if run_id.replicate in tickets and self._giver_of(run_id) not in failed
+        ]
 
     def pending(self) -> list[RunId]:
         """Returns the runs that are still to be trained."""
@@ -383,16 +424,27 @@ class Runner:
 
     def train(self, level: int, runs: Sequence[Run]) -> dict[RunId, FinishedRun]:
         """Trains runs of one level; the dense run leaves its state at the rewind step behind."""
+        return self.shares.train(
+            level, runs, partial(self._trainer, level), self.store, self.observer, self.stop_signal
+        )
+
+    def _trainer(
+        self,
+        level: int,
+        store: RunDirectory,
+        observer: Observer,
+        stop_signal: Callable[[], int],
+        kind: type[LevelTrainer] | None = None,
+    ) -> LevelTrainer:
         captured = captures(self.spec, self.experiment.steps_per_epoch)
-        trainer = LevelTrainer(
-            self.store,
-            self.observer,
-            self.stop_signal,
+        return (kind or LevelTrainer)(
+            store,
+            observer,
+            stop_signal,
             save_seconds=self.spec.checkpoint.every_seconds,
             workers=self.experiment.workers(),
             captures={} if level else captured,
         )
-        return trainer.train(level, runs)
 
     def _keep(self, finished: dict[RunId, FinishedRun]) -> None:
         """Writes checkpoints, then rows: a row says that what later levels need is there."""

@@ -92,8 +92,8 @@ class Channel:
 
     def _read(self, peer: int, connection: socket.socket) -> None:
         # Whatever a broken connection raises or leaves half said: that process is gone.
-        with contextlib.suppress(OSError, ValueError), connection.makefile("rb") as lines:
-            for line in lines:
+        with connection, contextlib.suppress(OSError, ValueError):
+            for line in connection.makefile("rb"):
                 self._inbox.put(Received(peer, json.loads(line)))
         self._inbox.put(Received(peer, None))
 

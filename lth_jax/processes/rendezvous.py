@@ -9,12 +9,13 @@ several processes together here, so that neither is needed afterwards.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import secrets
 import subprocess
 import sys
-from typing import Any, NamedTuple
+from typing import Any
 
 from lth_jax.errors import RunError, SpecError, first_line
 from lth_jax.processes.channel import Channel, accept, connect, listener
@@ -27,7 +28,8 @@ PLATFORMS = ("cuda", "rocm")  # of which JAX says by an option which devices a p
 _OWN = "lth_jax"  # where the address lies in the service's store
 
 
-class Place(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Place:
     """Which of the processes this one is, and where the first one is.
 
     Attributes:
@@ -75,7 +77,7 @@ def join(text: str) -> Channel:
     token = secrets.token_hex(16)
     with listener() as listening:
         asked = {
-            **place._asdict(),
+            **dataclasses.asdict(place),
             "address": f"{listening.getsockname()[1]} {token}",
             "seconds": FIND_SECONDS,
         }
@@ -129,7 +131,7 @@ def _ask(asked: dict[str, Any]) -> dict[str, Any]:
     import jax
     from jax._src import distributed  # as Orbax does: nothing public names the client
 
-    given = {
+    given: dict[str, Any] = {
         "coordinator_address": asked["coordinator"] or None,
         "process_id": asked["index"] if asked["index"] >= 0 else None,
         "num_processes": asked["count"] if asked["count"] > 0 else None,
