@@ -141,6 +141,8 @@ def accept(listening: socket.socket, count: int, token: str, seconds: float) -> 
         names[index] = f"process {index} on {hello.get('host')}"
         if len(sockets) == count - 1:
             return Channel(0, count, sockets, names)
+    for connection in sockets.values():
+        connection.close()
     missing = sorted(set(range(1, count)) - set(sockets))
     raise RunError(f"process {missing[0]} of {count} did not connect within {seconds:.0f} seconds")
 

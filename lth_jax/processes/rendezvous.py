@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 import secrets
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 from lth_jax.errors import RunError, SpecError, first_line
@@ -94,8 +96,16 @@ def join(text: str) -> Channel:
 def _found(text: str, asked: dict[str, Any]) -> dict[str, Any]:
     """Returns what the process says that asks JAX: this module, run as a program."""
     command = [sys.executable, "-m", __name__]
+    # The package may lie where only the script that was started finds it.
+    root = str(Path(__file__).parents[2])
+    paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
     process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        env={**os.environ, "PYTHONPATH": paths},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     with process, undone_if_ended(process.kill):
         out, err = process.communicate(json.dumps(asked))
