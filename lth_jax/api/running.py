@@ -27,9 +27,9 @@ from lth_jax.lottery.examples import load
 from lth_jax.lottery.network import Network, task_metric
 from lth_jax.lottery.observer import ExperimentHeader, Observer, Observers
 from lth_jax.lottery.paths import missing_pairs
-from lth_jax.lottery.plan import ended_tickets, is_done, reachable_runs
+from lth_jax.lottery.plan import ended_tickets, is_done, reachable_runs, source_path
 from lth_jax.lottery.runner import Runner, planned_levels
-from lth_jax.lottery.sharing import Follower, Leader
+from lth_jax.lottery.sharing import Follower, Shares
 from lth_jax.lottery.trial import try_rows
 from lth_jax.report.live import LiveReport
 from lth_jax.report.page import write_report
@@ -37,6 +37,7 @@ from lth_jax.store import RunDirectory, level_name
 from lth_jax.store.checkpoints import read_manifest, subtree
 from lth_jax.store.record import Config
 from lth_jax.store.share import Share, waiting_to_see
+from lth_jax.store.tables import RunId
 from lth_jax.training import backend
 from lth_jax.training.devices import run_devices
 
@@ -57,7 +58,7 @@ class Running:
         that asks for a stop, or 0. Before and after, a signal may end the process at once.
       repair: whether finished runs are trained again whose row, curve or checkpoint is damaged.
         They come out bit for bit as they were; one that does not is told.
-      leader: shares runs out, where this process is the first of several.
+      shares: where runs are trained; all here by default.
       follower: takes its share of them, where it is another one: it tells nobody anything, and
         leaves tables, report and errors to the first.
     """
@@ -68,7 +69,7 @@ class Running:
     warn: Callable[[str], None]
     listen: Callable[[], AbstractContextManager[Callable[[], int]]]
     repair: bool = False
-    leader: Leader | None = None
+    shares: Shares = dataclasses.field(default_factory=Shares)
     follower: Follower | None = None
 
     def run(self, spec: specs.Spec, *, name: str, path: Path) -> RunDirectory:
@@ -149,14 +150,13 @@ class Running:
                 self.warn(note)
             if self.config:
                 observer.observers += tuple(observers(self.config, spec, shown.note))
-            runner = _runner(spec, network, store, observer, name, source, own, self.leader)
+            runner = _runner(spec, network, store, observer, name, source, own, self.shares)
             if runner:
                 with self.listen() as runner.stop_signal:
                     runner.run()
                 observer.experiment_finished()
                 _log.info("drawing the figures")
-            if self.leader:
-                self.leader.close()
+            self.shares.close()
             _write_report(store, self.warn)
             return store
         except UserError:
@@ -194,6 +194,34 @@ class Running:
             for problem in store.problems:
                 self.warn(f"{problem}; it was not used")
         return store
+
+    def train_share(
+        self, spec: specs.Spec, *, path: Path, index: int, level: int, runs: Sequence[RunId]
+    ) -> None:
+        """Trains some runs of a level in `path` to their end, for the process that opened it.
+
+        Args:
+          spec: its experiment.
+          path: its run directory.
+          index: of the share.
+          level: that of the runs.
+          runs: they start from what the directory holds.
+
+        Raises:
+          as `run`.
+        """
+        with (
+            in_use(self.config),
+            backend.prepared(self.warn),
+            backend.precise(spec.execution.precision),
+            self.listen() as came,
+        ):
+            network = checks.check(spec)
+            store = Share(path, index, RunDirectory.read(path).rows.values())
+            _keep_programs(spec, Observer())
+            experiment = experiments.build(spec, network)
+            runner = Runner(experiment, store, Observer(), source_path(spec, path))
+            runner.train_share(level, runs, Observer(), came)
 
 
 def _check_source(spec: specs.Spec, finished: Path, transfers: Collection[str]) -> None:
@@ -238,7 +266,7 @@ def _runner(
     name: str,
     source: Path | None,
     own: OwnRows,
-    leader: Leader | None = None,
+    shares: Shares,
 ) -> Runner | None:
     """Announces the experiment and returns what trains it; None where nothing is left to train."""
     planned = reachable_runs(spec, store.rows.values(), source)
@@ -247,23 +275,21 @@ def _runner(
         if "data.name" in own.rows:  # the table will be printed, and must be of these data
             store.record_data(data.content_of(load(spec))._asdict())
         return None
-    if leader:
-        leader.open(store, observer)
+    shares.open(store, observer)
     _keep_programs(spec, observer)
     experiment = experiments.build(spec, network)
     try_rows(experiment)
     store.record_data(experiment.content._asdict())
-    if leader:
-        leader.built(experiment.devices.count, experiment.content.digest)
-    runner = Runner(experiment, store, observer, source, shares=leader)
+    shares.built(experiment.devices.count, experiment.content.digest)
+    runner = Runner(experiment, store, observer, source, shares=shares)
     pending = set(runner.pending())
     device = jax.devices()[0]
-    several = f"{leader.channel.count} processes, here " if leader else ""
     header = ExperimentHeader(
         name=name,
         identity=specs.identity(spec),
         workdir=str(store.path),
-        device=f"{several}{experiment.devices.count} × {device.device_kind}, jax {jax.__version__}",
+        device=f"{shares.where}{experiment.devices.count} × {device.device_kind}, "
+        f"jax {jax.__version__}",
         data=experiment.data,
         parameters=experiment.parameters,
         levels=planned_levels(experiment, planned, pending),

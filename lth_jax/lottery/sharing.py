@@ -81,7 +81,22 @@ def split(runs: Sequence[RunId], weights: Sequence[int]) -> list[list[RunId]]:
 
 
 class Shares:
-    """Where the runs of a level are trained: here, all of them."""
+    """Where the runs of a level are trained: here, all of them.
+
+    Attributes:
+      where: that, as the beginning of a phrase on devices.
+    """
+
+    where = ""
+
+    def open(self, store: RunDirectory, observer: Observer) -> None:
+        """An experiment that has work left is about to be built."""
+
+    def built(self, devices: int, digest: str) -> None:
+        """It is built, for so many devices here, with data of this digest."""
+
+    def close(self) -> None:
+        """It is trained, or had no work left."""
 
     def begin(self, level: int, todo: Sequence[RunId]) -> None:
         """Runs of a level are about to be pruned, rewound and trained."""
@@ -99,6 +114,19 @@ class Shares:
         return trainer(store, observer, stop_signal).train(level, runs)
 
 
+def join(
+    level: int, shares: Sequence[Sequence[Run]], trainer: LevelTrainer
+) -> dict[RunId, FinishedRun]:
+    """Returns the finished runs of shares that are trained: what is left of each is done here.
+
+    Share by share, so that no more lies on the devices at a time than one process trained.
+    """
+    finished: dict[RunId, FinishedRun] = {}
+    for share in filter(None, shares):
+        finished |= trainer.train(level, share)
+    return finished
+
+
 class Leader(Shares):
     """The first of several processes: it shares runs out, joins them, and alone writes and speaks.
 
@@ -108,7 +136,8 @@ class Leader(Shares):
 
     def __init__(self, channel: Channel):
         self.channel = channel
-        self._path, self._rows = Path(), dict[RunId, ResultRow]()
+        self.where = f"{channel.count} processes, here "
+        self._store: RunDirectory | None = None
         self._observer = Observer()
         self._came: Callable[[], int] = lambda: 0
         self._devices: dict[int, int] = {}  # of each process that has built the experiment
@@ -121,8 +150,7 @@ class Leader(Shares):
 
     def open(self, store: RunDirectory, observer: Observer) -> None:
         """Lets the others build the experiment of a directory, which has work left."""
-        self._path, self._rows, self._observer = store.path, store.rows, observer
-        self._devices = {}
+        self._store, self._observer, self._devices = store, observer, {}
         self.channel.send_all({"do": "build"})
 
     def built(self, devices: int, digest: str) -> None:
@@ -143,7 +171,8 @@ class Leader(Shares):
             self._wait(lambda: len(self._devices) == self.channel.count, f"level {level}")
         weights = [self._devices[index] for index in range(self.channel.count)]
         self._shares = split(todo, weights)
-        rows = [dataclasses.astuple(row) for row in self._rows.values()]
+        assert self._store is not None, "it was opened"
+        rows = [dataclasses.astuple(row) for row in self._store.rows.values()]
         for other, runs in enumerate(self._shares[1:], 1):
             if runs:
                 self._working.add(other)
@@ -172,11 +201,7 @@ class Leader(Shares):
                 self._wait(lambda: not self._working, f"level {level}, whose other runs train")
         finally:
             store.problems += own.problems
-        finished: dict[RunId, FinishedRun] = {}
-        for share in filter(None, shares):
-            joining = trainer(store, Observer(), stop_signal)
-            finished |= joining.train(level, share)
-        return finished
+        return join(level, shares, trainer(store, Observer(), stop_signal))
 
     def _stop(self) -> int:
         """Returns the signal that asks for a stop, whoever got it; a failure is one, too."""
