@@ -189,11 +189,12 @@ def on_slurm(
                 continue
             tries[task] = 1 if task.saved() != before[task] else tries[task] + 1
             before[task] = task.saved()
-            ended = re.search(r"exit status (-?\d+)", str(error))
-            by_itself = ended is not None and not was_killed(int(ended[1]))
-            if by_itself or tries[task] > RETRIES:  # it would fail again
-                said = _error_in(f"{job.stdout() or ''}\n{job.stderr() or ''}")
-                failed[task.name] = said or str(error).strip().splitlines()[-1]
+            said = _error_in(f"{job.stdout() or ''}\n{job.stderr() or ''}")
+            raised = re.findall(r"^\w[\w.]*(?:Error|Exception): .*$", str(error), re.MULTILINE)
+            status = re.search(r"exit status (-?\d+)", str(error))
+            killed = status is not None and was_killed(int(status[1]))
+            if (raised and not killed) or tries[task] > RETRIES:  # it would fail again
+                failed[task.name] = said or [str(error).strip(), *raised][-1]
                 told(task, "failed")
             else:
                 told(task, "lost, and is submitted again")

@@ -153,9 +153,10 @@ def test_a_job_that_is_lost_is_submitted_again_and_one_that_fails_is_not(tmp_pat
     monkeypatch.setattr("lth_jax.sweep.shares.POLL_SECONDS", 0.0)
     tasks = [ShareTask(n, (), "", tmp_path / n, tmp_path / "log") for n in ("a", "b", "c")]
     lost = RuntimeError("Job 7 has not produced any output (state: NODE_FAIL)")
-    failing = RuntimeError("Job failed\nRuntimeError: b: exit status 2")
+    trace = "Job failed with trace:\nRuntimeError: {}: exit status {}\n  - logs"
+    failing = RuntimeError(trace.format("b", 2))
     ends = {
-        "a": [Job(lost), Job(RuntimeError("a: exit status 137")), Job()],
+        "a": [Job(lost), Job(RuntimeError(trace.format("a", 137))), Job()],
         "b": [Job(failing, "error: no such data\nTraceback")],
         "c": [Job(lost)] * 9,
     }
