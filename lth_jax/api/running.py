@@ -27,8 +27,9 @@ from lth_jax.lottery.examples import load
 from lth_jax.lottery.network import Network, task_metric
 from lth_jax.lottery.observer import ExperimentHeader, Observer, Observers
 from lth_jax.lottery.paths import missing_pairs
+from lth_jax.lottery.pending import planned_levels
 from lth_jax.lottery.plan import ended_tickets, is_done, reachable_runs, source_path
-from lth_jax.lottery.runner import Runner, planned_levels
+from lth_jax.lottery.runner import Runner
 from lth_jax.lottery.sharing import Follower, Shares
 from lth_jax.lottery.trial import try_rows
 from lth_jax.report.live import LiveReport
@@ -36,7 +37,7 @@ from lth_jax.report.page import write_report
 from lth_jax.store import RunDirectory, level_name
 from lth_jax.store.checkpoints import read_manifest, subtree
 from lth_jax.store.record import Config
-from lth_jax.store.share import Share, waiting_to_see
+from lth_jax.store.share import Share, wait_to_see
 from lth_jax.store.tables import RunId
 from lth_jax.training import backend
 from lth_jax.training.devices import run_devices
@@ -183,8 +184,7 @@ class Running:
         try:
             with self.listen() as came:
                 if follower.next()["do"] == "build":
-                    for _ in waiting_to_see(path):
-                        follower.check()
+                    wait_to_see(path, follower.check)
                     _keep_programs(spec, Observer())
                     experiment = experiments.build(spec, network)
                     follower.built(experiment.devices.count, experiment.content.digest)

@@ -81,7 +81,7 @@ class LevelTrainer:
         groups = self._groups(level, runs)
         steps = sum((group.last - group.first) * len(group.runs) for group in groups)
         done = sum((group.step - group.first) * len(group.runs) for group in groups)
-        self.observer.level_started(level, _density(runs), len(runs), steps, done)
+        self.observer.level_started(level, mean_density(runs), len(runs), steps, done)
         for group in groups:
             if not group.is_compiled():
                 self.observer.compiling(level)
@@ -243,7 +243,7 @@ class LevelTrainer:
             self.store.update_points(table, branch, level, points)
 
 
-def _density(runs: Sequence[Run]) -> float:
+def mean_density(runs: Sequence[Run]) -> float:
     """Returns the tickets' mean density; that of the branches where no ticket is trained."""
     tickets = [run for run in runs if run.run_id.branch == TRUNK] or runs
     return float(np.mean([kept / total for kept, total in (run.counts for run in tickets)]))

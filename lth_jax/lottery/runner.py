@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -25,7 +25,6 @@ from lth_jax.lottery.aligning import Aligner, moved
 from lth_jax.lottery.branches import (
     BranchPoint,
     StartPoint,
-    from_scratch,
     new_heads,
     none_donated,
     start_of,
@@ -34,9 +33,9 @@ from lth_jax.lottery.experiment import Experiment, source_optimizer
 from lth_jax.lottery.learning import learning_of
 from lth_jax.lottery.level import LevelTrainer
 from lth_jax.lottery.moving import moving_of
-from lth_jax.lottery.observer import Observer, PlannedLevel
+from lth_jax.lottery.observer import Observer
 from lth_jax.lottery.paths import Paths
-from lth_jax.lottery.pending import STAGES, pending_runs, stage
+from lth_jax.lottery.pending import STAGES, pending_runs, run_steps, stage
 from lth_jax.lottery.plan import (
     captures,
     ended_tickets,
@@ -50,7 +49,6 @@ from lth_jax.lottery.plan import (
 from lth_jax.lottery.rewinding import StoredTrunk
 from lth_jax.lottery.runs import FinishedRun, Run
 from lth_jax.lottery.sharing import Shares, ShareTrainer
-from lth_jax.native.packing import Layout
 from lth_jax.pruning.criteria import CRITERIA
 from lth_jax.pruning.granularity import granularity_of
 from lth_jax.pruning.masks import kept_counts, ones_mask, with_leaves
@@ -134,7 +132,7 @@ class Runner:
             began = time.perf_counter()
             for replicate in {run.replicate for run in todo}:
                 self.trunk(replicate)  # stored before another process may look for it
-            self.shares.begin(level, todo)
+            self.shares.begin(level, todo, self.stop_signal)
             runs = self._runs(level, todo, failed)
             if not runs:
                 continue
@@ -482,43 +480,6 @@ class Runner:
                     f"{row.run_id} was trained again and is another ({name} was {old[name]}, is "
                     f"{new[name]}): this machine or its versions differ"
                 )
-
-
-def planned_levels(
-    experiment: Experiment, planned: Sequence[RunId], pending: Container[RunId]
-) -> list[PlannedLevel]:
-    """Returns what is to be done, level by level, and what it costs.
-
-    Args:
-      experiment: the built experiment.
-      planned: all runs that can be trained.
-      pending: those of them that are still to be.
-    """
-    programs: set[tuple[int, Layout]] = set()
-    levels: list[PlannedLevel] = []
-    for level in sorted({run.level for run in planned}):
-        runs = [run for run in planned if run.level == level]
-        steps = {run: run_steps(experiment, run) for run in runs}
-        layout, cost = experiment.native.expected(level, experiment.densities(level))
-        trained = {run.branch for run in runs if run in pending}
-        known = len(programs)
-        for branch in trained:
-            own = experiment if branch == TRUNK else experiment.for_branch(branch)
-            programs.add((id(own.programs), layout))
-        done = sum(count for run, count in steps.items() if run not in pending)
-        total = sum(steps.values())
-        levels.append(PlannedLevel(level, total, done, cost, len(programs) - known))
-    return levels
-
-
-def run_steps(experiment: Experiment, run: RunId) -> int:
-    """Returns the updates of a run, those past the step at which it starts, for the time left."""
-    first = origin(experiment.spec, run, experiment.steps_per_epoch)
-    if run.branch != TRUNK:
-        branch = experiment.spec.branch_spec(run.branch)
-        experiment = experiment.for_branch(run.branch)
-        first = 0 if from_scratch(branch) else first
-    return experiment.steps - first
 
 
 def _for_optimizer(state: TrainState, experiment: Experiment) -> TrainState:

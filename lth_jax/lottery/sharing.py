@@ -23,13 +23,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
-from lth_jax.errors import Interrupted, RunError
-from lth_jax.lottery.level import LevelTrainer
+from lth_jax.errors import Interrupted, RunError, StoreError
+from lth_jax.lottery.level import LevelTrainer, mean_density
 from lth_jax.lottery.observer import Observer, Observers
 from lth_jax.lottery.runs import FinishedRun, Run
 from lth_jax.processes.channel import Channel, Message, Received
 from lth_jax.store import RunDirectory
-from lth_jax.store.share import Share, waiting_to_see
+from lth_jax.store.share import Share, wait_to_see
 from lth_jax.store.tables import ResultRow, RunId
 
 POLL_SECONDS = 0.1
@@ -98,7 +98,7 @@ class Shares:
     def close(self) -> None:
         """It is trained, or had no work left."""
 
-    def begin(self, level: int, todo: Sequence[RunId]) -> None:
+    def begin(self, level: int, todo: Sequence[RunId], stop_signal: Callable[[], int]) -> None:
         """Runs of a level are about to be pruned, rewound and trained."""
 
     def train(
@@ -161,12 +161,13 @@ class Leader(Shares):
         """Lets the others go on to what comes after the experiment that was opened."""
         self.channel.send_all({"do": "next"})
 
-    def begin(self, level: int, todo: Sequence[RunId]) -> None:
+    def begin(self, level: int, todo: Sequence[RunId], stop_signal: Callable[[], int]) -> None:
         """Shares the runs of a level out; the others begin with theirs.
 
         Raises:
           RunError: another process failed, or is gone; Interrupted: one got a signal.
         """
+        self._came = stop_signal
         with self._all_ending():
             self._wait(lambda: len(self._devices) == self.channel.count, f"level {level}")
         weights = [self._devices[index] for index in range(self.channel.count)]
@@ -189,15 +190,16 @@ class Leader(Shares):
         stop_signal: Callable[[], int],
     ) -> dict[RunId, FinishedRun]:
         """Trains the share of this process, and joins all."""
-        self._came = stop_signal
         shares = [[run for run in runs if run.run_id in share] for share in self._shares]
         steps = sum(run.last_step - run.start.step for run in runs)
         own = Share(store.path, 0, store.rows.values())
         try:
             with self._all_ending():
+                watching = _Whole(observer, len(runs), steps)
                 if shares[0]:
-                    watching = _Whole(observer, len(runs), steps)
                     trainer(own, watching, self._stop, ShareTrainer).train(level, shares[0])
+                else:  # its own could not be pruned
+                    watching.level_started(level, mean_density(runs), 0, 0, 0)
                 self._wait(lambda: not self._working, f"level {level}, whose other runs train")
         finally:
             store.problems += own.problems
@@ -234,9 +236,11 @@ class Leader(Shares):
         elif "note" in message:
             self._observer.note(message["note"])
         elif "done" in message:
-            for _ in waiting_to_see(Path(message["done"])):
-                pass
             self._working.discard(other)
+            try:
+                wait_to_see(Path(message["done"]))
+            except StoreError as error:
+                self._fail(f"{name} has saved its share, but here {error}")
         else:
             self._ended.add(other)
             if "failed" in message:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from lth_jax.disk.files import exists
+from lth_jax.errors import StoreError
 from lth_jax.store.rundir import RunDirectory
 from lth_jax.store.tables import ResultRow, Row, RunId, Table
 
@@ -42,12 +43,19 @@ class Share(RunDirectory):
         """Writes nothing: the points of a run are in its progress, too."""
 
 
-def waiting_to_see(path: Path) -> Iterator[None]:
-    """Gives a turn to its caller as long as `path`, which another machine wrote, is not seen here.
+def wait_to_see(path: Path, meanwhile: Callable[[], object] = lambda: None) -> None:
+    """Waits until `path`, which another machine wrote, is seen here, too.
 
-    It ends once it is there, or after `SEEN_SECONDS`, which a folder that is not shared outlasts.
+    Args:
+      path: a file or a folder.
+      meanwhile: is called again and again; what it raises ends this.
+
+    Raises:
+      StoreError: it is not there after `SEEN_SECONDS`: the folder is none that both see.
     """
     until = time.monotonic() + SEEN_SECONDS
-    while not exists(path) and time.monotonic() < until:
-        yield
+    while not exists(path):
+        meanwhile()
+        if time.monotonic() > until:
+            raise StoreError(f"{path} is not there: all processes must see one run directory")
         time.sleep(PAUSE_SECONDS)

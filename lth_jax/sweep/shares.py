@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from lth_jax.config import Spec
 from lth_jax.errors import Interrupted, RunError, SpecError
-from lth_jax.lottery.level import LevelTrainer
+from lth_jax.lottery.level import LevelTrainer, mean_density
 from lth_jax.lottery.observer import Observer
 from lth_jax.lottery.plan import planned_runs
 from lth_jax.lottery.runs import FinishedRun, Run
@@ -113,8 +113,7 @@ class Tasks(Shares):
         shares = [share for share in split(list(by_id), [1] * self._count) if share]
         tasks = {self._task(index, level, share): share for index, share in enumerate(shares)}
         steps = {task: sum(_steps(by_id[run]) for run in share) for task, share in tasks.items()}
-        density = sum(kept / total for kept, total in (run.counts for run in runs)) / len(runs)
-        observer.level_started(level, density, len(runs), sum(steps.values()), 0)
+        observer.level_started(level, mean_density(runs), len(runs), sum(steps.values()), 0)
 
         def told(task: Task, what: str) -> None:
             if what == "finished":

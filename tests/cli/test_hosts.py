@@ -2,7 +2,6 @@
 
 import contextlib
 import re
-import signal
 import socket
 import time
 
@@ -72,24 +71,6 @@ def test_one_of_two_processes_is_killed_and_both_go_on_with_the_bits_of_one(tmp_
         assert other == (0, "", "")
         assert "level" in out
     assert_same_run(tmp_path / "run", finished_run(tiny_spec(**FIELDS)))
-
-
-@pytest.mark.slow
-def test_a_signal_or_a_refusal_ends_both_and_the_first_alone_speaks(tmp_path):
-    with contextlib.ExitStack() as stack:
-        first, second = processes(stack, cwd=tmp_path)
-        wait_for_more(second, tmp_path)
-        second.send_signal(signal.SIGTERM)
-        status, out, err = command_line.finish(first)
-        assert (status, out) == (143, "")
-        assert re.search("stopped at level 0, .* and saved; to go on: ", err.splitlines()[-1])
-        assert command_line.finish(second) == (143, "", "")
-    with contextlib.ExitStack() as stack:
-        first, second = processes(stack, "--config.seed=5", cwd=tmp_path)
-        status, out, err = command_line.finish(first)
-        assert (status, out) == (2, "")
-        assert err.splitlines()[-1].startswith("error: run holds another experiment (seed")
-        assert command_line.finish(second) == (2, "", "")
 
 
 @pytest.mark.parametrize(

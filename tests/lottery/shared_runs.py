@@ -30,11 +30,12 @@ class Shared:
 
     Attributes:
       ends: what the follower ended with: an exception, or None.
+      training: the level of which the follower trains its share; None while it waits.
     """
 
     def __init__(self, path, spec, data=("same", "same")):
         self.path, self.spec, self.data = path, spec, data
-        self.ends = None
+        self.ends = self.training = None
         first, other = channels()
         self.leader, self.follower = Leader(first), Follower(other)
 
@@ -66,7 +67,13 @@ class Shared:
             assert self.follower.next() == {"do": "build"}
             self.follower.built(1, self.data[1])
             runner = Runner(experiment(self.spec), share, Observer())
-            self.follower.follow(runner.train_share, share, came)
+
+            def train_share(level, *task):
+                self.training = level
+                runner.train_share(level, *task)
+                self.training = None
+
+            self.follower.follow(train_share, share, came)
         except Exception as error:
             self.ends = error
             with contextlib.suppress(AttributeError):
