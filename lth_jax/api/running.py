@@ -27,14 +27,18 @@ from lth_jax.lottery.examples import load
 from lth_jax.lottery.network import Network, task_metric
 from lth_jax.lottery.observer import ExperimentHeader, Observer, Observers
 from lth_jax.lottery.paths import missing_pairs
-from lth_jax.lottery.plan import ended_tickets, is_done, reachable_runs
-from lth_jax.lottery.runner import Runner, planned_levels
+from lth_jax.lottery.pending import planned_levels
+from lth_jax.lottery.plan import ended_tickets, is_done, reachable_runs, source_path
+from lth_jax.lottery.runner import Runner
+from lth_jax.lottery.sharing import Follower, Shares
 from lth_jax.lottery.trial import try_rows
 from lth_jax.report.live import LiveReport
 from lth_jax.report.page import write_report
 from lth_jax.store import RunDirectory, level_name
 from lth_jax.store.checkpoints import read_manifest, subtree
 from lth_jax.store.record import Config
+from lth_jax.store.share import Share, wait_to_see
+from lth_jax.store.tables import RunId
 from lth_jax.training import backend
 from lth_jax.training.devices import run_devices
 
@@ -55,6 +59,9 @@ class Running:
         that asks for a stop, or 0. Before and after, a signal may end the process at once.
       repair: whether finished runs are trained again whose row, curve or checkpoint is damaged.
         They come out bit for bit as they were; one that does not is told.
+      shares: where runs are trained; all here by default.
+      follower: takes its share of them, where it is another one: it tells nobody anything, and
+        leaves tables, report and errors to the first.
     """
 
     command: Sequence[str]
@@ -63,6 +70,8 @@ class Running:
     warn: Callable[[str], None]
     listen: Callable[[], AbstractContextManager[Callable[[], int]]]
     repair: bool = False
+    shares: Shares = dataclasses.field(default_factory=Shares)
+    follower: Follower | None = None
 
     def run(self, spec: specs.Spec, *, name: str, path: Path) -> RunDirectory:
         """Trains what `spec` asks for and `path` does not have yet, and writes its report.
@@ -79,6 +88,7 @@ class Running:
           UserError: a wrong spec, data that cannot be had, a directory of another experiment, or
             training that failed.
           Interrupted: a signal asked for a stop; everything done so far is on disk.
+          Ended, Lost: this process is a follower, and the first one ended or is gone.
         """
         with (
             in_use(self.config),
@@ -89,7 +99,8 @@ class Running:
             run_devices(spec.execution.mesh)  # before anything is loaded
             source = self._source(spec, name, path)
             store = self._train(spec, network, name=name, path=path, source=source)
-        _check_ended(spec, store)
+        if not self.follower:
+            _check_ended(spec, store)
         return store
 
     def _source(self, spec: specs.Spec, name: str, path: Path) -> Path | None:
@@ -125,6 +136,8 @@ class Running:
         path: Path,
         source: Path | None = None,
     ) -> RunDirectory:
+        if self.follower:
+            return self._follow(self.follower, spec, network, path=path, source=source)
         own = own_rows(self.config, spec) if self.config else NO_ROWS
         code = Config(self.config.sources, *own) if self.config else None
         metric = task_metric(spec).described()
@@ -138,12 +151,13 @@ class Running:
                 self.warn(note)
             if self.config:
                 observer.observers += tuple(observers(self.config, spec, shown.note))
-            runner = _runner(spec, network, store, observer, name, source, own)
+            runner = _runner(spec, network, store, observer, name, source, own, self.shares)
             if runner:
                 with self.listen() as runner.stop_signal:
                     runner.run()
                 observer.experiment_finished()
                 _log.info("drawing the figures")
+            self.shares.close()
             _write_report(store, self.warn)
             return store
         except UserError:
@@ -155,6 +169,59 @@ class Running:
             for problem in store.problems:
                 hint = "" if self.repair else ": run.py --repair trains it again"
                 self.warn(f"{problem}; it was not used{hint}")
+
+    def _follow(
+        self,
+        follower: Follower,
+        spec: specs.Spec,
+        network: Network | None,
+        *,
+        path: Path,
+        source: Path | None,
+    ) -> RunDirectory:
+        """Trains what the first process says of an experiment that it has opened in `path`."""
+        store = Share(path, follower.channel.index)
+        try:
+            with self.listen() as came:
+                if follower.next()["do"] == "build":
+                    wait_to_see(path, follower.check)
+                    _keep_programs(spec, Observer())
+                    experiment = experiments.build(spec, network)
+                    follower.built(experiment.devices.count, experiment.content.digest)
+                    runner = Runner(experiment, store, Observer(), source)
+                    follower.follow(runner.train_share, store, came)
+        finally:
+            for problem in store.problems:
+                self.warn(f"{problem}; it was not used")
+        return store
+
+    def train_share(
+        self, spec: specs.Spec, *, path: Path, index: int, level: int, runs: Sequence[RunId]
+    ) -> None:
+        """Trains some runs of a level in `path` to their end, for the process that opened it.
+
+        Args:
+          spec: its experiment.
+          path: its run directory.
+          index: of the share.
+          level: that of the runs.
+          runs: they start from what the directory holds.
+
+        Raises:
+          as `run`.
+        """
+        with (
+            in_use(self.config),
+            backend.prepared(self.warn),
+            backend.precise(spec.execution.precision),
+            self.listen() as came,
+        ):
+            network = checks.check(spec)
+            store = Share(path, index, RunDirectory.read(path).rows.values())
+            _keep_programs(spec, Observer())
+            experiment = experiments.build(spec, network)
+            runner = Runner(experiment, store, Observer(), source_path(spec, path))
+            runner.train_share(level, runs, Observer(), came)
 
 
 def _check_source(spec: specs.Spec, finished: Path, transfers: Collection[str]) -> None:
@@ -199,6 +266,7 @@ def _runner(
     name: str,
     source: Path | None,
     own: OwnRows,
+    shares: Shares,
 ) -> Runner | None:
     """Announces the experiment and returns what trains it; None where nothing is left to train."""
     planned = reachable_runs(spec, store.rows.values(), source)
@@ -207,19 +275,21 @@ def _runner(
         if "data.name" in own.rows:  # the table will be printed, and must be of these data
             store.record_data(data.content_of(load(spec))._asdict())
         return None
-    if spec.execution.compilation_cache:
-        _keep_programs(directories.resolve("", "", spec.data.cache_dir).cache_dir / "xla", observer)
+    shares.open(store, observer)
+    _keep_programs(spec, observer)
     experiment = experiments.build(spec, network)
     try_rows(experiment)
     store.record_data(experiment.content._asdict())
-    runner = Runner(experiment, store, observer, source)
+    shares.built(experiment.devices.count, experiment.content.digest)
+    runner = Runner(experiment, store, observer, source, shares=shares)
     pending = set(runner.pending())
     device = jax.devices()[0]
     header = ExperimentHeader(
         name=name,
         identity=specs.identity(spec),
         workdir=str(store.path),
-        device=f"{experiment.devices.number} × {device.device_kind}, jax {jax.__version__}",
+        device=f"{shares.where}{experiment.devices.number} × {device.device_kind}, "
+        f"jax {jax.__version__}",
         data=experiment.data,
         parameters=experiment.parameters,
         levels=planned_levels(experiment, planned, pending),
@@ -229,8 +299,11 @@ def _runner(
     return runner
 
 
-def _keep_programs(folder: Path, observer: Observer) -> None:
-    """Lets XLA keep compiled programs in `folder`, if nobody else could have put some there."""
+def _keep_programs(spec: specs.Spec, observer: Observer) -> None:
+    """Lets XLA keep compiled programs, if asked to, where nobody else could have put some."""
+    if not spec.execution.compilation_cache:
+        return
+    folder = directories.resolve("", "", spec.data.cache_dir).cache_dir / "xla"
     try:
         private_folder(folder)
     except (StoreError, OSError) as error:

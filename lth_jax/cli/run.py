@@ -6,22 +6,31 @@ This is the experiment at a terminal: arguments, signals and what is printed. `r
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import logging
 import re
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lth_jax import config as specs
 from lth_jax.cli.command import Parser, exit_status, typed
 from lth_jax.cli.help import help_text, split_help
+from lth_jax.cli.tasks import shares_of, take_place, work
 from lth_jax.config.files import DEFAULT, split_arguments
 from lth_jax.errors import SpecError, StoreError
 from lth_jax.system.signals import listening
 from lth_jax.system.streams import meanwhile, silence
 
-USAGE = "%(prog)s [CONFIG[:VARIANT]] [--config.FIELD=VALUE ...] [--workdir=DIR] [--repair]"
+if TYPE_CHECKING:
+    from lth_jax.lottery.sharing import Follower, Leader
+
+USAGE = (
+    "%(prog)s [CONFIG[:VARIANT]] [--config.FIELD=VALUE ...] [--workdir=DIR] [--repair]\n"
+    "       [--hosts=auto|HOST:PORT,I/N] [--tasks=N [--slurm=… | --ray=…]]"
+)
 DESCRIPTION = "Find a winning ticket: train, prune, rewind, repeat, with the controls beside it."
 
 
@@ -50,6 +59,39 @@ def _run(parser: Parser, command: Sequence[str], arguments: Sequence[str]) -> No
         return
     if options.workdir == "":
         raise SpecError("--workdir='': accepted: a folder to write to")
+    _check_places(options)
+    if options.hosts is None:
+        _train(options, config_file, overrides, command)
+        return
+    with meanwhile("finding the other processes"):
+        from lth_jax.api.hosts import joined
+    with joined(options.hosts) as (leader, follower):
+        _train(options, config_file, overrides, command, leader, follower)
+
+
+def _check_places(options: argparse.Namespace) -> None:
+    if not 0 <= options.tasks <= 1024:
+        raise SpecError(f"--tasks={options.tasks}: accepted: 1 to 1,024")
+    if options.tasks and options.hosts is not None:
+        raise SpecError(f"--tasks={options.tasks}: --hosts, too; accepted: one of them")
+    for name, value in (("slurm", options.slurm), ("ray", options.ray)):
+        if value is not None and not options.tasks:
+            raise SpecError(f"--{name}={value}: --tasks is missing; accepted: --tasks=N, too")
+    if options.ray is not None and options.slurm is not None:
+        raise SpecError(f"--ray={options.ray}: --slurm, too; accepted: one of them")
+
+
+def _train(
+    options: argparse.Namespace,
+    config_file: str,
+    overrides: Sequence[str],
+    command: Sequence[str],
+    leader: Leader | None = None,
+    follower: Follower | None = None,
+) -> None:
+    """Runs the experiment, and prints what was found unless another process does."""
+    if options.share:
+        take_place(options)
     with meanwhile("importing JAX"):  # which takes seconds
         from lth_jax.api.choice import choose
 
@@ -62,8 +104,21 @@ def _run(parser: Parser, command: Sequence[str], arguments: Sequence[str]) -> No
     # Orbax logs every array that it writes, and what it raises, which we report ourselves.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     running = Running(command, chosen.file, Terminal, warn, listening, options.repair)
+    path = chosen.path(options.workdir)
+    if leader:
+        running = dataclasses.replace(running, shares=leader)
+    if options.share:
+        work(running, chosen.spec, path, options.share)
+        return
+    if options.tasks:
+        shares = shares_of(options, chosen.spec, path, config_file, overrides)
+        running = dataclasses.replace(running, shares=shares)
+    if follower:
+        silent = dataclasses.replace(running, warn=lambda _: None, follower=follower)
+        silent.run(chosen.spec, name=chosen.name, path=path)
+        return
     with log_shown():
-        store = running.run(chosen.spec, name=chosen.name, path=chosen.path(options.workdir))
+        store = running.run(chosen.spec, name=chosen.name, path=path)
     # What was trained is on disk: that it cannot be shown is no failure.
     try:
         _print_results(store, chosen.spec)
@@ -98,6 +153,36 @@ def _parser(program: str) -> Parser:
         action="store_true",
         help="train again, bit for bit, finished runs whose row, curve or checkpoint is damaged",
     )
+    add(
+        "--hosts",
+        metavar="auto|HOST:PORT,I/N",
+        help="train with other processes, each of which has this command: auto where srun, mpirun, "
+        "GKE or Cloud TPU start them; else where the first one is, and which of how many this is "
+        "(10.0.0.1:1234,0/2)",
+    )
+    add(
+        "--tasks",
+        type=int,
+        default=0,
+        metavar="N",
+        help="have the runs of each level trained by N workers, each of which has a share of this "
+        "machine's cores or GPUs",
+    )
+    add(
+        "--slurm",
+        nargs="?",
+        const="",
+        metavar="NAME=VALUE,…",
+        help="with --tasks: workers are jobs (needs submitit); parameters as those of sweep",
+    )
+    add(
+        "--ray",
+        metavar="auto|local|ADDRESS",
+        help="with --tasks: workers are tasks of a Ray cluster (needs Ray)",
+    )
+    add("--share", default="", help=argparse.SUPPRESS)
+    add("--take-cores", type=int, default=0, help=argparse.SUPPRESS)
+    add("--ends-with-parent", action="store_true", help=argparse.SUPPRESS)
     add(
         "--help",
         action="store_true",

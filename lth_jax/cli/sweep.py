@@ -7,14 +7,13 @@ import contextlib
 import logging
 import os
 import shlex
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lth_jax.cli.command import Parser, exit_status, typed
+from lth_jax.cli.tasks import take_place
 from lth_jax.config.files import split_arguments
 from lth_jax.errors import Interrupted, RunError, SpecError, UserError, first_line, nearest
 from lth_jax.system.machine import cores
@@ -193,7 +192,7 @@ def _place(
     with listening() as came:
         if options.ray:
             failed = ray_cluster.run(
-                tasks, options.ray, told, cores=options.cores or 1, per_gpu=options.per_gpu
+                tasks, options.ray, told, came, cores=options.cores or 1, per_gpu=options.per_gpu
             )
         else:
             environments = local.places(len(tasks), share, devices, options.per_gpu or 1)
@@ -250,12 +249,7 @@ def _finish(directory: SweepDirectory, names: Sequence[str]) -> None:
 
 
 def _work(options: argparse.Namespace, config: str, overrides: Sequence[str]) -> None:
-    if options.ends_with_parent:
-        threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
-    if options.take_cores:  # before JAX starts a thread on each core
-        from lth_jax.sweep.cores import take_cores
-
-        take_cores(options.take_cores)
+    take_place(options)
     from lth_jax.api.run import log_shown, warn
     from lth_jax.api.running import Running
     from lth_jax.report.terminal import Terminal
@@ -312,10 +306,3 @@ def _wait_until_free(path: Path) -> None:
     until = time.monotonic() + PATIENCE_SECONDS
     while path.exists() and held_by(path / "lock") and time.monotonic() < until:
         time.sleep(0.5)
-
-
-def _end_with_parent() -> None:
-    """Asks this process to save and end once its standard input does, which its parent holds."""
-    while os.read(0, 4096):
-        pass
-    os.kill(os.getpid(), signal.SIGTERM)

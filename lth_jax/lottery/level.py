@@ -84,7 +84,7 @@ class LevelTrainer:
         progress = self._progress(level, {run.run_id for run in runs})
         groups = self._groups(runs, progress)
         steps, done = (sum(counts) for counts in zip(*(g.updates for g in groups), strict=True))
-        self.observer.level_started(level, _density(runs), len(runs), steps, done)
+        self.observer.level_started(level, mean_density(runs), len(runs), steps, done)
         if progress:
             behind = min(groups, key=lambda group: group.step)
             self.observer.note(f"level {level} goes on from step {behind.step} of {behind.last}")
@@ -235,29 +235,28 @@ class LevelTrainer:
 
     def _progress(self, level: int, wanted: set[RunId]) -> dict[RunId, Progress]:
         """Returns the progress of the wanted runs of this level that were stopped on their way."""
-        saved = self.store.load_progress()
-        if saved is None or saved[1]["level"] != level:
-            return {}
-        arrays, meta = saved
-        progress = {}
-        for index, facts in enumerate(meta["runs"]):
-            run_id = RunId(*facts["id"])
-            if run_id not in wanted or self._lost_state(run_id, facts["step"]):
-                continue
-            prefix = f"run_{index}/"
-            progress[run_id] = Progress(
-                step=facts["step"],
-                evaluated=facts["evaluated"],
-                seconds=facts["seconds"],
-                points=[CurvePoint(*point) for point in facts["points"]],
-                arrays={
-                    name.removeprefix(prefix): array
-                    for name, array in arrays.items()
-                    if name.startswith(prefix)
-                },
-                masks=[MaskCounts(*counts) for counts in facts.get("masks", ())],
-                curvature=[CurvaturePoint(*point) for point in facts.get("curvature", ())],
-            )
+        progress: dict[RunId, Progress] = {}
+        for arrays, meta in self.store.progress_of(level, wanted):
+            for index, facts in enumerate(meta["runs"]):
+                run_id = RunId(*facts["id"])
+                known = progress.get(run_id)
+                behind = known is not None and facts["step"] <= known.step
+                if run_id not in wanted or behind or self._lost_state(run_id, facts["step"]):
+                    continue
+                prefix = f"run_{index}/"
+                progress[run_id] = Progress(
+                    step=facts["step"],
+                    evaluated=facts["evaluated"],
+                    seconds=facts["seconds"],
+                    points=[CurvePoint(*point) for point in facts["points"]],
+                    arrays={
+                        name.removeprefix(prefix): array
+                        for name, array in arrays.items()
+                        if name.startswith(prefix)
+                    },
+                    masks=[MaskCounts(*counts) for counts in facts.get("masks", ())],
+                    curvature=[CurvaturePoint(*point) for point in facts.get("curvature", ())],
+                )
         return progress
 
     def _lost_state(self, run_id: RunId, step: int) -> bool:
@@ -302,7 +301,7 @@ def _work(
     return 0, {}
 
 
-def _density(runs: Sequence[Run]) -> float:
+def mean_density(runs: Sequence[Run]) -> float:
     """Returns the tickets' mean density; that of the branches where no ticket is trained."""
     tickets = [run for run in runs if run.run_id.branch == TRUNK] or runs
     return float(np.mean([kept / total for kept, total in (run.counts for run in tickets)]))

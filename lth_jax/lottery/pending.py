@@ -1,7 +1,8 @@
-"""What of an experiment is still to be trained, and what each run needs of the others."""
+"""What of an experiment is still to be trained, what each run needs of the others, and its cost."""
 
 from __future__ import annotations
 
+from collections.abc import Container, Sequence
 from pathlib import Path
 
 from lth_jax.config import TRANSFERS, Spec, duration_steps
@@ -11,8 +12,11 @@ from lth_jax.lottery.branches import (
     OF_DENSE,
     OF_PRUNED,
     OF_TRAINED,
+    from_scratch,
     waits_for_ticket,
 )
+from lth_jax.lottery.experiment import Experiment
+from lth_jax.lottery.observer import PlannedLevel
 from lth_jax.lottery.plan import (
     captures,
     giver,
@@ -22,6 +26,7 @@ from lth_jax.lottery.plan import (
     reachable_runs,
     source_level,
 )
+from lth_jax.native.packing import Layout
 from lth_jax.pruning.criteria import CRITERIA
 from lth_jax.store import RunDirectory, checkpoint_name, level_name
 from lth_jax.store.tables import TRUNK, RunId
@@ -148,3 +153,40 @@ def _is_whole(store: RunDirectory, run: RunId) -> bool:
     if (run.branch, run.level) == (TRUNK, 0):
         names.append("initial")
     return all(store.intact(run.replicate, name) for name in names)
+
+
+def planned_levels(
+    experiment: Experiment, planned: Sequence[RunId], pending: Container[RunId]
+) -> list[PlannedLevel]:
+    """Returns what is to be done, level by level, and what it costs.
+
+    Args:
+      experiment: the built experiment.
+      planned: all runs that can be trained.
+      pending: those of them that are still to be.
+    """
+    programs: set[tuple[int, Layout]] = set()
+    levels: list[PlannedLevel] = []
+    for level in sorted({run.level for run in planned}):
+        runs = [run for run in planned if run.level == level]
+        steps = {run: run_steps(experiment, run) for run in runs}
+        layout, cost = experiment.native.expected(level, experiment.densities(level))
+        trained = {run.branch for run in runs if run in pending}
+        known = len(programs)
+        for branch in trained:
+            own = experiment if branch == TRUNK else experiment.for_branch(branch)
+            programs.add((id(own.programs), layout))
+        done = sum(count for run, count in steps.items() if run not in pending)
+        total = sum(steps.values())
+        levels.append(PlannedLevel(level, total, done, cost, len(programs) - known))
+    return levels
+
+
+def run_steps(experiment: Experiment, run: RunId) -> int:
+    """Returns the updates of a run, those past the step at which it starts, for the time left."""
+    first = origin(experiment.spec, run, experiment.steps_per_epoch)
+    if run.branch != TRUNK:
+        branch = experiment.spec.branch_spec(run.branch)
+        experiment = experiment.for_branch(run.branch)
+        first = 0 if from_scratch(branch) else first
+    return experiment.steps - first

@@ -10,7 +10,8 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -21,14 +22,14 @@ import jax.numpy as jnp
 from lth_jax.config import BranchSpec, PruningSpec
 from lth_jax.errors import RunError
 from lth_jax.lottery.aligning import Aligner, moved
-from lth_jax.lottery.branches import from_scratch, new_heads, start_of
+from lth_jax.lottery.branches import new_heads, start_of
 from lth_jax.lottery.experiment import Experiment, source_optimizer
 from lth_jax.lottery.learning import learning_of
 from lth_jax.lottery.level import LevelTrainer
 from lth_jax.lottery.moving import moving_of
-from lth_jax.lottery.observer import Observer, PlannedLevel
+from lth_jax.lottery.observer import Observer
 from lth_jax.lottery.paths import Paths
-from lth_jax.lottery.pending import STAGES, pending_runs, stage
+from lth_jax.lottery.pending import STAGES, pending_runs, run_steps, stage
 from lth_jax.lottery.plan import (
     captures,
     ended_tickets,
@@ -42,8 +43,8 @@ from lth_jax.lottery.plan import (
 from lth_jax.lottery.rewinding import StoredTrunk
 from lth_jax.lottery.rows import FinishedRun
 from lth_jax.lottery.run import Run
+from lth_jax.lottery.sharing import Shares, ShareTrainer
 from lth_jax.lottery.start_points import BranchPoint, StartPoint, none_donated
-from lth_jax.native.packing import Layout
 from lth_jax.pruning.criteria import CRITERIA
 from lth_jax.pruning.granularity import granularity_of
 from lth_jax.pruning.masks import kept_counts, ones_mask, with_leaves
@@ -69,6 +70,7 @@ class Runner:
       observer: who is told what happens.
       source: the run directory that transfers take their tickets from.
       stop_signal: gives the number of a signal that asks for a stop, or 0.
+      shares: where the runs of a level are trained; all here by default.
     """
 
     def __init__(
@@ -78,9 +80,11 @@ class Runner:
         observer: Observer,
         source: Path | None = None,
         stop_signal: Callable[[], int] = lambda: 0,
+        shares: Shares | None = None,
     ):
         self.experiment, self.store, self.observer = experiment, store, observer
         self.source, self.stop_signal = source, stop_signal
+        self.shares = shares or Shares()
         self.spec = experiment.spec
         self.granularity = granularity_of(self.spec.pruning.granularity)
         self._trunks: dict[int, StoredTrunk] = {}
@@ -122,6 +126,9 @@ class Runner:
             if not todo:
                 continue
             began = time.perf_counter()
+            for replicate in {run.replicate for run in todo}:
+                self.trunk(replicate)  # stored before another process may look for it
+            self.shares.begin(level, todo, self.stop_signal)
             runs = self._runs(level, todo, failed)
             if not runs:
                 continue
@@ -135,8 +142,37 @@ class Runner:
         for error in failed.values():
             raise error
 
+    def train_share(
+        self,
+        level: int,
+        todo: Sequence[RunId],
+        observer: Observer,
+        stop_signal: Callable[[], int],
+    ) -> None:
+        """Trains some runs of a level to their end for another process, which joins them.
+
+        Those that have no start are left out: that process finds, and tells, the same.
+        """
+        failed: dict[int, RunError] = {}
+        own = {run.replicate for run in todo}
+        givers = {other for run in todo if (other := self._giver_of(run)) is not None}
+        for other in givers - own:
+            try:
+                self.prune(other, level)
+            except RunError as error:
+                failed[other] = error
+        if runs := self._runs(level, todo, failed):
+            trainer = self._trainer(level, self.store, observer, stop_signal, ShareTrainer)
+            trainer.train(level, runs)
+
     def _runs(self, level: int, todo: Sequence[RunId], failed: dict[int, RunError]) -> list[Run]:
-        """Returns the runs of a level, without those of replicates that fail; these are added."""
+        """Returns the runs of a level that have something to start from.
+
+        Args:
+          level: which.
+          todo: the runs.
+          failed: takes the replicates that cannot be pruned, with the reason, which is told.
+        """
         tickets = {}
         for replicate in sorted({run.replicate for run in todo}):
             try:
@@ -384,16 +420,27 @@ class Runner:
 
     def train(self, level: int, runs: Sequence[Run]) -> dict[RunId, FinishedRun]:
         """Trains runs of one level; the dense run leaves its state at the rewind step behind."""
+        return self.shares.train(
+            level, runs, partial(self._trainer, level), self.store, self.observer, self.stop_signal
+        )
+
+    def _trainer(
+        self,
+        level: int,
+        store: RunDirectory,
+        observer: Observer,
+        stop_signal: Callable[[], int],
+        kind: type[LevelTrainer] | None = None,
+    ) -> LevelTrainer:
         captured = captures(self.spec, self.experiment.steps_per_epoch)
-        trainer = LevelTrainer(
-            self.store,
-            self.observer,
-            self.stop_signal,
+        return (kind or LevelTrainer)(
+            store,
+            observer,
+            stop_signal,
             save_seconds=self.spec.checkpoint.every_seconds,
             workers=self.experiment.workers(),
             captures={} if level else captured,
         )
-        return trainer.train(level, runs)
 
     def _keep(self, finished: dict[RunId, FinishedRun]) -> None:
         """Writes checkpoints, then rows: a row says that what later levels need is there."""
@@ -431,43 +478,6 @@ class Runner:
                     f"{row.run_id} was trained again and is another ({name} was {old[name]}, is "
                     f"{new[name]}): this machine or its versions differ"
                 )
-
-
-def planned_levels(
-    experiment: Experiment, planned: Sequence[RunId], pending: Container[RunId]
-) -> list[PlannedLevel]:
-    """Returns what is to be done, level by level, and what it costs.
-
-    Args:
-      experiment: the built experiment.
-      planned: all runs that can be trained.
-      pending: those of them that are still to be.
-    """
-    programs: set[tuple[int, Layout]] = set()
-    levels: list[PlannedLevel] = []
-    for level in sorted({run.level for run in planned}):
-        runs = [run for run in planned if run.level == level]
-        steps = {run: run_steps(experiment, run) for run in runs}
-        layout, cost = experiment.native.expected(level, experiment.densities(level))
-        trained = {run.branch for run in runs if run in pending}
-        known = len(programs)
-        for branch in trained:
-            own = experiment if branch == TRUNK else experiment.for_branch(branch)
-            programs.add((id(own.programs), layout))
-        done = sum(count for run, count in steps.items() if run not in pending)
-        total = sum(steps.values())
-        levels.append(PlannedLevel(level, total, done, cost, len(programs) - known))
-    return levels
-
-
-def run_steps(experiment: Experiment, run: RunId) -> int:
-    """Returns the updates of a run, those past the step at which it starts, for the time left."""
-    first = origin(experiment.spec, run, experiment.steps_per_epoch)
-    if run.branch != TRUNK:
-        branch = experiment.spec.branch_spec(run.branch)
-        experiment = experiment.for_branch(run.branch)
-        first = 0 if from_scratch(branch) else first
-    return experiment.steps - first
 
 
 def _for_optimizer(state: TrainState, experiment: Experiment) -> TrainState:

@@ -14,6 +14,7 @@ import hashlib
 import json
 import math
 import os
+import secrets
 import shutil
 import sys
 import threading
@@ -41,6 +42,7 @@ from lth_jax.pruning.trees import PyTree, map_named, named_leaves
 FORMAT = 1
 MANIFEST = "manifest.json"
 ARRAYS = "arrays"
+_SESSION = secrets.token_hex(4)
 _ORBAX = threading.Lock()  # two saves at once, in two threads, take each other's files away
 OLD = ".old.tmp"  # how the name of a checkpoint ends while a new one takes its place
 
@@ -69,7 +71,7 @@ def save(path: Path, tree: PyTree, meta: Mapping[str, Any] | None = None) -> Non
     from orbax.checkpoint import v1 as ocp
 
     arrays = {name: np.asarray(leaf) for name, leaf in named_leaves(tree).items()}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{_writer()}.tmp")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(temporary, ignore_errors=True)
@@ -92,6 +94,11 @@ def save(path: Path, tree: PyTree, meta: Mapping[str, Any] | None = None) -> Non
         }
         write_text(temporary / MANIFEST, json.dumps({**body, "sha256": _seal(body)}, indent=1))
         _replace(temporary, path)
+
+
+def _writer() -> str:
+    """Returns what temporary names tell this process by from all others that write beside it."""
+    return f"{os.getpid()}-{_SESSION}"  # other hosts count processes, too
 
 
 def _place(path: Path) -> str:
@@ -315,7 +322,7 @@ def _replace(temporary: Path, path: Path) -> None:
     If the process ends between the two renames, `remove_leftovers` puts the old one back.
     """
     if os.path.lexists(path):
-        old = path.with_name(f".{path.name}.{os.getpid()}{OLD}")
+        old = path.with_name(f".{path.name}.{_writer()}{OLD}")
         shutil.rmtree(old, ignore_errors=True)
         os.rename(path, old)
         os.rename(temporary, path)
@@ -328,7 +335,7 @@ def _replace(temporary: Path, path: Path) -> None:
 
 def remove(path: Path) -> None:
     """Removes a checkpoint; one that is half removed, by a kill, is a leftover and not damaged."""
-    leftover = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    leftover = path.with_name(f".{path.name}.{_writer()}.tmp")
     with contextlib.suppress(OSError):  # it is of no use any more, and the next start tries again
         os.rename(path, leftover)
         path = leftover

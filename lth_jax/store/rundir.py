@@ -5,13 +5,13 @@ metrics/<branch>/{masks,curvature}_03.csv           of masks that move, of eigen
 checkpoints/replicate_0/{initial,rewind,level_03}   what is kept of the trunk
 checkpoints/replicate_0/{step_500,NAME_level_03_0}  of the dense run on its way, of branches
 checkpoints/progress_000007                         the level that is running
+checkpoints/share_1/progress_000007                 of it, what another process trains
 """
 
 from __future__ import annotations
 
 import contextlib
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,6 +24,7 @@ from lth_jax.errors import StoreError
 from lth_jax.pruning.trees import PyTree
 from lth_jax.store import checkpoints
 from lth_jax.store.lock import Lock, held_by
+from lth_jax.store.progress import SHARE, RunningLevel
 from lth_jax.store.record import (
     SPEC_FILE,
     Config,
@@ -98,6 +99,7 @@ class RunDirectory:
         self._copied: list[str] = []
         self._lock: Lock | None = None
         self._order: Sequence[str] = ()
+        self._share: int | None = None
 
     # Opening
 
@@ -296,7 +298,8 @@ class RunDirectory:
     def _clean(self) -> None:
         """Removes what a killed save left behind, and nothing else: the folder may hold more."""
         root = self.path / CHECKPOINTS
-        for folder in (root, *(f for f in _folders(root) if f.name.startswith("replicate_"))):
+        ours = [f for f in _folders(root) if f.name.startswith(("replicate_", SHARE))]
+        for folder in (root, *ours):
             checkpoints.remove_leftovers(folder)
         for file in map(Path, WRITTEN):
             # The name that `lth_jax.disk.files.replacing` gives to a file that is not whole yet.
@@ -408,33 +411,32 @@ class RunDirectory:
 
     # The level that is running
 
+    @property
+    def _running(self) -> RunningLevel:
+        return RunningLevel(self.path / CHECKPOINTS, self._share, self._report)
+
     def save_progress(self, tree: PyTree, meta: Mapping[str, Any]) -> None:
-        """Writes the state of the running level; removes the one before once this one is whole."""
+        """Writes the state of the running level, as `RunningLevel.save` does."""
         self._keep_lock()
-        old = self.progress_checkpoints()
-        number = int(old[-1].name.split("_")[1]) + 1 if old else 0
-        checkpoints.save(self.path / CHECKPOINTS / f"progress_{number:06d}", tree, meta)
-        for path in old:
-            checkpoints.remove(path)
+        self._running.save(tree, meta)
 
     def load_progress(self) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
         """Returns the newest undamaged state of a running level, or None."""
-        for path in reversed(self.progress_checkpoints()):
-            try:
-                return checkpoints.load(path)
-            except checkpoints.Damaged as error:
-                self._report(error)
-        return None
+        return self._running.newest()
+
+    def progress_of(
+        self, level: int, runs: Collection[RunId]
+    ) -> Iterator[tuple[dict[str, np.ndarray], dict[str, Any]]]:
+        """Gives the states of a level that hold any of some runs, as `RunningLevel.of` does."""
+        return self._running.of(level, runs)
 
     def clear_progress(self) -> None:
-        """Removes the states of the running level: it is finished."""
-        for path in self.progress_checkpoints():
-            checkpoints.remove(path)
+        """Removes the states of the running level, of all processes: it is finished."""
+        self._running.clear()
 
     def progress_checkpoints(self) -> list[Path]:
-        """Returns the checkpoints of the running level, oldest first."""
-        found = entries(self.path / CHECKPOINTS)
-        return [path for path in found if re.fullmatch(r"progress_\d+", path.name)]
+        """Returns this process's checkpoints of the running level, oldest first."""
+        return self._running.checkpoints()
 
     def _keep_lock(self) -> None:
         """Makes sure before anything is written that this process alone writes here."""

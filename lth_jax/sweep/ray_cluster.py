@@ -9,6 +9,7 @@ from lth_jax.errors import SpecError, first_line
 from lth_jax.sweep.tasks import RETRIES, Task, ending, memory_share, was_killed
 
 INSTALL = "pip install ray"
+POLL_SECONDS = 0.5
 
 
 class Killed(Exception):
@@ -19,6 +20,7 @@ def run(
     tasks: Sequence[Task],
     address: str,
     told: Callable[[Task, str], None],
+    stop_signal: Callable[[], int] = lambda: 0,
     *,
     cores: int,
     per_gpu: int = 0,
@@ -30,6 +32,8 @@ def run(
       address: of the cluster; `auto` for the one that this machine is of, `local` for one of this
         process's own.
       told: takes a task and what became of it.
+      stop_signal: gives the number of a signal that asks for a stop, or 0. Workers, which lose
+        their parent then, save.
       cores: of each task.
       per_gpu: how many tasks share a GPU; 0 for none.
 
@@ -56,7 +60,12 @@ def run(
             pending[remote.remote(task, memory_share(per_gpu or 1))] = task
         failed: dict[str, str] = {}
         while pending:
-            (done, *_), _ = ray.wait(list(pending))
+            ended, _ = ray.wait(list(pending), timeout=POLL_SECONDS)
+            if stop_signal():
+                break
+            if not ended:
+                continue
+            (done,) = ended
             task = pending.pop(done)
             try:
                 status = ray.get(done)

@@ -10,7 +10,8 @@ import jax
 import pytest
 
 from lth_jax.errors import SpecError
-from lth_jax.lottery.runs import Run, RunGroup
+from lth_jax.lottery.run import Run
+from lth_jax.lottery.runs import RunGroup
 from lth_jax.lottery.start_points import StartPoint
 from lth_jax.pruning.masks import ones_mask
 from lth_jax.store.tables import RunId

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from lth_jax.errors import StoreError
-from lth_jax.store import checkpoints
+from lth_jax.store import RunDirectory, checkpoints
+from lth_jax.store.share import Share, wait_to_see
 from lth_jax.store.tables import RunId
 
 from ..tiny import data_file, flip_byte
@@ -172,3 +173,59 @@ def test_a_checkpoint_of_another_format_is_said_to_be_so(path):
     with pytest.raises(StoreError, match="has format 2; this version reads 1"):
         run.load(0, "level_00")
     run.close()
+
+
+def saved(path, share, *runs, step=0, level=1):
+    """Saves runs as the process of a share does, or as one that has them all."""
+    store = RunDirectory(path) if share is None else Share(path, share)
+    metas = [{"id": ["ticket", level, run, 0], "step": step} for run in runs]
+    tree = {f"run_{index}": np.full(2, step) for index in range(len(runs))}
+    store.save_progress(tree, {"level": level, "runs": metas})
+    return store
+
+
+def found(path, *runs, level=1):
+    """The steps of runs, by the state that each is in."""
+    steps = {}
+    wanted = [RunId("ticket", level, run, 0) for run in runs]
+    for _, meta in RunDirectory(path).progress_of(level, wanted):
+        for run in meta["runs"]:
+            steps.setdefault(run["id"][2], []).append(run["step"])
+    return steps
+
+
+def test_runs_are_found_in_whatever_share_they_were_saved(tmp_path):
+    saved(tmp_path, None, 0, 1, 2, step=5)
+    saved(tmp_path, 0, 0, step=7)
+    saved(tmp_path, 1, 1, 2, step=8)
+    assert found(tmp_path, 0, 1, 2) == {0: [5, 7], 1: [5, 8], 2: [5, 8]}
+    assert found(tmp_path, 3) == {}
+    # What is of no run that is asked for is not even loaded; another level's is no state of it.
+    flip_byte(data_file(tmp_path / "checkpoints/share_1/progress_000000"))
+    assert found(tmp_path, 0) == {0: [5, 7], 1: [5], 2: [5]}
+    assert found(tmp_path, 1) == {0: [5], 1: [5], 2: [5]}
+    assert found(tmp_path, 0, 1, level=2) == {}
+
+
+def test_a_state_stays_until_all_its_runs_are_in_a_later_one_of_its_process(tmp_path):
+    saved(tmp_path, 1, 0, 1, step=5)
+    share = saved(tmp_path, 1, 1, 2, step=6)
+    assert len(share.progress_checkpoints()) == 2
+    assert found(tmp_path, 0) == {0: [5], 1: [5]}
+    assert found(tmp_path, 1, 2) == {1: [6], 2: [6]}
+    saved(tmp_path, 1, 0, 1, 2, step=7)
+    assert len(share.progress_checkpoints()) == 1
+    saved(tmp_path, 1, 5, step=1, level=2)  # the level before is finished
+    assert len(share.progress_checkpoints()) == 1
+    saved(tmp_path, None, 5, step=1, level=2)
+    RunDirectory(tmp_path).clear_progress()
+    assert list((tmp_path / "checkpoints").iterdir()) == []
+
+
+def test_what_another_machine_wrote_is_waited_for_and_else_named(tmp_path, monkeypatch):
+    file, turns = tmp_path / "there", []
+    wait_to_see(file, lambda: turns.append(0) or (len(turns) == 3 and file.touch()))
+    assert len(turns) == 3
+    monkeypatch.setattr("lth_jax.store.share.SEEN_SECONDS", 0.0)
+    with pytest.raises(StoreError, match=r"nowhere is not there: all processes must see one run d"):
+        wait_to_see(tmp_path / "nowhere")
