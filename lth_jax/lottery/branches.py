@@ -25,13 +25,14 @@ from jaxtyping import Array, Key
 from lth_jax.config import BranchSpec
 from lth_jax.config.own_fields import with_fields
 from lth_jax.errors import shown
+from lth_jax.pruning.channels import Channels
 from lth_jax.pruning.granularity import WEIGHT, Granularity
 from lth_jax.pruning.learning import LEARNED_MASKS
 from lth_jax.pruning.masks import exact, kept_counts, ones_mask, with_leaves
 from lth_jax.pruning.moving import MASK_RULES
 from lth_jax.pruning.schedules import DISTRIBUTIONS, RATIOS
 from lth_jax.pruning.selection import prune_to
-from lth_jax.pruning.structured import prune_by
+from lth_jax.pruning.structured import counts_by, prune_by
 from lth_jax.pruning.trees import PyTree, map_named, named_leaves
 from lth_jax.training.optimizers import at_update
 from lth_jax.training.states import TrainState, rewind
@@ -94,7 +95,7 @@ class BranchPoint(NamedTuple):
     source: Callable[[], StartPoint]
     options: BranchSpec
     key: Key[Array, ""]
-    granularity: Granularity = WEIGHT
+    granularity: Granularity | Channels = WEIGHT
 
 
 def reinit(at: BranchPoint) -> StartPoint:
@@ -130,16 +131,18 @@ def prune(at: BranchPoint) -> StartPoint:
     the criterion found, and leaves how much of each layer it keeps (Frankle et al. 2021, §5).
     """
     (scores, rounds), options, full = at.ranking(), at.options, ones_mask(at.ticket.mask)
-    counts = {name: kept for name, (kept, _) in kept_counts(at.ticket.mask, at.rates).items()}
-    wanted = {(name,): kept for name, kept in counts.items()}
+    granularity = at.granularity
+    # Counts of its own need not be those of whole blocks.
+    if options.scope != "layerwise" and not isinstance(granularity, Channels):
+        granularity = WEIGHT
+    wanted = counts_by(granularity, at.ticket.mask, at.rates)
+    counts = {name: kept for (name,), kept in wanted.items()}
     if options.scope in RATIOS:
         shapes = {name: leaf.shape for name, leaf in named_leaves(full).items() if name in counts}
         own = RATIOS[options.scope](shapes, sum(counts.values()))
         wanted = {(name,): kept for name, kept in own.items()}
     elif options.scope == "global":
         wanted = {tuple(counts): sum(counts.values())}
-    # Counts of its own need not be those of whole blocks.
-    granularity = at.granularity if options.scope == "layerwise" else WEIGHT
     inverted = options.ablation == "invert"
     mask = prune_by(granularity, scores, full, wanted, rounds=rounds, invert=inverted)
     if options.ablation == "shuffle":
@@ -410,9 +413,9 @@ def draw_mask(
     key: jax.Array,
     mask: PyTree,
     rates: Mapping[str, Fraction],
-    granularity: Granularity = WEIGHT,
+    granularity: Granularity | Channels = WEIGHT,
 ) -> PyTree:
-    """Returns a uniformly random mask that keeps as many weights of each leaf as `mask` does."""
+    """Returns a uniformly random mask that keeps as much of each layer as `mask` does."""
     return keep_as_many(mask, _uniform(key, mask, tuple(rates)), rates, granularity)
 
 
@@ -420,10 +423,10 @@ def keep_as_many(
     mask: PyTree,
     scores: PyTree,
     rates: Mapping[str, Fraction],
-    granularity: Granularity = WEIGHT,
+    granularity: Granularity | Channels = WEIGHT,
 ) -> PyTree:
-    """Returns the mask of the highest `scores` that keeps exactly `mask`'s count in each leaf."""
-    counts = {(name,): kept for name, (kept, _) in kept_counts(mask, rates).items()}
+    """Returns the mask of the highest `scores` that keeps exactly `mask`'s count in each layer."""
+    counts = counts_by(granularity, mask, rates)
     return prune_by(granularity, scores, ones_mask(mask), counts)
 
 

@@ -35,6 +35,7 @@ from lth_jax.models.base import Model
 from lth_jax.native.build import Unavailable
 from lth_jax.native.choice import XLA, NativeCode, choose
 from lth_jax.pruning import schedules
+from lth_jax.pruning.channels import RANKS, Channels
 from lth_jax.pruning.criteria import CRITERIA, Criterion, Probe, Scoring
 from lth_jax.pruning.masks import apply_mask, prunable
 from lth_jax.pruning.trees import PyTree
@@ -70,6 +71,7 @@ class Experiment:
       eval_every: the number of steps between evaluations.
       steps_per_epoch: how many batches make an epoch of the trunk.
       rates: what may be pruned: leaf name -> multiple of `pruning.fraction`.
+      channels: the network's channels, if these are pruned as a whole.
       parameters: a row for each leaf.
       data: one phrase about the dataset, for people.
       content: the dataset's version and digest.
@@ -98,6 +100,7 @@ class Experiment:
     data: str
     content: data.Content
     notes: tuple[str, ...] = ()
+    channels: Channels | None = None
     native: NativeCode = XLA
     devices: RunDevices = ONE_DEVICE
     programs: dict[tuple[int, int], Program] = dataclasses.field(default_factory=dict)
@@ -180,12 +183,25 @@ class Experiment:
 
     def densities(self, level: int) -> dict[str, float]:
         """Returns the share of each leaf's weights that a level keeps, as far as it is planned."""
+        if self.channels:
+            return self._channel_densities(self.channels, level)
         sizes = {row.name: row.count for row in self.parameters}
         return {
             name: kept / sum(sizes[one] for one in names)
             for names, kept in self.targets[level].items()
             for name in names
         }
+
+    def _channel_densities(self, channels: Channels, level: int) -> dict[str, float]:
+        """Returns the same of layers that lose channels; of groups ranked together, alike."""
+        units = channels.units
+        kept = {
+            name: count * units[name] // sum(units[one] for one in names)
+            for names, count in self.targets[level].items()
+            for name in names
+        }
+        left = channels.weights(kept, {row.name: row.shape for row in self.parameters})
+        return {row.name: left[row.name] / row.count for row in self.parameters}
 
     def probe(
         self, key: Key[Array, ""], model_state: PyTree, pruning: PruningSpec | None = None
@@ -218,6 +234,9 @@ class Experiment:
           pruning: names the criterion, and says of what its gradients are taken.
           custom: own fields besides those of the spec.
         """
+        channels, rank = self.channels, pruning.rank
+        if channels and rank in RANKS:
+            return lambda mask: channels.ranked(rank, scored.params, mask)
         criterion = CRITERIA[pruning.criterion]
         given = with_fields(criterion.scores, {**self.spec.custom, **custom}, given=1)
         gradients = pruning.gradients()
@@ -373,6 +392,7 @@ def build(spec: Spec, network: Network | None = None) -> Experiment:
         eval_every=duration_steps(spec.eval.every, steps_per_epoch),
         steps_per_epoch=steps_per_epoch,
         rates=network.rates,
+        channels=network.channels,
         parameters=network.rows(spec.pruning.fraction),
         content=content,
         notes=(*notes, *left_whole(spec, network), *unpacked(spec, native)),
@@ -385,11 +405,13 @@ def build(spec: Spec, network: Network | None = None) -> Experiment:
 
 
 def left_whole(spec: Spec, network: Network) -> tuple[str, ...]:
-    """Returns a line that names kernels that do not divide by the granularity, if there are any."""
+    """Returns a line that names kernels that the granularity leaves whole, if there are any."""
     wanted = prunable(network.params, spec.pruning.layer_rates)
     names = [name for name in wanted if name not in network.rates]
     if not names:
         return ()
+    if network.channels:
+        return (f"not pruned, since no channels of theirs can be: {', '.join(names)}",)
     return (
         f"not pruned, since they do not divide evenly by {spec.pruning.granularity}: "
         f"{', '.join(names)}",

@@ -87,7 +87,7 @@ class Runner:
         self.experiment, self.store, self.observer = experiment, store, observer
         self.source, self.stop_signal = source, stop_signal
         self.spec = experiment.spec
-        self.granularity = granularity_of(self.spec.pruning.granularity)
+        self.granularity = experiment.channels or granularity_of(self.spec.pruning.granularity)
         self._trunks: dict[int, StoredTrunk] = {}
         self._sources: dict[int, StoredTrunk] = {}
         self._told_heads = False
