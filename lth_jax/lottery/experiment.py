@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from fractions import Fraction
 from functools import cached_property
 from types import MappingProxyType
@@ -23,6 +23,7 @@ from lth_jax.errors import SpecError
 from lth_jax.lottery.checks import check, check_durations, check_images, check_network, trainings
 from lth_jax.lottery.curvature import CurvatureMeter
 from lth_jax.lottery.examples import inputs_of, load, notes_of, split
+from lth_jax.lottery.narrowing import Narrowing, narrow_cost
 from lth_jax.lottery.network import Network, example_of, network_of, pixels_of
 from lth_jax.lottery.observer import ParameterRow
 from lth_jax.lottery.optimizing import (
@@ -46,7 +47,7 @@ from lth_jax.training.devices import ONE_DEVICE, RunDevices, run_devices
 from lth_jax.training.loop import Program
 from lth_jax.training.operation_counts import uses_of_weights
 from lth_jax.training.optimizers import OPTIMIZERS, SCHEDULES
-from lth_jax.training.parameterization import through_forms
+from lth_jax.training.parameterization import Parameterization, through_forms
 from lth_jax.training.pixels import Pixels
 from lth_jax.training.states import Examples, TrainState, in_batches, new_state
 from lth_jax.training.tasks import TASKS, Objective, Task, objective
@@ -72,6 +73,7 @@ class Experiment:
       steps_per_epoch: how many batches make an epoch of the trunk.
       rates: what may be pruned: leaf name -> multiple of `pruning.fraction`.
       channels: the network's channels, if these are pruned as a whole.
+      narrowing: what decides whether a run is trained without its pruned channels.
       parameters: a row for each leaf.
       data: one phrase about the dataset, for people.
       content: the dataset's version and digest.
@@ -101,6 +103,7 @@ class Experiment:
     content: data.Content
     notes: tuple[str, ...] = ()
     channels: Channels | None = None
+    narrowing: Narrowing | None = None
     native: NativeCode = XLA
     devices: RunDevices = ONE_DEVICE
     programs: dict[tuple[int, int], Program] = dataclasses.field(default_factory=dict)
@@ -191,6 +194,30 @@ class Experiment:
             for names, kept in self.targets[level].items()
             for name in names
         }
+
+    def expected(self, level: int) -> tuple[Hashable, float]:
+        """Returns what a level will be, before there are masks, to tell how long it takes.
+
+        That is what its program depends on, and what a step costs, in times of a dense one.
+        """
+        densities = self.densities(level)
+        if not self._narrows or level == 0:
+            return self.native.expected(level, densities)
+        counts = {row.name: row.count for row in self.parameters}
+        return narrow_cost(densities, {name: n * counts[name] for name, n in self.uses.items()})
+
+    @property
+    def _narrows(self) -> bool:
+        elementwise = OPTIMIZERS[self.spec.train.optimizer].elementwise
+        return self.narrowing is not None and elementwise and not self.narrowing.note
+
+    def form(self, level: int, mask: PyTree, state: TrainState) -> Parameterization:
+        """Returns the form in which a run is trained whose mask stays, that starts from `state`."""
+        if self.narrowing and self._narrows:
+            narrow = self.narrowing.form(mask, state, self.optimizer)
+            if narrow:
+                return narrow
+        return self.native.parameterization(level, mask, state, self.optimizer)
 
     def _channel_densities(self, channels: Channels, level: int) -> dict[str, float]:
         """Returns the same of layers that lose channels; of groups ranked together, alike."""
@@ -377,6 +404,11 @@ def build(spec: Spec, network: Network | None = None) -> Experiment:
     steps_per_epoch = examples // spec.train.batch_size
     native = native_code(spec, network.model, shape, tokens=facts.tokens, platform=devices.platform)
     notes = notes_of(spec, network.classes, splits.train.labels)
+    narrowing = None
+    if network.channels:
+        example = example_of(shape, facts.tokens)
+        narrowing = Narrowing(network.channels, network.model, example)
+        notes += (narrowing.note,) if narrowing.note else ()
     return Experiment(
         spec=spec,
         model=network.model,
@@ -393,6 +425,7 @@ def build(spec: Spec, network: Network | None = None) -> Experiment:
         steps_per_epoch=steps_per_epoch,
         rates=network.rates,
         channels=network.channels,
+        narrowing=narrowing,
         parameters=network.rows(spec.pruning.fraction),
         content=content,
         notes=(*notes, *left_whole(spec, network), *unpacked(spec, native)),

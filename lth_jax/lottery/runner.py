@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Hashable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -48,7 +48,6 @@ from lth_jax.lottery.plan import (
 )
 from lth_jax.lottery.rewinding import StoredTrunk
 from lth_jax.lottery.runs import FinishedRun, Run
-from lth_jax.native.packing import Layout
 from lth_jax.pruning.criteria import CRITERIA
 from lth_jax.pruning.granularity import granularity_of
 from lth_jax.pruning.masks import kept_counts, ones_mask, with_leaves
@@ -442,12 +441,12 @@ def planned_levels(
       planned: all runs that can be trained.
       pending: those of them that are still to be.
     """
-    programs: set[tuple[int, Layout]] = set()
+    programs: set[tuple[int, Hashable]] = set()
     levels: list[PlannedLevel] = []
     for level in sorted({run.level for run in planned}):
         runs = [run for run in planned if run.level == level]
         steps = {run: run_steps(experiment, run) for run in runs}
-        layout, cost = experiment.native.expected(level, experiment.densities(level))
+        layout, cost = experiment.expected(level)
         trained = {run.branch for run in runs if run in pending}
         known = len(programs)
         for branch in trained:

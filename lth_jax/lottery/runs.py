@@ -84,7 +84,7 @@ class Run:
             return self.form_of(mask)
         if self.learning:
             return self.learning.form
-        return e.native.parameterization(self.run_id.level, mask, state, e.optimizer)
+        return e.form(self.run_id.level, mask, state)
 
     def form_of(self, mask: PyTree) -> Parameterization:
         """Returns the form in which it is trained under a mask that moved."""

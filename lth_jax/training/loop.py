@@ -410,9 +410,10 @@ class Program:
 
 def _key(name: str, run: LoopState) -> tuple[Any, ...]:
     """Returns what tells apart the programs for runs whose parameters are in different forms."""
-    # The tables of packed leaves have the leaves' lengths. All other shapes are the experiment's.
+    # Packed leaves have lengths of their own, narrow networks smaller layers. All other shapes are
+    # the experiment's.
     constants = run.constants
-    leaves = jax.tree.leaves(constants)
+    leaves = jax.tree.leaves((constants, run.state.params))
     return name, jax.tree.structure(constants), tuple(tuple(leaf.shape) for leaf in leaves)
 
 
