@@ -103,6 +103,12 @@ def _channels(
         shapes = jax.eval_shape(model.init, jax.random.key(0), example)
         groups = unit_groups(model.apply, shapes, example)
     channels = channels_of(groups, shapes["params"], rates)
+    if not channels.groups and any(group.removable for group in groups):
+        raise SpecError(
+            f"config.pruning.layer_rates={shown(spec.pruning.layer_rates)}: accepted with "
+            "granularity channel: at least one layer whose channels are pruned, and so all layers "
+            "that write to the same stream"
+        )
     if not channels.groups:
         raise SpecError(
             f"config.pruning.granularity='channel': no hidden units of {spec.model.name} can be "

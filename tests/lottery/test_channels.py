@@ -1,18 +1,19 @@
 """An experiment that prunes channels: exact counts, smaller networks, the same results."""
 
+import flax.linen as nn
 import numpy as np
 import pytest
 
 from lth_jax.errors import Interrupted, SpecError
 from lth_jax.lottery.checks import check
 from lth_jax.lottery.experiment import build
-from lth_jax.lottery.runs import Run
+from lth_jax.models import MODELS, custom_model
 from lth_jax.pruning.trees import named_leaves
 from lth_jax.store import RunDirectory
-from lth_jax.store.tables import RunId
 from lth_jax.training.narrowing import Narrow
 from lth_jax.training.parameterization import DENSE
 
+from ..registries import kept_registries
 from ..tiny import (
     StopAt,
     assert_same_run,
@@ -23,15 +24,22 @@ from ..tiny import (
     train,
 )
 
-BRANCHES = ("reinit", "random_mask", "one_shot", "snip", "freeze_pruned", "static")
+BRANCHES = ("random_mask", "one_shot", "snip", "static")
 OPTIONS = {name: {"keep": True} for name in BRANCHES} | {
     "snip": {"kind": "prune", "criterion": "snip", "keep": True}
 }
 
 
 def channels(**fields):
-    own = {"branches": BRANCHES, "branch": OPTIONS, "replicates": 1, "model__hidden": (8, 6)}
-    return tiny_spec(pruning__granularity="channel", pruning__layer_rates=(), **own | fields)
+    own = {
+        "branches": BRANCHES,
+        "branch": OPTIONS,
+        "replicates": 1,
+        "model__hidden": (8, 6),
+        "pruning__granularity": "channel",
+        "pruning__layer_rates": (),
+    }
+    return tiny_spec(**own | fields)
 
 
 def masks(path, name):
@@ -118,7 +126,6 @@ def test_which_runs_are_narrow():
     assert shapes["fc2/kernel"] == (6, 5)
     # Weights that are pruned and not zero are part of the network.
     assert built.form(1, nested, state) is DENSE
-    assert isinstance(Run(RunId("ticket", 0, 0, 0), None, built, 1, None).experiment.form, object)
 
 
 def test_what_a_level_costs_is_foretold_from_its_channels():
@@ -148,23 +155,13 @@ def test_ranked_among_all_replicates_have_networks_of_their_own():
     assert all(min(of) > 0 for of in kept)
 
 
-@pytest.mark.parametrize("rank", ["l2", "batch_norm"])
-def test_channels_are_ranked_as_asked(rank):
-    spec = channels(
-        pruning__rank=rank, model__name="vgg11", model__hidden=(300, 100), model__width=0.1,
-        data__side=16, levels=1, branches=(),
-        train__steps="2", eval__every="2",
-    )  # fmt: skip
-    path = finished_run(spec)
+def test_channels_are_ranked_as_asked():
+    path = finished_run(channels(pruning__rank="l2", levels=1, branches=()))
     trained, kept = RunDirectory.read(path).load(0, "level_00"), masks(path, "level_01")
-    kernel = trained["params/conv8/kernel"].astype(np.float64)
-    of = {
-        "l2": np.square(kernel).sum((0, 1, 2)),
-        "batch_norm": np.abs(trained["params/norm8/scale"]),
-    }
-    left = kept["norm8/scale"]
-    assert left.sum() == left.size - int(0.3 * left.size)
-    assert of[rank][left].min() >= of[rank][~left].max()
+    for layer in ("fc1", "fc2"):
+        norms = np.square(trained[f"params/{layer}/kernel"].astype(np.float64)).sum(0)
+        left = kept[f"{layer}/bias"]
+        assert norms[left].min() > norms[~left].max()
 
 
 @pytest.mark.parametrize(
@@ -173,8 +170,11 @@ def test_channels_are_ranked_as_asked(rank):
         ({"pruning__scope": "erdos_renyi"}, "layerwise or global with pruning.granularity=channel"),
         ({"pruning__rank": "batch_norm"}, "fc1, fc2 go through no norm"),
         ({"pruning__rank": "l2", "pruning__criterion": "snip"}, "the criterion magnitude"),
-        ({"pruning__layer_rates": (("fc*", 0),)}, "no hidden units of mlp can be followed"),
-        ({"pruning__scope": "global", "levels": 12}, "level .* would prune fc1, fc2 to nothing"),
+        ({"pruning__layer_rates": (("fc*", 0),)}, "at least one layer whose channels"),
+        (
+            {"pruning__scope": "global", "levels": 9, "pruning__fraction": 0.6},
+            "level .* would prune fc1, fc2 to nothing",
+        ),
         (
             {"branch": {"prune": {"scope": "uniform"}}, "branches": ("prune",)},
             "layerwise or global with pruning.granularity=channel",
@@ -186,8 +186,27 @@ def test_what_does_not_go_together_is_refused(fields, said):
         check(channels(**fields))
 
 
+class Averaged(nn.Module):
+    """A norm takes the mean over all of its hidden units."""
+
+    classes: int
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = nn.Dense(8, name="fc1")(x.reshape(x.shape[0], -1))
+        return nn.Dense(self.classes, name="output")(nn.LayerNorm(name="norm")(x))
+
+
+def test_a_network_whose_units_cannot_be_left_out_is_refused():
+    with kept_registries():
+        MODELS["averaged"] = custom_model("averaged", Averaged)
+        with pytest.raises(SpecError, match="no hidden units of averaged can be followed"):
+            check(channels(model__name="averaged", model__hidden=(300, 100)))
+
+
 def test_what_no_channel_is_pruned_of_is_said():
-    spec = channels(pruning__layer_rates=(("fc2", 0),), levels=1)
-    assert build(spec).notes == ()  # `fc2` was not asked for, and `output` has its channels
-    spec = channels(pruning__layer_rates=(("fc2", 0.5),), levels=1)
-    assert build(spec).channels.rates["fc2"] * 2 == 1
+    assert build(channels(levels=1)).notes == ()
+    # `fc2` was not asked for, and `output` reads no other channels.
+    built = build(channels(pruning__layer_rates=(("fc2", 0),), levels=1))
+    assert built.notes == ("not pruned, since no channels of theirs can be: output/kernel",)
+    assert built.channels.units == {"fc1": 8}
