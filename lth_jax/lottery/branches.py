@@ -74,6 +74,8 @@ class BranchPoint(NamedTuple):
       donated: gives the mask of another run: of another replicate's ticket, its units in the order
         that `align` names, to `permuted_mask`; of the branch `of`, to `mask_of`.
       source: gives the source's ticket of the same replicate and level, for transfers.
+      early_bird: gives the level's mask as it was drawn from the dense network on its way, and the
+        state of that network then.
       options: the branch's own, such as `sigma`.
       key: a key of its own for (seed, branch, replicate, level, draw).
       granularity: what the trunk prunes together.
@@ -93,6 +95,7 @@ class BranchPoint(NamedTuple):
     trained: Callable[[], TrainState]
     donated: Callable[[], PyTree]
     source: Callable[[], StartPoint]
+    early_bird: Callable[[], StartPoint]
     options: BranchSpec
     key: Key[Array, ""]
     granularity: Granularity | Channels = WEIGHT
@@ -353,6 +356,17 @@ def mask_of(at: BranchPoint) -> StartPoint:
     return StartPoint(mask, rewind(at.point, mask, at.optimizer), at.step)
 
 
+def early_bird(at: BranchPoint) -> StartPoint:
+    """Trains on from where the mask of the dense network was found to stay (You et al. 2020).
+
+    The mask is drawn from the dense network as soon as the masks of a few epochs in a row are
+    alike (`distance`, `window`), at the last epoch but one at latest; weights, statistics and
+    moments stay as they are there, pruned ones at zero, and training ends where the dense
+    network's does.
+    """
+    return at.early_bird()
+
+
 def none_donated() -> PyTree:
     """Gives no mask, to a branch of another kind that asks for one of another run.
 
@@ -528,6 +542,7 @@ BRANCHES: dict[str, Callable[..., StartPoint]] = {
     "shuffle_filters": shuffle_filters,
     "permuted_mask": permuted_mask,
     "mask_of": mask_of,
+    "early_bird": early_bird,
     "transfer": transfer,
     "transfer_reinit": transfer_reinit,
 }

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from lth_jax.errors import Interrupted
+from lth_jax.lottery.early_bird import MaskWatch
 from lth_jax.lottery.moving import MaskCounts
 from lth_jax.lottery.observer import Observer
 from lth_jax.lottery.runs import FinishedRun, Progress, Run, RunGroup, place
@@ -25,9 +26,11 @@ from lth_jax.store import CurvePoint, RunDirectory
 from lth_jax.store.tables import (
     CURVATURE,
     CURVES,
+    DISTANCES,
     MASKS,
     TRUNK,
     CurvaturePoint,
+    MaskDistance,
     MaskPoint,
     RunId,
     Table,
@@ -87,7 +90,7 @@ class LevelTrainer:
 
     def _groups(self, level: int, runs: Sequence[Run]) -> list[RunGroup]:
         """Returns the runs in groups of one experiment, form and step."""
-        progress = self._progress(level, {run.run_id for run in runs})
+        progress = self._progress(level, {run.run_id: run for run in runs})
         alike: dict[tuple[Any, ...], list[Run]] = {}
         for run in runs:
             # By identity: experiments hold arrays and functions, which say nothing of equality.
@@ -145,6 +148,10 @@ class LevelTrainer:
                         group.dense_state(index).state,
                         {"step": group.step},
                     )
+        for index, run in enumerate(group.runs):
+            for name in group.drawn.get(run.run_id, ()):
+                state = group.dense_state(index).state
+                self.store.save(run.run_id.replicate, name, state, {"step": group.step})
         trunk = [point for run_id, point in points.items() if run_id.branch == TRUNK]
         if trunk:
             # Of those that have not diverged, as long as there are any.
@@ -180,7 +187,7 @@ class LevelTrainer:
         self.store.save_progress(arrays, {"level": level, "runs": runs})
         self._saved_at = time.monotonic()
 
-    def _progress(self, level: int, wanted: set[RunId]) -> dict[RunId, Progress]:
+    def _progress(self, level: int, wanted: Mapping[RunId, Run]) -> dict[RunId, Progress]:
         """Returns the progress of the wanted runs of this level that were stopped on their way."""
         saved = self.store.load_progress()
         if saved is None or saved[1]["level"] != level:
@@ -190,6 +197,10 @@ class LevelTrainer:
         for index, facts in enumerate(meta["runs"]):
             run_id = RunId(*facts["id"])
             if run_id not in wanted or self._lost_state(run_id, facts["step"]):
+                continue
+            distances = facts.get("distances")
+            distances = distances and [MaskDistance(*point) for point in distances]
+            if self._lost_draw(wanted[run_id], distances):
                 continue
             prefix = f"run_{index}/"
             progress[run_id] = Progress(
@@ -204,8 +215,17 @@ class LevelTrainer:
                 },
                 masks=[MaskCounts(*counts) for counts in facts.get("masks", ())],
                 curvature=[CurvaturePoint(*point) for point in facts.get("curvature", ())],
+                distances=distances,
             )
         return progress
+
+    def _lost_draw(self, run: Run, distances: Sequence[MaskDistance] | None) -> bool:
+        """Returns whether a run's masks were not watched so far, or a ticket drawn is damaged."""
+        if not run.early_birds:
+            return False
+        drawn = MaskWatch(run.early_birds, distances or ()).drawn()
+        whole = all(self.store.intact(run.run_id.replicate, name) for name in drawn)
+        return distances is None or not whole
 
     def _lost_state(self, run_id: RunId, step: int) -> bool:
         """Returns whether a run is past a step where its state was kept, which is damaged."""
@@ -217,13 +237,13 @@ class LevelTrainer:
     def _write_points(
         self, level: int, groups: Sequence[RunGroup], *, finished: bool = False
     ) -> None:
-        """Writes what there is so far of evaluations, of masks that move and of curvature.
+        """Writes what there is so far of evaluations, of masks that move, and all that is measured.
 
         That of runs that are trained again is written once they are finished.
         """
         found: dict[tuple[Table[Any], str], list[Any]] = {}
         for group in groups:
-            for run, mask in zip(group.runs, group.masks, strict=True):
+            for run, mask, watch in zip(group.runs, group.masks, group.watches, strict=True):
                 if run.run_id in self.store.rows and not finished:
                     continue
                 whose = run.run_id.replicate, run.run_id.draw
@@ -232,6 +252,7 @@ class LevelTrainer:
                     (CURVES, group.points[run.run_id]),
                     (MASKS, [MaskPoint(*whose, *counts) for counts in history]),
                     (CURVATURE, group.curvature[run.run_id]),
+                    (DISTANCES, watch.points if watch else ()),
                 ):
                     if points or table is CURVES:
                         found.setdefault((table, run.run_id.branch), []).extend(points)

@@ -13,6 +13,8 @@ from lth_jax.lottery.branches import (
     OF_TRAINED,
     waits_for_ticket,
 )
+from lth_jax.lottery.early_bird import KIND as EARLY_BIRD
+from lth_jax.lottery.early_bird import drawn_name
 from lth_jax.lottery.plan import (
     captures,
     giver,
@@ -62,6 +64,10 @@ def pending_runs(
         for step, name in everything.items():
             if (store.repair or step in waiting) and not store.intact(replicate, name):
                 pending.add(RunId(TRUNK, 0, replicate, 0))
+        for run in mine:
+            early = run.branch != TRUNK and spec.branch_spec(run.branch).kind == EARLY_BIRD
+            if early and not store.intact(replicate, drawn_name(run)):
+                pending.add(RunId(TRUNK, 0, replicate, 0))
     return [run for run in planned if run in pending]
 
 
@@ -99,7 +105,7 @@ def levels_behind(spec: Spec, run: RunId) -> list[int]:
     kind = TRUNK if run.branch == TRUNK else spec.branch_spec(run.branch).kind
     if kind == "mask_of" and (other := giver(spec, run)):
         return levels_behind(spec, other)
-    if kind in (*TRANSFERS, *OF_COUNTS) or (kind == "sibling" and not run.level):
+    if kind in (*TRANSFERS, *OF_COUNTS, EARLY_BIRD) or (kind == "sibling" and not run.level):
         return []
     pruning = spec.pruning
     if kind in OF_DENSE:

@@ -71,13 +71,16 @@ class StoredTrunk:
         # The spec says whether there is one, not the disk: one that is lost is no initialization.
         if not duration_steps(self.spec.rewind.step, steps_per_epoch=1):
             return None
-        state = self.kept_state("rewind")
-        path = self.store.checkpoint(self.replicate, "rewind")
-        return state, read_manifest(path).meta["step"]
+        return self.kept("rewind")
 
     def kept_state(self, name: str) -> TrainState:
         """Returns the dense run's state on its way, as it was kept: `rewind`, `step_500`."""
         return to_device(fill(self.initial, self._load(name)))
+
+    def kept(self, name: str) -> tuple[TrainState, int]:
+        """Returns such a state, and the updates behind it."""
+        path = self.store.checkpoint(self.replicate, name)
+        return self.kept_state(name), read_manifest(path).meta["step"]
 
     def rewind_point(self, level: int) -> tuple[TrainState, int]:
         """Returns the dense state that a level goes back to, and its step.

@@ -17,6 +17,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from lth_jax.config import BranchSpec, PruningSpec
 from lth_jax.errors import RunError
@@ -29,6 +30,7 @@ from lth_jax.lottery.branches import (
     none_donated,
     start_of,
 )
+from lth_jax.lottery.early_bird import KIND, EarlyBirds, drawn_name, draws_of, kept_parts
 from lth_jax.lottery.experiment import Experiment, source_optimizer
 from lth_jax.lottery.learning import learning_of
 from lth_jax.lottery.level import LevelTrainer
@@ -44,6 +46,7 @@ from lth_jax.lottery.plan import (
     last_level,
     origin,
     parting,
+    planned_runs,
     source_level,
 )
 from lth_jax.lottery.rewinding import StoredTrunk
@@ -58,7 +61,7 @@ from lth_jax.store.checkpoints import fill
 from lth_jax.store.tables import TRUNK, ResultRow, RunId
 from lth_jax.training import keys
 from lth_jax.training.alignment import Order
-from lth_jax.training.states import TrainState
+from lth_jax.training.states import TrainState, rewind
 
 # What a run that is trained again may have otherwise; rows of earlier versions lack the last two.
 UNCOMPARED = ("train_seconds", "kernel", "last_step", "operations")
@@ -205,7 +208,8 @@ class Runner:
         data_key = keys.data_key(self.spec.seed, run_id.replicate)
         if run_id.branch == TRUNK:
             last = self.experiment.last_step(ticket.step)
-            return Run(run_id, ticket, self.experiment, last, data_key)
+            birds = self._early_birds(run_id)
+            return Run(run_id, ticket, self.experiment, last, data_key, early_birds=birds)
         branch = self.spec.branch_spec(run_id.branch)
         experiment = self.experiment.for_branch(run_id.branch)
         trunk = self.trunk(run_id.replicate)
@@ -235,6 +239,7 @@ class Runner:
             source=lambda: self._source_ticket(run_id.replicate, run_id.level),
             options=branch,
             granularity=self.granularity,
+            early_bird=lambda: self._early_bird(run_id),
             key=keys.branch_key(self.spec.seed, *which),
         )
         try:
@@ -243,7 +248,8 @@ class Runner:
             raise RunError(f"{run_id}: {error}") from error
         if experiment is not self.experiment:
             start = start._replace(state=_for_optimizer(start.state, experiment))
-        last = experiment.steps if run_id.level == 0 else experiment.last_step(start.step)
+        goes_on = run_id.level == 0 or branch.kind == KIND
+        last = experiment.steps if goes_on else experiment.last_step(start.step)
         try:
             moving = moving_of(
                 at,
@@ -312,6 +318,44 @@ class Runner:
             dense = (self.trunk(one).trained(0) for one in (run_id.replicate, other.replicate))
             self._orders[which] = aligner.orders(*((s.params, s.model_state) for s in dense))
         return moved((mask, {}), aligner.groups, self._orders[which])[0]
+
+    # Early birds
+
+    def _early_birds(self, run_id: RunId) -> EarlyBirds | None:
+        """Returns the tickets that are to be drawn from the dense network on its way."""
+        e, replicate = self.experiment, run_id.replicate
+        draws = () if run_id.level else draws_of(self.spec, replicate, planned_runs(self.spec))
+        if not draws:
+            return None
+
+        def kept(level: int, state: TrainState) -> np.ndarray:
+            mask = self._mask_from(replicate, level, state)
+            return kept_parts(mask, e.channels, list(e.rates))
+
+        full = ones_mask(self.trunk(replicate).initial.params)
+        size = len(kept_parts(full, e.channels, list(e.rates)))
+        return EarlyBirds(replicate, draws, e.steps_per_epoch, e.steps, kept, size)
+
+    def _early_bird(self, run_id: RunId) -> StartPoint:
+        """Returns where a run starts whose ticket was drawn from the dense network on its way."""
+        trunk = self.trunk(run_id.replicate)
+        state, step = trunk.kept(drawn_name(run_id))
+        mask = self._mask_from(run_id.replicate, run_id.level, state)
+        return StartPoint(mask, rewind(state, mask, self.experiment.optimizer), step)
+
+    def _mask_from(self, replicate: int, level: int, state: TrainState) -> PyTree:
+        """Returns the mask of a level as if it were pruned at once from a dense network."""
+        spec, point = self.spec.pruning, self.trunk(replicate).rewind_point(level)[0]
+        key = keys.pruning_key(self.spec.seed, replicate, level)
+        scores = self.experiment.scores(state, point.params, key, spec)
+        return prune_by(
+            self.granularity,
+            scores,
+            ones_mask(state.params),
+            self.experiment.targets[level],
+            rounds=spec.rounds or self.experiment.criterion.rounds,
+            invert=spec.invert,
+        )
 
     def _source_trunk(self, replicate: int) -> StoredTrunk:
         """Returns a replicate's trunk of the experiment that transfers start from."""

@@ -20,6 +20,7 @@ from jaxtyping import Array, Key
 
 from lth_jax.lottery.branches import StartPoint
 from lth_jax.lottery.curvature import CurvatureMeter
+from lth_jax.lottery.early_bird import EarlyBirds, MaskWatch
 from lth_jax.lottery.experiment import Experiment
 from lth_jax.lottery.learning import Learning
 from lth_jax.lottery.moving import MaskCounts, Moving, MovingMask
@@ -28,7 +29,7 @@ from lth_jax.pruning.masks import kept_counts
 from lth_jax.pruning.trees import PyTree, map_named, named_leaves, to_device
 from lth_jax.store import CurvePoint
 from lth_jax.store.checkpoints import fill
-from lth_jax.store.tables import CurvaturePoint, ResultRow, RunId
+from lth_jax.store.tables import CurvaturePoint, MaskDistance, ResultRow, RunId
 from lth_jax.training.devices import ONE_DEVICE, RunDevices
 from lth_jax.training.loop import Program
 from lth_jax.training.operation_counts import training_operations
@@ -66,6 +67,7 @@ class Run:
       data_key: typed key [], of which batch order, augmentation and dropout are functions.
       moving: how its mask moves while it trains; None if it stays.
       learning: how its mask is learned; None if it is not.
+      early_birds: the tickets to be drawn from it on its way; None for none.
     """
 
     run_id: RunId
@@ -75,6 +77,7 @@ class Run:
     data_key: Key[Array, ""]
     moving: Moving | None = None
     learning: Learning | None = None
+    early_birds: EarlyBirds | None = None
 
     @cached_property
     def form(self) -> Parameterization:
@@ -135,6 +138,7 @@ class Progress(NamedTuple):
       arrays: those of `kept_state`, by name; on the way to a checkpoint, the pytree itself.
       masks: counts of its mask so far, if that moves.
       curvature: its eigenvalues so far, if they are asked for.
+      distances: of its masks so far, if tickets are to be drawn from it; else None.
     """
 
     step: int
@@ -144,6 +148,7 @@ class Progress(NamedTuple):
     arrays: Any
     masks: Sequence[MaskCounts] = ()
     curvature: Sequence[CurvaturePoint] = ()
+    distances: Sequence[MaskDistance] | None = None
 
 
 class FinishedRun(NamedTuple):
@@ -154,9 +159,12 @@ class FinishedRun(NamedTuple):
     state: TrainState
 
 
-def kept_state(state: LoopState, mask: MovingMask | None = None) -> dict[str, Any]:
+def kept_state(
+    state: LoopState, mask: MovingMask | None = None, watch: MaskWatch | None = None
+) -> dict[str, Any]:
     """Returns what a checkpoint keeps of a run; the permutation comes again from key and epoch."""
     kept = {"state": state.state, "best": state.best, "loss_sum": state.loss_sum}
+    kept |= {"watched": dict(watch.before)} if watch else {}
     return {**kept, "moving": mask.kept(state)} if mask else kept
 
 
@@ -174,6 +182,7 @@ class RunGroup:
       seconds: the time in compiled code so far, of all of them.
       points: their evaluations, by run.
       curvature: their eigenvalues, by run.
+      drawn: the checkpoints that their states are to be kept as at this step, by run.
       chunk: the number of steps that take about `CHUNK_SECONDS`; 1 before anything is known.
     """
 
@@ -184,6 +193,7 @@ class RunGroup:
         self.step, self.evaluated = place(runs[0], progress)
         made = [progress[run.run_id] for run in runs if run.run_id in progress]
         self.seconds = sum(one.seconds for one in made)
+        self.drawn: dict[RunId, list[str]] = {}
         self.points: dict[RunId, list[CurvePoint]] = {
             run.run_id: list(progress[run.run_id].points if run.run_id in progress else ())
             for run in runs
@@ -198,7 +208,8 @@ class RunGroup:
         # All groups of an experiment have one length of axis, and so one program. What the copies
         # become is never looked at.
         began = [_beginning(run, progress.get(run.run_id)) for run in runs]
-        self.masks = [mask for _, mask in began]
+        self.masks = [mask for _, mask, _ in began]
+        self.watches = [watch for *_, watch in began]
         self.forms = [
             run.form_of(mask.mask) if mask else run.form
             for run, mask in zip(runs, self.masks, strict=True)
@@ -206,7 +217,7 @@ class RunGroup:
         optimizer = self.experiment.optimizer
         states = [
             from_dense(state, form, optimizer)
-            for (state, _), form in zip(began, self.forms, strict=True)
+            for (state, *_), form in zip(began, self.forms, strict=True)
         ]
         inputs = [self._inputs(index) for index in range(len(runs))]
         self.state: LoopState = self.devices.stack(states + states[-1:] * idle)
@@ -289,14 +300,26 @@ class RunGroup:
         assert stop is not None, "a finished group does not advance"
         moves = (run.moving.next_move(self.step + 1) for run in self.runs if run.moving)
         meter = self.experiment.curvature
+        looks = (run.early_birds.next_look(self.step + 1) for run in self.runs if run.early_birds)
         measured = meter.steps if meter else ()
-        seen = [at for at in (*pauses, *moves, *measured) if at is not None and self.step < at]
+        seen = [
+            at for at in (*pauses, *moves, *looks, *measured) if at is not None and self.step < at
+        ]
         began = time.perf_counter()
         steps = self._train(min([stop, self.step + self.chunk, *seen]))
         points = self._evaluate() if self.step == stop else {}
         self.seconds += (time.perf_counter() - began) / beside
         self._measure_curvature(meter)
+        self.drawn = self._look_at_masks() if steps else {}
         return steps, points
+
+    def _look_at_masks(self) -> dict[RunId, list[str]]:
+        """Looks at the masks of runs at the end of an epoch; returns the checkpoints to be kept."""
+        found = {}
+        for index, (run, watch) in enumerate(zip(self.runs, self.watches, strict=True)):
+            if watch and watch.of.next_look(self.step) == self.step:
+                found[run.run_id] = watch.look(self.step, self.dense_state(index).state)
+        return found
 
     def _measure_curvature(self, meter: CurvatureMeter | None) -> None:
         """Measures the runs at this step, if they are to be and are not yet."""
@@ -395,11 +418,14 @@ class RunGroup:
                 self.evaluated,
                 share,
                 self.points[run.run_id],
-                kept_state(self.dense_state(index), mask),
+                kept_state(self.dense_state(index), mask, watch),
                 mask.history if mask else (),
                 self.curvature[run.run_id],
+                watch.points if watch else None,
             )
-            for index, (run, mask) in enumerate(zip(self.runs, self.masks, strict=True))
+            for index, (run, mask, watch) in enumerate(
+                zip(self.runs, self.masks, self.watches, strict=True)
+            )
         }
 
     def finish(self) -> list[FinishedRun]:
@@ -506,19 +532,26 @@ def place(run: Run, progress: Mapping[RunId, Progress]) -> tuple[int, int]:
     return (made.step, made.evaluated) if made else (run.start.step, -1)
 
 
-def _beginning(run: Run, progress: Progress | None) -> tuple[LoopState, MovingMask | None]:
-    """Returns the dense state from which a run begins or goes on, and its mask if that moves."""
+def _beginning(
+    run: Run, progress: Progress | None
+) -> tuple[LoopState, MovingMask | None, MaskWatch | None]:
+    """Returns the dense state from which a run begins or goes on, its mask if that moves, and what
+    watches its masks if tickets are to be drawn from it.
+    """
     first, e = run.start.state, run.experiment
     if run.learning:
         first = run.learning.start(first, e.optimizer)
     state = new_loop_state(first, len(e.train.targets))
     mask = MovingMask.at_start(run.moving, run.start) if run.moving else None
+    watch = MaskWatch(run.early_birds) if run.early_birds else None
     if not progress:
-        return state, mask
-    found = fill(kept_state(state, mask), progress.arrays)
-    moving = found.pop("moving", None)
+        return state, mask, watch
+    found = fill(kept_state(state, mask, watch), progress.arrays)
+    moving, before = found.pop("moving", None), found.pop("watched", None)
+    if run.early_birds:
+        watch = MaskWatch(run.early_birds, progress.distances or (), before)
     state = state._replace(**found)
-    return state, mask and mask.resumed(to_device(moving), state.best, progress.masks)
+    return state, mask and mask.resumed(to_device(moving), state.best, progress.masks), watch
 
 
 def _first(counts: Mapping[str, int], name: str, leaf: Any) -> np.ndarray:
