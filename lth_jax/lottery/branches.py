@@ -367,6 +367,15 @@ def early_bird(at: BranchPoint) -> StartPoint:
     return at.early_bird()
 
 
+def none_drawn() -> StartPoint:
+    """Gives no early bird, to a branch of another kind that asks for one.
+
+    Raises:
+      ValueError: always.
+    """
+    raise ValueError("no early bird is drawn for it; accepted: kind early_bird")
+
+
 def none_donated() -> PyTree:
     """Gives no mask, to a branch of another kind that asks for one of another run.
 

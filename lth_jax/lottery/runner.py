@@ -28,6 +28,7 @@ from lth_jax.lottery.branches import (
     from_scratch,
     new_heads,
     none_donated,
+    none_drawn,
     start_of,
 )
 from lth_jax.lottery.early_bird import KIND, EarlyBirds, drawn_name, draws_of, kept_parts
@@ -239,7 +240,7 @@ class Runner:
             source=lambda: self._source_ticket(run_id.replicate, run_id.level),
             options=branch,
             granularity=self.granularity,
-            early_bird=lambda: self._early_bird(run_id),
+            early_bird=lambda: self._early_bird(run_id, branch),
             key=keys.branch_key(self.spec.seed, *which),
         )
         try:
@@ -336,8 +337,10 @@ class Runner:
         size = len(kept_parts(full, e.channels, list(e.rates)))
         return EarlyBirds(replicate, draws, e.steps_per_epoch, e.steps, kept, size)
 
-    def _early_bird(self, run_id: RunId) -> StartPoint:
+    def _early_bird(self, run_id: RunId, branch: BranchSpec) -> StartPoint:
         """Returns where a run starts whose ticket was drawn from the dense network on its way."""
+        if branch.kind != KIND:
+            return none_drawn()
         trunk = self.trunk(run_id.replicate)
         state, step = trunk.kept(drawn_name(run_id))
         mask = self._mask_from(run_id.replicate, run_id.level, state)
