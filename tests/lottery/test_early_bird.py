@@ -5,8 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lth_jax.analysis.early_birds import savings
 from lth_jax.analysis.methods import compare_methods
+from lth_jax.config import from_config
+from lth_jax.config.files import load_config
 from lth_jax.errors import Interrupted, SpecError
+from lth_jax.lottery.branches import BRANCHES
 from lth_jax.lottery.checks import check
 from lth_jax.lottery.early_bird import drawn_at
 from lth_jax.store import RunDirectory
@@ -136,6 +140,17 @@ def test_single_weights_have_early_birds_too():
     (point,) = distances(path)
     assert point.step == 10
     assert 0 < point.distance < 0.9
+
+
+def test_the_preset_on_digits_draws_its_tickets_early(tmp_path):
+    config = load_config("configs/sparse/early_bird.py:digits", (), list(BRANCHES))
+    config.replicates, config.branches = 1, ("early_bird",)
+    spec = from_config(config)
+    store = train(tmp_path / "run", spec)
+    (saved,) = savings(store.rows.values(), spec)
+    assert saved.share > 0.2
+    (row,) = [row for row in store.rows.values() if row.branch == "early_bird"]
+    assert row.final_test_accuracy > 0.8
 
 
 def test_a_training_that_is_too_short_is_refused():
