@@ -38,6 +38,7 @@ from lth_jax.native.choice import XLA, NativeCode, choose
 from lth_jax.pruning import schedules
 from lth_jax.pruning.channels import RANKS, Channels
 from lth_jax.pruning.criteria import CRITERIA, Criterion, Probe, Scoring
+from lth_jax.pruning.granularity import CHANNEL, granularity_of
 from lth_jax.pruning.masks import apply_mask, prunable
 from lth_jax.pruning.trees import PyTree
 from lth_jax.system.machine import cores
@@ -187,7 +188,8 @@ class Experiment:
     def densities(self, level: int) -> dict[str, float]:
         """Returns the share of each leaf's weights that a level keeps, as far as it is planned."""
         if self.channels:
-            return self._channel_densities(self.channels, level)
+            shapes = {row.name: row.shape for row in self.parameters}
+            return self.channels.densities(self.targets[level], shapes)
         sizes = {row.name: row.count for row in self.parameters}
         return {
             name: kept / sum(sizes[one] for one in names)
@@ -218,17 +220,6 @@ class Experiment:
             if narrow:
                 return narrow
         return self.native.parameterization(level, mask, state, self.optimizer)
-
-    def _channel_densities(self, channels: Channels, level: int) -> dict[str, float]:
-        """Returns the same of layers that lose channels; of groups ranked together, alike."""
-        units = channels.units
-        kept = {
-            name: count * units[name] // sum(units[one] for one in names)
-            for names, count in self.targets[level].items()
-            for name in names
-        }
-        left = channels.weights(kept, {row.name: row.shape for row in self.parameters})
-        return {row.name: left[row.name] / row.count for row in self.parameters}
 
     def probe(
         self, key: Key[Array, ""], model_state: PyTree, pruning: PruningSpec | None = None
@@ -452,13 +443,15 @@ def left_whole(spec: Spec, network: Network) -> tuple[str, ...]:
 
 
 def unpacked(spec: Spec, native: NativeCode) -> tuple[str, ...]:
-    """Returns a line that names the optimizers for which pruned layers are not packed, if any."""
+    """Returns a line that names the optimizers that must see every weight in its place, if any."""
     used = dict.fromkeys(one.train.optimizer for one in trainings(spec).values())
     dense = [name for name in used if not OPTIMIZERS[name].elementwise]
-    if not dense or not native.layers:
+    channels = granularity_of(spec.pruning.granularity) == CHANNEL
+    if not dense or not (native.layers or channels):
         return ()
+    what = "channels stay in the network as zeros" if channels else "layers are not packed"
     return (
-        f"pruned layers are not packed for {', '.join(dense)}: not said to be elementwise, as "
+        f"pruned {what} for {', '.join(dense)}: not said to be elementwise, as "
         "lth_jax.Optimizer(…, elementwise=True) says it",
     )
 

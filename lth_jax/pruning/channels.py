@@ -112,7 +112,9 @@ class Channels:
                 changed[axis.leaf] = before & along(np.asarray(alive[name]), axis, before.ndim)
         return with_leaves(mask, {name: jnp.asarray(leaf) for name, leaf in changed.items()})
 
-    def weights(self, units: Mapping[str, int], shapes: Mapping[str, tuple[int, ...]]) -> dict:
+    def weights(
+        self, units: Mapping[str, int], shapes: Mapping[str, tuple[int, ...]]
+    ) -> dict[str, int]:
         """Returns how many weights each leaf keeps, by name, where groups keep so many channels."""
         kept = {name: Fraction(math.prod(shape)) for name, shape in shapes.items()}
         for name, group in self.groups.items():
@@ -120,6 +122,19 @@ class Channels:
                 if axis.leaf in kept:
                     kept[axis.leaf] *= Fraction(units[name], group.units)
         return {name: int(count) for name, count in kept.items()}
+
+    def densities(
+        self, targets: Mapping[tuple[str, ...], int], shapes: Mapping[str, tuple[int, ...]]
+    ) -> dict[str, float]:
+        """Returns the share of each leaf that targets keep; of groups ranked together, alike."""
+        units = self.units
+        kept = {
+            name: count * units[name] // sum(units[one] for one in names)
+            for names, count in targets.items()
+            for name in names
+        }
+        left = self.weights(kept, shapes)
+        return {name: left[name] / math.prod(shape) for name, shape in shapes.items()}
 
     def ranked(self, rank: str, params: PyTree, mask: PyTree) -> UnitScores:
         """Returns the scores of channels by one of `RANKS`.

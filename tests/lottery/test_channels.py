@@ -8,10 +8,13 @@ from lth_jax.errors import Interrupted, SpecError
 from lth_jax.lottery.checks import check
 from lth_jax.lottery.experiment import build
 from lth_jax.models import MODELS, custom_model
+from lth_jax.pruning.masks import ones_mask
 from lth_jax.pruning.trees import named_leaves
 from lth_jax.store import RunDirectory
 from lth_jax.training.narrowing import Narrow
+from lth_jax.training.optimizers import OPTIMIZERS
 from lth_jax.training.parameterization import DENSE
+from lth_jax.training.states import rewind
 
 from ..registries import kept_registries
 from ..tiny import (
@@ -184,6 +187,18 @@ def test_channels_are_ranked_as_asked():
 def test_what_does_not_go_together_is_refused(fields, said):
     with pytest.raises(SpecError, match=said):
         check(channels(**fields))
+
+
+def test_an_optimizer_that_is_not_elementwise_keeps_pruned_channels_as_zeros():
+    with kept_registries():
+        OPTIMIZERS["mine"] = OPTIMIZERS["adam"]._replace(elementwise=False)
+        built = build(channels(train__optimizer="mine", levels=1))
+        (note,) = built.notes
+        assert note.startswith("pruned channels stay in the network as zeros for mine: ")
+        state = built.initial(0)
+        alive = {"fc1": np.arange(8) > 1, "fc2": np.ones(6, bool)}
+        mask = built.channels.mask(alive, ones_mask(state.params))
+        assert built.form(1, mask, rewind(state, mask, built.optimizer)) is DENSE
 
 
 class Averaged(nn.Module):
