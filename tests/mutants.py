@@ -55,6 +55,9 @@ MOVING = ("pruning/test_moving.py", "lottery/test_moving.py")
 BRANCH = ("lottery/test_each_branch.py", "lottery/test_branches.py")
 LEARNING = ("pruning/test_learning.py", "lottery/test_learning.py")
 STRUCTURE = ("pruning/test_granularity.py", "lottery/test_granularity.py")
+CHANNELS = ("pruning/test_channels.py", "lottery/test_channels.py")
+NARROW = ("training/test_narrowing.py", "lottery/test_channels.py")
+EARLY = ("lottery/test_early_bird.py",)
 CURVATURE = ("training/test_curvature.py", "lottery/test_curvature.py")
 VERDICTS = ("analysis/test_verdicts.py", "analysis/test_verdict_rates.py")
 STREAMED = ("lottery/test_streaming.py",)
@@ -627,6 +630,43 @@ MUTANTS = (
         "random masks have no structure",
         "pruning/drawing.py", "return prune_by(granularity, scores, ones_mask(mask), counts)",
         "return prune_by(WEIGHT, scores, ones_mask(mask), counts)", STRUCTURE,
+    ),
+    Mutant(
+        "a channel stays in the layers that read it where images are flattened",
+        "pruning/channels.py", "            if axis.leaf.startswith(PARAMS)\n",
+        "            if axis.leaf.startswith(PARAMS) and axis.before == 1\n", CHANNELS,
+    ),
+    Mutant(
+        "a stream is pruned at the largest rate of its writers",
+        "pruning/channels.py", "rate = min((rates.get", "rate = max((rates.get", CHANNELS,
+    ),
+    Mutant(
+        "of channels ranked together a layer keeps its worst",
+        "pruning/channels.py", "found[order[-1]] = alive.any()", "found[order[0]] = alive.any()",
+        CHANNELS,
+    ),
+    Mutant(
+        "channels are pruned that a norm takes the mean over",
+        "training/units.py", "labels.keep_whole(known[0][axis])", "pass", NARROW,
+    ),
+    Mutant(
+        "a network is narrow though what is pruned is not zero",
+        "lottery/narrowing.py", "return form if all(map(is_zero, pruned)) else None",
+        "return form", NARROW,
+    ),
+    Mutant(
+        "a narrow network divides by another number",
+        "training/narrowing.py", "yield (name, *numbers,", "yield (name,", NARROW,
+    ),
+    Mutant(
+        "an early bird is drawn after small distances that are not in a row",
+        "lottery/early_bird.py", "row = row + 1 if distance < below else 0",
+        "row = row + 1 if distance < below else row", EARLY,
+    ),
+    Mutant(
+        "an early bird trains longer than the dense network",
+        "lottery/runner.py", "goes_on = run_id.level == 0 or branch.kind == KIND",
+        "goes_on = run_id.level == 0", EARLY,
     ),
     Mutant(
         "the Hessian is that of all weights",

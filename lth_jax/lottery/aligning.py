@@ -14,9 +14,9 @@ from lth_jax.errors import SpecError
 from lth_jax.lottery.experiment import Experiment
 from lth_jax.models.preactivations import on_preactivations
 from lth_jax.pruning.trees import PyTree, named_leaves
+from lth_jax.pruning.units import Axis, Group
 from lth_jax.training.alignment import Order, Similarity, assigned, by_weights, permuted
 from lth_jax.training.states import examples_at
-from lth_jax.training.unit_labels import Axis, Group
 from lth_jax.training.units import unit_groups
 
 Network = tuple[PyTree, PyTree]  # parameters, and the model's other collections

@@ -33,6 +33,7 @@ from lth_jax.lottery.weights import (
     signed_constant,
     signs_of,
 )
+from lth_jax.pruning.channels import Channels
 from lth_jax.pruning.drawing import draw_mask, keep_as_many, uniform_scores
 from lth_jax.pruning.granularity import WEIGHT
 from lth_jax.pruning.learning import LEARNED_MASKS
@@ -40,7 +41,7 @@ from lth_jax.pruning.masks import kept_counts, ones_mask, with_leaves
 from lth_jax.pruning.moving import MASK_RULES
 from lth_jax.pruning.schedules import DISTRIBUTIONS, RATIOS
 from lth_jax.pruning.selection import prune_to
-from lth_jax.pruning.structured import prune_by
+from lth_jax.pruning.structured import counts_by, prune_by
 from lth_jax.pruning.trees import PyTree, named_leaves
 from lth_jax.training.optimizers import at_update
 from lth_jax.training.states import TrainState, rewind
@@ -79,16 +80,18 @@ def prune(at: BranchPoint) -> StartPoint:
     the criterion found, and leaves how much of each layer it keeps (Frankle et al. 2021, §5).
     """
     (scores, rounds), options, full = at.ranking(), at.options, ones_mask(at.ticket.mask)
-    counts = {name: kept for name, (kept, _) in kept_counts(at.ticket.mask, at.rates).items()}
-    wanted = {(name,): kept for name, kept in counts.items()}
+    granularity = at.granularity
+    # Counts of its own need not be those of whole blocks.
+    if options.scope != "layerwise" and not isinstance(granularity, Channels):
+        granularity = WEIGHT
+    wanted = counts_by(granularity, at.ticket.mask, at.rates)
+    counts = {name: kept for (name,), kept in wanted.items()}
     if options.scope in RATIOS:
         shapes = {name: leaf.shape for name, leaf in named_leaves(full).items() if name in counts}
         own = RATIOS[options.scope](shapes, sum(counts.values()))
         wanted = {(name,): kept for name, kept in own.items()}
     elif options.scope == "global":
         wanted = {tuple(counts): sum(counts.values())}
-    # Counts of its own need not be those of whole blocks.
-    granularity = at.granularity if options.scope == "layerwise" else WEIGHT
     inverted = options.ablation == "invert"
     mask = prune_by(granularity, scores, full, wanted, rounds=rounds, invert=inverted)
     if options.ablation == "shuffle":
@@ -206,6 +209,17 @@ def mask_of(at: BranchPoint) -> StartPoint:
     return StartPoint(mask, rewind(at.point, mask, at.optimizer), at.step)
 
 
+def early_bird(at: BranchPoint) -> StartPoint:
+    """Trains on from where the mask of the dense network was found to stay (You et al. 2020).
+
+    The mask is drawn from the dense network as soon as the masks of a few epochs in a row are
+    alike (`distance`, `window`), at the last epoch but one at latest; weights, statistics and
+    moments stay as they are there, pruned ones at zero, and training ends where the dense
+    network's does.
+    """
+    return at.early_bird()
+
+
 def transfer(at: BranchPoint) -> StartPoint:
     """Trains the source's ticket, mask and rewound weights, here (Morcos et al. 2019, §3).
 
@@ -284,6 +298,7 @@ BRANCHES: dict[str, Callable[..., StartPoint]] = {
     "shuffle_filters": shuffle_filters,
     "permuted_mask": permuted_mask,
     "mask_of": mask_of,
+    "early_bird": early_bird,
     "transfer": transfer,
     "transfer_reinit": transfer_reinit,
 }

@@ -13,6 +13,7 @@ from lth_jax.config import MOST_STEPS, BranchSpec, Spec, TrainSpec, duration_ste
 from lth_jax.errors import SpecError, in_one_line, nearest, shown
 from lth_jax.lottery.branches import BRANCHES, KINDS, new_heads
 from lth_jax.lottery.custom import check_fields, is_own
+from lth_jax.lottery.early_bird import KIND as EARLY_BIRD
 from lth_jax.lottery.examples import load
 from lth_jax.lottery.memory import check_memory
 from lth_jax.lottery.moving import DENSE_STARTS, rule_name
@@ -273,6 +274,13 @@ def check_durations(spec: Spec, examples: int) -> None:
         _check_training(spec, branch.train_spec(spec.train), examples, name)
         per_epoch = examples // spec.train.batch_size
         last = duration_steps(spec.train.steps, per_epoch)
+        looks = -(-spec.train.cycles * last // per_epoch) - 1  # ends of epochs before the last step
+        if branch.kind == EARLY_BIRD and branch.window >= looks:
+            raise SpecError(
+                f"config.branch.{name}.window={branch.window}: it takes the masks of one epoch "
+                f"more, and before its last step the dense network has {looks} ends of epochs; "
+                "accepted: fewer epochs, or a longer train.steps"
+            )
         for at in branch.at:
             if branch.kind == "sibling" and duration_steps(at, per_epoch) >= last:
                 raise SpecError(

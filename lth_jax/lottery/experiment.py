@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from fractions import Fraction
 from functools import cached_property
 from types import MappingProxyType
@@ -24,6 +24,7 @@ from lth_jax.lottery.checks import check, check_durations, check_images, check_n
 from lth_jax.lottery.curvature import CurvatureMeter
 from lth_jax.lottery.examples import inputs_of, load, notes_of, split
 from lth_jax.lottery.memory import Portions
+from lth_jax.lottery.narrowing import Narrowing, narrow_cost
 from lth_jax.lottery.network import Network, example_of, network_of, pixels_of
 from lth_jax.lottery.observer import ParameterRow
 from lth_jax.lottery.optimizing import (
@@ -37,7 +38,9 @@ from lth_jax.models.base import Model
 from lth_jax.native.build import Unavailable
 from lth_jax.native.choice import XLA, NativeCode, choose
 from lth_jax.pruning import schedules
+from lth_jax.pruning.channels import RANKS, Channels
 from lth_jax.pruning.criteria import CRITERIA, Criterion, Probe, Scoring
+from lth_jax.pruning.granularity import CHANNEL, granularity_of
 from lth_jax.pruning.masks import apply_mask, prunable
 from lth_jax.pruning.trees import PyTree
 from lth_jax.training import keys
@@ -47,7 +50,7 @@ from lth_jax.training.groups import together
 from lth_jax.training.loop import Program
 from lth_jax.training.operation_counts import uses_of_weights
 from lth_jax.training.optimizers import OPTIMIZERS, SCHEDULES
-from lth_jax.training.parameterization import through_forms
+from lth_jax.training.parameterization import Parameterization, through_forms
 from lth_jax.training.pixels import Pixels
 from lth_jax.training.states import Examples, TrainState, examples_at, new_state
 from lth_jax.training.streamed import Feed, StreamedProgram, StreamedSplit
@@ -74,6 +77,8 @@ class Experiment:
       eval_every: the number of steps between evaluations.
       steps_per_epoch: how many batches make an epoch of the trunk.
       rates: what may be pruned: leaf name -> multiple of `pruning.fraction`.
+      channels: the network's channels, if these are pruned as a whole.
+      narrowing: what decides whether a run is trained without its pruned channels.
       parameters: a row for each leaf.
       data: one phrase about the dataset, for people.
       content: the dataset's version and digest.
@@ -105,6 +110,8 @@ class Experiment:
     data: str
     content: data.Content
     notes: tuple[str, ...] = ()
+    channels: Channels | None = None
+    narrowing: Narrowing | None = None
     native: NativeCode = XLA
     devices: RunDevices = ONE_DEVICE
     streaming: Streaming | None = None
@@ -197,12 +204,39 @@ class Experiment:
 
     def densities(self, level: int) -> dict[str, float]:
         """Returns the share of each leaf's weights that a level keeps, as far as it is planned."""
+        if self.channels:
+            shapes = {row.name: row.shape for row in self.parameters}
+            return self.channels.densities(self.targets[level], shapes)
         sizes = {row.name: row.count for row in self.parameters}
         return {
             name: kept / sum(sizes[one] for one in names)
             for names, kept in self.targets[level].items()
             for name in names
         }
+
+    def expected(self, level: int) -> tuple[Hashable, float]:
+        """Returns what a level will be, before there are masks, to tell how long it takes.
+
+        That is what its program depends on, and what a step costs, in times of a dense one.
+        """
+        densities = self.densities(level)
+        if not self._narrows or level == 0:
+            return self.native.expected(level, densities)
+        counts = {row.name: row.count for row in self.parameters}
+        return narrow_cost(densities, {name: n * counts[name] for name, n in self.uses.items()})
+
+    @property
+    def _narrows(self) -> bool:
+        elementwise = OPTIMIZERS[self.spec.train.optimizer].elementwise
+        return self.narrowing is not None and elementwise and not self.narrowing.note
+
+    def form(self, level: int, mask: PyTree, state: TrainState) -> Parameterization:
+        """Returns the form in which a run is trained whose mask stays, that starts from `state`."""
+        if self.narrowing and self._narrows:
+            narrow = self.narrowing.form(mask, state, self.optimizer)
+            if narrow:
+                return narrow
+        return self.native.parameterization(level, mask, state, self.optimizer)
 
     def probe(
         self, key: Key[Array, ""], model_state: PyTree, pruning: PruningSpec | None = None
@@ -235,6 +269,9 @@ class Experiment:
           pruning: names the criterion, and says of what its gradients are taken.
           custom: own fields besides those of the spec.
         """
+        channels, rank = self.channels, pruning.rank
+        if channels and rank in RANKS:
+            return lambda mask: channels.ranked(rank, scored.params, mask)
         criterion = CRITERIA[pruning.criterion]
         given = with_fields(criterion.scores, {**self.spec.custom, **custom}, given=1)
         gradients = pruning.gradients()
@@ -393,6 +430,11 @@ def build(spec: Spec, network: Network | None = None) -> Experiment:
         native = dataclasses.replace(XLA, platform=devices.platform)
     streaming = streaming_of(spec, splits, devices, native.operations.permutation)
     notes = notes_of(spec, network.classes, splits.train.labels)
+    narrowing = None
+    if network.channels:
+        example = example_of(shape, facts.tokens)
+        narrowing = Narrowing(network.channels, network.model, example)
+        notes += (narrowing.note,) if narrowing.note else ()
     return Experiment(
         spec=spec,
         model=network.model,
@@ -406,6 +448,8 @@ def build(spec: Spec, network: Network | None = None) -> Experiment:
         eval_every=duration_steps(spec.eval.every, steps_per_epoch),
         steps_per_epoch=steps_per_epoch,
         rates=network.rates,
+        channels=network.channels,
+        narrowing=narrowing,
         parameters=network.rows(spec.pruning.fraction),
         content=content,
         notes=(*notes, *left_whole(spec, network), *unpacked(spec, native)),
@@ -420,11 +464,13 @@ def build(spec: Spec, network: Network | None = None) -> Experiment:
 
 
 def left_whole(spec: Spec, network: Network) -> tuple[str, ...]:
-    """Returns a line that names kernels that do not divide by the granularity, if there are any."""
+    """Returns a line that names kernels that the granularity leaves whole, if there are any."""
     wanted = prunable(network.params, spec.pruning.layer_rates)
     names = [name for name in wanted if name not in network.rates]
     if not names:
         return ()
+    if network.channels:
+        return (f"not pruned, since no channels of theirs can be: {', '.join(names)}",)
     return (
         f"not pruned, since they do not divide evenly by {spec.pruning.granularity}: "
         f"{', '.join(names)}",
@@ -432,13 +478,15 @@ def left_whole(spec: Spec, network: Network) -> tuple[str, ...]:
 
 
 def unpacked(spec: Spec, native: NativeCode) -> tuple[str, ...]:
-    """Returns a line that names the optimizers for which pruned layers are not packed, if any."""
+    """Returns a line that names the optimizers that must see every weight in its place, if any."""
     used = dict.fromkeys(one.train.optimizer for one in trainings(spec).values())
     dense = [name for name in used if not OPTIMIZERS[name].elementwise]
-    if not dense or not native.layers:
+    channels = granularity_of(spec.pruning.granularity) == CHANNEL
+    if not dense or not (native.layers or channels):
         return ()
+    what = "channels stay in the network as zeros" if channels else "layers are not packed"
     return (
-        f"pruned layers are not packed for {', '.join(dense)}: not said to be elementwise, as "
+        f"pruned {what} for {', '.join(dense)}: not said to be elementwise, as "
         "lth_jax.Optimizer(…, elementwise=True) says it",
     )
 

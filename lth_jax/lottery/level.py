@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from lth_jax.errors import Interrupted
+from lth_jax.lottery.early_bird import MaskWatch
 from lth_jax.lottery.memory import AtOnce, at_once, need_of
 from lth_jax.lottery.moving import MaskCounts
 from lth_jax.lottery.observer import Observer
@@ -30,9 +31,11 @@ from lth_jax.store.table import Table
 from lth_jax.store.tables import (
     CURVATURE,
     CURVES,
+    DISTANCES,
     MASKS,
     TRUNK,
     CurvaturePoint,
+    MaskDistance,
     MaskPoint,
     RunId,
 )
@@ -81,7 +84,7 @@ class LevelTrainer:
 
     def _trained(self, level: int, runs: Sequence[Run]) -> list[RunGroup]:
         """Returns the groups of `runs`, each at its end and measured, on the host."""
-        progress = self._progress(level, {run.run_id for run in runs})
+        progress = self._progress(level, {run.run_id: run for run in runs})
         groups = self._groups(runs, progress)
         steps, done = (sum(counts) for counts in zip(*(g.updates for g in groups), strict=True))
         self.observer.level_started(level, mean_density(runs), len(runs), steps, done)
@@ -198,6 +201,10 @@ class LevelTrainer:
                         group.dense_state(index).state,
                         {"step": group.step},
                     )
+        for index, run in enumerate(group.runs):
+            for name in group.drawn.get(run.run_id, ()):
+                state = group.dense_state(index).state
+                self.store.save(run.run_id.replicate, name, state, {"step": group.step})
         trunk = [point for run_id, point in points.items() if run_id.branch == TRUNK]
         if trunk:
             # Of those that have not diverged, as long as there are any.
@@ -233,7 +240,7 @@ class LevelTrainer:
         self.store.save_progress(arrays, {"level": level, "runs": runs})
         self._saved_at = time.monotonic()
 
-    def _progress(self, level: int, wanted: set[RunId]) -> dict[RunId, Progress]:
+    def _progress(self, level: int, wanted: Mapping[RunId, Run]) -> dict[RunId, Progress]:
         """Returns the progress of the wanted runs of this level that were stopped on their way."""
         progress: dict[RunId, Progress] = {}
         for arrays, meta in self.store.progress_of(level, wanted):
@@ -242,6 +249,10 @@ class LevelTrainer:
                 known = progress.get(run_id)
                 behind = known is not None and facts["step"] <= known.step
                 if run_id not in wanted or behind or self._lost_state(run_id, facts["step"]):
+                    continue
+                distances = facts.get("distances")
+                distances = distances and [MaskDistance(*point) for point in distances]
+                if self._lost_draw(wanted[run_id], distances):
                     continue
                 prefix = f"run_{index}/"
                 progress[run_id] = Progress(
@@ -256,8 +267,17 @@ class LevelTrainer:
                     },
                     masks=[MaskCounts(*counts) for counts in facts.get("masks", ())],
                     curvature=[CurvaturePoint(*point) for point in facts.get("curvature", ())],
+                    distances=distances,
                 )
         return progress
+
+    def _lost_draw(self, run: Run, distances: Sequence[MaskDistance] | None) -> bool:
+        """Returns whether a run's masks were not watched so far, or a ticket drawn is damaged."""
+        if not run.early_birds:
+            return False
+        drawn = MaskWatch(run.early_birds, distances or ()).drawn()
+        whole = all(self.store.intact(run.run_id.replicate, name) for name in drawn)
+        return distances is None or not whole
 
     def _lost_state(self, run_id: RunId, step: int) -> bool:
         """Returns whether a run is past a step where its state was kept, which is damaged."""
@@ -269,7 +289,7 @@ class LevelTrainer:
     def _write_points(
         self, level: int, groups: Sequence[RunGroup], *, finished: bool = False
     ) -> None:
-        """Writes what there is so far of evaluations, of masks that move and of curvature.
+        """Writes what there is so far of evaluations, of masks that move, and all that is measured.
 
         That of runs that are trained again is written once they are finished.
         """
@@ -284,6 +304,7 @@ class LevelTrainer:
                     (CURVES, group.points[run.run_id]),
                     (MASKS, [MaskPoint(*whose, *counts) for counts in history]),
                     (CURVATURE, group.curvature[run.run_id]),
+                    (DISTANCES, group.mask_distances(index)),
                 ):
                     if points or table is CURVES:
                         found.setdefault((table, run.run_id.branch), []).extend(points)

@@ -17,12 +17,14 @@ from lth_jax.lottery.observer import ParameterRow
 from lth_jax.models import DTYPES, INITIALIZERS, MODELS, STEMS, ZOO
 from lth_jax.models.base import Model
 from lth_jax.pruning import schedules
-from lth_jax.pruning.granularity import granularity_of, nm_targets
+from lth_jax.pruning.channels import Channels, channels_of
+from lth_jax.pruning.granularity import CHANNEL, granularity_of, nm_targets
 from lth_jax.pruning.masks import exact, prunable
 from lth_jax.pruning.trees import PyTree, named_leaves, size
 from lth_jax.training.metrics import Metric
 from lth_jax.training.pixels import Pixels, statistics
 from lth_jax.training.tasks import TASKS, Targets
+from lth_jax.training.units import unit_groups
 
 
 class Network(NamedTuple):
@@ -34,7 +36,8 @@ class Network(NamedTuple):
       classes: the number of its logits, or of its outputs.
       params: the parameters' shapes.
       rates: what may be pruned: leaf name -> multiple of `pruning.fraction`.
-      targets: what each ranked group keeps, by level.
+      targets: what each ranked group keeps, by level: weights, or channels.
+      channels: those of the network, if these are pruned as a whole.
     """
 
     model: Model
@@ -43,6 +46,7 @@ class Network(NamedTuple):
     params: PyTree
     rates: Mapping[str, Fraction]
     targets: tuple[schedules.Targets, ...]
+    channels: Channels | None = None
 
     def rows(self, fraction: float) -> tuple[ParameterRow, ...]:
         """Returns a row for each leaf; `fraction` is `pruning.fraction`."""
@@ -77,8 +81,48 @@ def network_of(spec: Spec, facts: data.Facts) -> Network:
         rates = prunable(params, spec.pruning.layer_rates)
     except ValueError as error:
         raise SpecError(f"config.pruning.{error}") from None
-    rates = _dividing(spec, params, rates)
-    return Network(model, shape, classes, params, rates, targets_of(spec, params, rates))
+    channels = None
+    if granularity_of(spec.pruning.granularity) == CHANNEL:
+        channels = _channels(spec, model, example, rates)
+        rates = channels.kernels(rates)
+    else:
+        rates = _dividing(spec, params, rates)
+    targets = targets_of(spec, params, rates, channels)
+    return Network(model, shape, classes, params, rates, targets, channels)
+
+
+def _channels(
+    spec: Spec, model: Model, example: jax.ShapeDtypeStruct, rates: Mapping[str, Fraction]
+) -> Channels:
+    """Returns the network's channels that may be pruned.
+
+    Raises:
+      SpecError: it has none, or such as `pruning.rank` cannot rank.
+    """
+    with _named(spec):
+        shapes = jax.eval_shape(model.init, jax.random.key(0), example)
+        groups = unit_groups(model.apply, shapes, example)
+    channels = channels_of(groups, shapes["params"], rates)
+    if not channels.groups and any(group.removable for group in groups):
+        raise SpecError(
+            f"config.pruning.layer_rates={shown(spec.pruning.layer_rates)}: accepted with "
+            "granularity channel: at least one layer whose channels are pruned, and so all layers "
+            "that write to the same stream"
+        )
+    if not channels.groups:
+        raise SpecError(
+            f"config.pruning.granularity='channel': no hidden units of {spec.model.name} can be "
+            "followed through it and left out; accepted: weight, or a network of Dense and Conv "
+            "layers whose units are only summed over by the next one"
+        )
+    if spec.pruning.rank == "batch_norm":
+        bare = [name for name, group in channels.groups.items() if not group.norm_scales()]
+        if bare:
+            raise SpecError(
+                f"config.pruning.rank='batch_norm': the channels of {', '.join(bare)} go through "
+                "no norm with a scale; accepted: sum, l1 or l2"
+            )
+    return channels
 
 
 def _dividing(spec: Spec, params: PyTree, rates: Mapping[str, Fraction]) -> Mapping[str, Fraction]:
@@ -261,9 +305,9 @@ def classes_of(spec: Spec, count: int) -> int:
 
 
 def targets_of(
-    spec: Spec, params: PyTree, rates: Mapping[str, Fraction]
+    spec: Spec, params: PyTree, rates: Mapping[str, Fraction], channels: Channels | None = None
 ) -> tuple[schedules.Targets, ...]:
-    """Returns what each ranked group keeps at levels 0 to `spec.levels`.
+    """Returns what each ranked group keeps at levels 0 to `spec.levels`; of channels, how many.
 
     Raises:
       SpecError: a group would be pruned to nothing, or the scope does not take these rates.
@@ -284,15 +328,20 @@ def targets_of(
         fractions = schedules.fractions_of(pruning.densities)[: spec.levels]
     else:
         fractions = [exact(pruning.fraction)] * spec.levels
+    if channels:
+        shapes, rates = {n: (units,) for n, units in channels.units.items()}, channels.rates
     try:
         found = schedules.targets(shapes, rates, fractions, scope=pruning.scope)
     except ValueError as error:
         raise SpecError(f"config.pruning.{error}") from None
     by_level = [
-        {names: granularity.whole(count) for names, count in kept.items()} for kept in found
+        {names: count if channels else granularity.whole(count) for names, count in kept.items()}
+        for kept in found
     ]
     for level, kept in enumerate(by_level):
-        empty = [name for names, count in kept.items() if not count for name in names]
+        # Groups of channels that are ranked together keep one each.
+        least = {names: len(names) if channels else 1 for names in kept}
+        empty = [name for names, count in kept.items() if count < least[names] for name in names]
         if empty:
             raise SpecError(
                 f"config.levels={spec.levels}: level {level} would prune {', '.join(empty)} to "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Hashable, Sequence
 from pathlib import Path
 
 from lth_jax.config import TRANSFERS, Spec, duration_steps
@@ -15,6 +15,8 @@ from lth_jax.lottery.branches import (
     from_scratch,
     waits_for_ticket,
 )
+from lth_jax.lottery.early_bird import KIND as EARLY_BIRD
+from lth_jax.lottery.early_bird import drawn_name
 from lth_jax.lottery.experiment import Experiment
 from lth_jax.lottery.observer import PlannedLevel
 from lth_jax.lottery.plan import (
@@ -26,7 +28,6 @@ from lth_jax.lottery.plan import (
     reachable_runs,
     source_level,
 )
-from lth_jax.native.packing import Layout
 from lth_jax.pruning.criteria import CRITERIA
 from lth_jax.store import RunDirectory, checkpoint_name, level_name
 from lth_jax.store.tables import TRUNK, RunId
@@ -67,6 +68,10 @@ def pending_runs(
         for step, name in everything.items():
             if (store.repair or step in waiting) and not store.intact(replicate, name):
                 pending.add(RunId(TRUNK, 0, replicate, 0))
+        for run in mine:
+            early = run.branch != TRUNK and spec.branch_spec(run.branch).kind == EARLY_BIRD
+            if early and not store.intact(replicate, drawn_name(run)):
+                pending.add(RunId(TRUNK, 0, replicate, 0))
     return [run for run in planned if run in pending]
 
 
@@ -104,7 +109,7 @@ def levels_behind(spec: Spec, run: RunId) -> list[int]:
     kind = TRUNK if run.branch == TRUNK else spec.branch_spec(run.branch).kind
     if kind == "mask_of" and (other := giver(spec, run)):
         return levels_behind(spec, other)
-    if kind in (*TRANSFERS, *OF_COUNTS) or (kind == "sibling" and not run.level):
+    if kind in (*TRANSFERS, *OF_COUNTS, EARLY_BIRD) or (kind == "sibling" and not run.level):
         return []
     pruning = spec.pruning
     if kind in OF_DENSE:
@@ -165,12 +170,12 @@ def planned_levels(
       planned: all runs that can be trained.
       pending: those of them that are still to be.
     """
-    programs: set[tuple[int, Layout]] = set()
+    programs: set[tuple[int, Hashable]] = set()
     levels: list[PlannedLevel] = []
     for level in sorted({run.level for run in planned}):
         runs = [run for run in planned if run.level == level]
         steps = {run: run_steps(experiment, run) for run in runs}
-        layout, cost = experiment.native.expected(level, experiment.densities(level))
+        layout, cost = experiment.expected(level)
         trained = {run.branch for run in runs if run in pending}
         known = len(programs)
         for branch in trained:

@@ -83,6 +83,11 @@ class StoredTrunk:
         """Returns the dense run's state on its way, as it was kept: `rewind`, `step_500`."""
         return to_device(fill(self._initial, self._load(name)))
 
+    def kept(self, name: str) -> tuple[TrainState, int]:
+        """Returns such a state, and the updates behind it."""
+        path = self.store.checkpoint(self.replicate, name)
+        return self.kept_state(name), read_manifest(path).meta["step"]
+
     def rewind_point(self, level: int) -> tuple[TrainState, int]:
         """Returns the dense state that a level goes back to, and its step.
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Array, Key
 
+from lth_jax.lottery.early_bird import EarlyBirds, MaskWatch
 from lth_jax.lottery.experiment import Experiment
 from lth_jax.lottery.learning import Learning
 from lth_jax.lottery.moving import MaskCounts, Moving, MovingMask
@@ -19,7 +20,7 @@ from lth_jax.pruning.masks import kept_counts
 from lth_jax.pruning.trees import PyTree, map_named, named_leaves, to_device
 from lth_jax.store import CurvePoint
 from lth_jax.store.checkpoints import fill
-from lth_jax.store.tables import CurvaturePoint, RunId
+from lth_jax.store.tables import CurvaturePoint, MaskDistance, RunId
 from lth_jax.training.devices import ONE_DEVICE, RunDevices
 from lth_jax.training.parameterization import DENSE, ForwardMasked, Parameterization
 from lth_jax.training.states import LoopState, new_loop_state
@@ -37,6 +38,7 @@ class Run:
       data_key: typed key [], of which batch order, augmentation and dropout are functions.
       moving: how its mask moves while it trains; None if it stays.
       learning: how its mask is learned; None if it is not.
+      early_birds: the tickets to be drawn from it on its way; None for none.
     """
 
     run_id: RunId
@@ -46,6 +48,7 @@ class Run:
     data_key: Key[Array, ""]
     moving: Moving | None = None
     learning: Learning | None = None
+    early_birds: EarlyBirds | None = None
 
     @cached_property
     def form(self) -> Parameterization:
@@ -55,7 +58,7 @@ class Run:
             return self.form_of(mask)
         if self.learning:
             return self.learning.form
-        return e.native.parameterization(self.run_id.level, mask, state, e.optimizer)
+        return e.form(self.run_id.level, mask, state)
 
     def form_of(self, mask: PyTree) -> Parameterization:
         """Returns the form in which it is trained under a mask that moved."""
@@ -81,8 +84,8 @@ class Run:
             found.setdefault(e.native.layout_of_counts(self.run_id.level, counts), counts)
         return [map_named(partial(_first, counts), mask) for counts in found.values()]
 
-    def begin(self, progress: Progress | None) -> tuple[LoopState, MovingMask | None]:
-        """Returns the dense state in which it begins or goes on, and its mask if that moves.
+    def begin(self, progress: Progress | None) -> Beginning:
+        """Returns how it begins or goes on.
 
         They lie on the device. What lay on the host is given up: there is one copy of a state.
         """
@@ -90,7 +93,7 @@ class Run:
         self.start = self.start._replace(state=None)
         return began
 
-    def beginning(self, progress: Progress | None) -> tuple[LoopState, MovingMask | None]:
+    def beginning(self, progress: Progress | None) -> Beginning:
         """Returns the same, and gives nothing up."""
         e, (mask, first, step) = self.experiment, self.start
         mask, first = to_device((mask, first))
@@ -99,12 +102,18 @@ class Run:
         # What is streamed comes in its order, and keeps none; an empty array could not be spread.
         state = new_loop_state(first, 1 if e.streaming else len(e.train.targets))
         moves = self.moving and MovingMask.at_start(self.moving, StartPoint(mask, first, step))
+        watch = MaskWatch(self.early_birds) if self.early_birds else None
         if not progress:
-            return state, moves
-        found = to_device(fill(kept_state(state, moves), progress.arrays))
+            return Beginning(state, moves, watch)
+        found = fill(kept_state(state, moves, watch), progress.arrays)
+        if self.early_birds:
+            before = found.pop("watched", None)
+            watch = MaskWatch(self.early_birds, progress.distances or (), before)
+        found = to_device(found)
         moving = found.pop("moving", None)
         state = state._replace(**found)
-        return state, moves and moves.resumed(moving, state.best, progress.masks)
+        mask = moves and moves.resumed(moving, state.best, progress.masks)
+        return Beginning(state, mask, watch)
 
     @property
     def devices(self) -> RunDevices:
@@ -120,6 +129,20 @@ class Run:
         return self.learning.kept if self.learning else sum(kept), total
 
 
+class Beginning(NamedTuple):
+    """How a run begins or goes on.
+
+    Attributes:
+      state: its dense state.
+      mask: its mask, if that moves.
+      watch: what watches its masks, if tickets are to be drawn from it.
+    """
+
+    state: LoopState
+    mask: MovingMask | None
+    watch: MaskWatch | None
+
+
 class Progress(NamedTuple):
     """How far a run is that was stopped on its way, as a checkpoint keeps it.
 
@@ -131,6 +154,7 @@ class Progress(NamedTuple):
       arrays: those of `kept_state`, by name; on the way to a checkpoint, the pytree itself.
       masks: counts of its mask so far, if that moves.
       curvature: its eigenvalues so far, if they are asked for.
+      distances: of its masks so far, if tickets are to be drawn from it; else None.
     """
 
     step: int
@@ -140,11 +164,15 @@ class Progress(NamedTuple):
     arrays: Any
     masks: Sequence[MaskCounts] = ()
     curvature: Sequence[CurvaturePoint] = ()
+    distances: Sequence[MaskDistance] | None = None
 
 
-def kept_state(state: LoopState, mask: MovingMask | None = None) -> dict[str, Any]:
+def kept_state(
+    state: LoopState, mask: MovingMask | None = None, watch: MaskWatch | None = None
+) -> dict[str, Any]:
     """Returns what a checkpoint keeps of a run; the permutation comes again from key and epoch."""
     kept = {"state": state.state, "best": state.best, "loss_sum": state.loss_sum}
+    kept |= {"watched": dict(watch.before)} if watch else {}
     return {**kept, "moving": mask.kept(state)} if mask else kept
 
 

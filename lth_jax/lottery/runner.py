@@ -18,11 +18,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from lth_jax.config import BranchSpec, PruningSpec
 from lth_jax.errors import RunError
 from lth_jax.lottery.aligning import Aligner, moved
 from lth_jax.lottery.branches import new_heads, start_of
+from lth_jax.lottery.early_bird import KIND, EarlyBirds, drawn_name, draws_of, kept_parts
 from lth_jax.lottery.experiment import Experiment, source_optimizer
 from lth_jax.lottery.learning import learning_of
 from lth_jax.lottery.level import LevelTrainer
@@ -38,13 +40,14 @@ from lth_jax.lottery.plan import (
     last_level,
     origin,
     parting,
+    planned_runs,
     source_level,
 )
 from lth_jax.lottery.rewinding import StoredTrunk
 from lth_jax.lottery.rows import FinishedRun
 from lth_jax.lottery.run import Run
 from lth_jax.lottery.sharing import Shares, ShareTrainer
-from lth_jax.lottery.start_points import BranchPoint, StartPoint, none_donated
+from lth_jax.lottery.start_points import BranchPoint, StartPoint, none_donated, none_drawn
 from lth_jax.pruning.criteria import CRITERIA
 from lth_jax.pruning.granularity import granularity_of
 from lth_jax.pruning.masks import kept_counts, ones_mask, with_leaves
@@ -55,7 +58,7 @@ from lth_jax.store.checkpoints import fill
 from lth_jax.store.tables import TRUNK, ResultRow, RunId
 from lth_jax.training import keys
 from lth_jax.training.alignment import Order
-from lth_jax.training.states import TrainState
+from lth_jax.training.states import TrainState, rewind
 
 # What a run that is trained again may have otherwise; rows of earlier versions lack the last two.
 UNCOMPARED = ("train_seconds", "kernel", "last_step", "operations")
@@ -86,7 +89,7 @@ class Runner:
         self.source, self.stop_signal = source, stop_signal
         self.shares = shares or Shares()
         self.spec = experiment.spec
-        self.granularity = granularity_of(self.spec.pruning.granularity)
+        self.granularity = experiment.channels or granularity_of(self.spec.pruning.granularity)
         self._trunks: dict[int, StoredTrunk] = {}
         self._sources: dict[int, StoredTrunk] = {}
         self._told_heads = False
@@ -241,7 +244,9 @@ class Runner:
         data_key = keys.data_key(self.spec.seed, run_id.replicate)
         if run_id.branch == TRUNK:
             last = self.experiment.last_step(ticket.step)
-            return Run(run_id, jax.device_get(ticket), self.experiment, last, data_key)
+            birds = self._early_birds(run_id)
+            on_host = jax.device_get(ticket)
+            return Run(run_id, on_host, self.experiment, last, data_key, early_birds=birds)
         branch = self.spec.branch_spec(run_id.branch)
         experiment = self.experiment.for_branch(run_id.branch)
         trunk = self.trunk(run_id.replicate)
@@ -271,6 +276,7 @@ class Runner:
             source=lambda: self._source_ticket(run_id.replicate, run_id.level),
             options=branch,
             granularity=self.granularity,
+            early_bird=lambda: self._early_bird(run_id, branch),
             key=keys.branch_key(self.spec.seed, *which),
         )
         try:
@@ -279,7 +285,8 @@ class Runner:
             raise RunError(f"{run_id}: {error}") from error
         if experiment is not self.experiment:
             start = start._replace(state=_for_optimizer(start.state, experiment))
-        last = experiment.steps if run_id.level == 0 else experiment.last_step(start.step)
+        goes_on = run_id.level == 0 or branch.kind == KIND
+        last = experiment.steps if goes_on else experiment.last_step(start.step)
         try:
             moving = moving_of(
                 at,
@@ -350,6 +357,46 @@ class Runner:
             dense = (self.trunk(one).trained(0) for one in (run_id.replicate, other.replicate))
             self._orders[which] = aligner.orders(*((s.params, s.model_state) for s in dense))
         return moved((mask, {}), aligner.groups, self._orders[which])[0]
+
+    # Early birds
+
+    def _early_birds(self, run_id: RunId) -> EarlyBirds | None:
+        """Returns the tickets that are to be drawn from the dense network on its way."""
+        e, replicate = self.experiment, run_id.replicate
+        draws = () if run_id.level else draws_of(self.spec, replicate, planned_runs(self.spec))
+        if not draws:
+            return None
+
+        def kept(level: int, state: TrainState) -> np.ndarray:
+            mask = self._mask_from(replicate, level, state)
+            return kept_parts(mask, e.channels, list(e.rates))
+
+        full = ones_mask(self.trunk(replicate).initial.params)
+        size = len(kept_parts(full, e.channels, list(e.rates)))
+        return EarlyBirds(replicate, draws, e.steps_per_epoch, e.steps, kept, size)
+
+    def _early_bird(self, run_id: RunId, branch: BranchSpec) -> StartPoint:
+        """Returns where a run starts whose ticket was drawn from the dense network on its way."""
+        if branch.kind != KIND:
+            return none_drawn()
+        trunk = self.trunk(run_id.replicate)
+        state, step = trunk.kept(drawn_name(run_id))
+        mask = self._mask_from(run_id.replicate, run_id.level, state)
+        return StartPoint(mask, rewind(state, mask, self.experiment.optimizer), step)
+
+    def _mask_from(self, replicate: int, level: int, state: TrainState) -> PyTree:
+        """Returns the mask of a level as if it were pruned at once from a dense network."""
+        spec, point = self.spec.pruning, self.trunk(replicate).rewind_point(level)[0]
+        key = keys.pruning_key(self.spec.seed, replicate, level)
+        scores = self.experiment.scores(state, point.params, key, spec)
+        return prune_by(
+            self.granularity,
+            scores,
+            ones_mask(state.params),
+            self.experiment.targets[level],
+            rounds=spec.rounds or self.experiment.criterion.rounds,
+            invert=spec.invert,
+        )
 
     def _source_trunk(self, replicate: int) -> StoredTrunk:
         """Returns a replicate's trunk of the experiment that transfers start from."""

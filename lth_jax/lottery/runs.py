@@ -18,13 +18,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from lth_jax.lottery.curvature import CurvatureMeter
+from lth_jax.lottery.early_bird import MaskWatch
 from lth_jax.lottery.moving import MaskCounts, MovingMask
 from lth_jax.lottery.rows import FinishedRun, row_of
 from lth_jax.lottery.run import Progress, Run, kept_state, place
 from lth_jax.pruning.trees import PyTree, map_named, to_device
 from lth_jax.store import CurvePoint
 from lth_jax.store.checkpoints import fill
-from lth_jax.store.tables import CurvaturePoint, RunId
+from lth_jax.store.tables import CurvaturePoint, MaskDistance, RunId
 from lth_jax.training.devices import Memory
 from lth_jax.training.loop import Program
 from lth_jax.training.parameterization import (
@@ -71,6 +72,7 @@ class RunGroup:
       seconds: the time in compiled code so far, of all of them.
       points: their evaluations, by run.
       curvature: their eigenvalues, by run.
+      drawn: the checkpoints that their states are to be kept as at this step, by run.
       chunk: the number of steps that take about `CHUNK_SECONDS`; 1 before anything is known.
       finished: their results, once there are any.
     """
@@ -95,6 +97,8 @@ class RunGroup:
         self._is_new = False  # whether its program was compiled for it
         self._put_in: set[int] = set()  # which runs have begun
         self.masks: list[MovingMask | None] = [None] * len(runs)
+        self.watches: list[MaskWatch | None] = [None] * len(runs)
+        self.drawn: dict[RunId, list[str]] = {}
         self.forms: list[Parameterization] = [DENSE] * len(runs)
         self._clear()
         self.finished: list[FinishedRun] = []
@@ -126,7 +130,9 @@ class RunGroup:
         """Compiles what is not compiled yet, for the shapes of its runs."""
         e, run = self.experiment, self.runs[0]
         # One run says what all look like; its arrays go again.
-        dense = self.dense_state(0) if self.state else run.beginning(self._made.get(run.run_id))[0]
+        dense = (
+            self.dense_state(0) if self.state else run.beginning(self._made.get(run.run_id)).state
+        )
         for form, mask in (self._form(), *self._to_come):
             state = from_dense(dense, form, e.optimizer)
             inputs = Inputs(map_named(form.mask, mask), run.data_key)
@@ -183,8 +189,9 @@ class RunGroup:
     def _begin(self, index: int) -> tuple[LoopState, Inputs]:
         """Returns what the loop carries of a run, and what it is told of it, as the run begins."""
         run = self.runs[index]
-        form, (dense, mask) = run.form, run.begin(self._made.get(run.run_id))
-        self.masks[index] = mask
+        form = run.form
+        dense, mask, watch = run.begin(self._made.get(run.run_id))
+        self.masks[index], self.watches[index] = mask, watch
         self.forms[index] = run.form_of(mask.mask) if mask else form
         state = from_dense(dense, self.forms[index], self.experiment.optimizer)
         return state, self._inputs(index)
@@ -256,8 +263,9 @@ class RunGroup:
         assert stop is not None, "a finished group does not advance"
         moves = (run.moving.next_move(self.step + 1) for run in self.runs if run.moving)
         meter = self.experiment.curvature
+        looks = (run.early_birds.next_look(self.step + 1) for run in self.runs if run.early_birds)
         measured = meter.steps if meter else ()
-        wanted = (*pauses, *moves, *measured, *self.begins)
+        wanted = (*pauses, *moves, *looks, *measured, *self.begins)
         seen = [at for at in wanted if at is not None and self.step < at]
         began = time.perf_counter()
         steps = self._train(min([stop, self.step + self.chunk, *seen]))
@@ -265,7 +273,17 @@ class RunGroup:
         points = self._evaluate() if self.step == stop else {}
         self.seconds += (time.perf_counter() - began) / beside
         self._measure_curvature(meter)
+        self.drawn = self._look_at_masks() if steps else {}
         return steps, points
+
+    def _look_at_masks(self) -> dict[RunId, list[str]]:
+        """Looks at the masks of runs at the end of an epoch; returns the checkpoints to be kept."""
+        found = {}
+        for index, run in self.begun():
+            watch = self.watches[index]
+            if watch and watch.of.next_look(self.step) == self.step:
+                found[run.run_id] = watch.look(self.step, self.dense_state(index).state)
+        return found
 
     def _measure_curvature(self, meter: CurvatureMeter | None) -> None:
         """Measures the runs at this step, if they are to be and are not yet."""
@@ -374,21 +392,27 @@ class RunGroup:
         return {**self._made, **begun}
 
     def _progress(self, index: int, dense: LoopState) -> Progress:
-        whose, mask = self.runs[index].run_id, self.masks[index]
+        whose, mask, watch = self.runs[index].run_id, self.masks[index], self.watches[index]
         return Progress(
             self.step,
             self.evaluated[index],
             self.seconds / len(self.runs),
             self.points[whose],
-            kept_state(dense, mask),
+            kept_state(dense, mask, watch),
             mask.history if mask else (),
             self.curvature[whose],
+            watch.points if watch else None,
         )
 
     def mask_counts(self, index: int) -> Sequence[MaskCounts]:
         """Returns the counts of a run's mask so far, if that moves."""
         mask, made = self.masks[index], self._made.get(self.runs[index].run_id)
         return mask.history if mask else made.masks if made else ()
+
+    def mask_distances(self, index: int) -> Sequence[MaskDistance]:
+        """Returns the distances of a run's masks so far, if tickets are to be drawn from it."""
+        watch, made = self.watches[index], self._made.get(self.runs[index].run_id)
+        return watch.points if watch else (made and made.distances) or ()
 
     def close(self) -> None:
         """Ends what reads examples ahead, if they are streamed."""

@@ -12,6 +12,7 @@ import optax
 from jaxtyping import Array, Key
 
 from lth_jax.config import BranchSpec
+from lth_jax.pruning.channels import Channels
 from lth_jax.pruning.granularity import WEIGHT, Granularity
 from lth_jax.pruning.trees import PyTree, named_leaves
 from lth_jax.training.states import TrainState
@@ -53,6 +54,8 @@ class BranchPoint(NamedTuple):
       donated: gives the mask of another run: of another replicate's ticket, its units in the order
         that `align` names, to `permuted_mask`; of the branch `of`, to `mask_of`.
       source: gives the source's ticket of the same replicate and level, for transfers.
+      early_bird: gives the level's mask as it was drawn from the dense network on its way, and the
+        state of that network then.
       options: the branch's own, such as `sigma`.
       key: a key of its own for (seed, branch, replicate, level, draw).
       granularity: what the trunk prunes together.
@@ -72,9 +75,19 @@ class BranchPoint(NamedTuple):
     trained: Callable[[], TrainState]
     donated: Callable[[], PyTree]
     source: Callable[[], StartPoint]
+    early_bird: Callable[[], StartPoint]
     options: BranchSpec
     key: Key[Array, ""]
-    granularity: Granularity = WEIGHT
+    granularity: Granularity | Channels = WEIGHT
+
+
+def none_drawn() -> StartPoint:
+    """Gives no early bird, to a branch of another kind that asks for one.
+
+    Raises:
+      ValueError: always.
+    """
+    raise ValueError("no early bird is drawn for it; accepted: kind early_bird")
 
 
 def none_donated() -> PyTree:

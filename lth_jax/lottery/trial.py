@@ -20,11 +20,18 @@ from lth_jax.lottery.branches import start_of, waits_for_ticket
 from lth_jax.lottery.custom import is_own
 from lth_jax.lottery.experiment import Experiment
 from lth_jax.lottery.moving import course_of
-from lth_jax.lottery.start_points import BranchPoint, StartPoint, difference, none_donated
+from lth_jax.lottery.start_points import (
+    BranchPoint,
+    StartPoint,
+    difference,
+    none_donated,
+    none_drawn,
+)
+from lth_jax.pruning.granularity import granularity_of
 from lth_jax.pruning.learning import LEARNED_MASKS, Layer, LearnedMask
 from lth_jax.pruning.masks import kept_counts, ones_mask
 from lth_jax.pruning.moving import MASK_RULES, Move
-from lth_jax.pruning.selection import prune_to
+from lth_jax.pruning.structured import prune_by
 from lth_jax.pruning.trees import named_leaves
 from lth_jax.training import keys
 from lth_jax.training.states import TrainState, rewind
@@ -65,7 +72,8 @@ def try_rows(e: Experiment) -> None:
 def _try_rule(e: Experiment, name: str, point: TrainState) -> None:
     """Calls a rule as its first move does, for a mask by the weights' magnitudes."""
     magnitudes = jax.tree.map(jnp.abs, point.params)
-    mask = prune_to(magnitudes, ones_mask(point.params), e.targets[1])
+    granularity = e.channels or granularity_of(e.spec.pruning.granularity)
+    mask = prune_by(granularity, magnitudes, ones_mask(point.params), e.targets[1])
     kept = {leaf: some for leaf, (some, _) in kept_counts(mask, e.rates).items()}
     rule, params = MASK_RULES[name], rewind(point, mask, e.optimizer).params
     for branch in e.spec.branches:
@@ -111,7 +119,8 @@ def _trained(kind: str, ticket: StartPoint) -> TrainState:
 def _try_branches(e: Experiment, own: Mapping[str, BranchSpec], point: TrainState) -> None:
     """Calls the functions of branches as level 1 does, for a mask by the weights' magnitudes."""
     magnitudes = jax.tree.map(jnp.abs, point.params)
-    mask = prune_to(magnitudes, ones_mask(point.params), e.targets[1])
+    granularity = e.channels or granularity_of(e.spec.pruning.granularity)
+    mask = prune_by(granularity, magnitudes, ones_mask(point.params), e.targets[1])
     ticket = StartPoint(mask, rewind(point, mask, e.optimizer), e.rewind_step)
     for name, branch in own.items():
         at = BranchPoint(
@@ -129,6 +138,8 @@ def _try_branches(e: Experiment, own: Mapping[str, BranchSpec], point: TrainStat
             trained=partial(_trained, branch.kind, ticket),
             donated=none_donated,
             source=lambda: ticket,
+            early_bird=none_drawn,
+            granularity=granularity,
             options=branch,
             key=keys.branch_key(e.spec.seed, name, 0, 1, 0),
         )

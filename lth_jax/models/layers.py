@@ -84,6 +84,14 @@ class Network(nn.Module):
         """Returns `x`, in training with a share `rate` of its values dropped."""
         return nn.Dropout(rate, deterministic=not train)(x) if rate else x
 
+    def has(self, layer: str, needed: bool) -> bool:
+        """Returns whether a layer that only some shapes need is there.
+
+        The whole network's shapes decide when it is initialized; one whose pruned channels are left
+        out has the same layers, whatever shapes these come to.
+        """
+        return needed if self.is_initializing() else self.has_variable("params", layer)
+
     def output(self, x: jax.Array) -> jax.Array:
         """Applies the linear layer `output`: gives [..., classes], at least float32."""
         logits = self.dense(self.classes, "output")(x)

@@ -29,7 +29,7 @@ class Residual(Network):
             y = self.conv(features, width, f"{name}_conv{index}", stride=step, bias=False)(y)
             y = self.norm(train, f"{name}_norm{index}")(y)
             y = nn.relu(y) if index < len(widths) else y
-        if x.shape != y.shape:
+        if self.has(f"{name}_shortcut", x.shape != y.shape):
             features = y.shape[-1]
             x = self.conv(features, 1, f"{name}_shortcut", stride=stride, bias=False)(x)
             x = self.norm(train, f"{name}_shortcut_norm")(x)
@@ -91,7 +91,7 @@ class WideResNet(Network):
                 stride = 2 if stage and not block else 1
                 name = f"stage{stage + 1}_block{block + 1}"
                 y = nn.relu(self.norm(train, f"{name}_norm1")(x))
-                if stride > 1 or x.shape[-1] != channels:
+                if self.has(f"{name}_shortcut", stride > 1 or x.shape[-1] != channels):
                     x = self.conv(channels, 1, f"{name}_shortcut", stride=stride, bias=False)(y)
                 y = self.conv(channels, 3, f"{name}_conv1", stride=stride, bias=False)(y)
                 y = nn.relu(self.norm(train, f"{name}_norm2")(y))

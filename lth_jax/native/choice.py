@@ -56,7 +56,11 @@ class NativeCode:
 
         def applied(tables: Any, *arguments: Any) -> Any:
             dispatch = Dispatch(
-                tables or {}, self.products, self.convolutions, platform=self.platform
+                tables or {},
+                self.products,
+                self.convolutions,
+                platform=self.platform,
+                narrow=True,
             )
             with dispatching(dispatch):
                 return apply(*arguments)

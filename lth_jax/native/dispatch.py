@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from lth_jax.native.dense_conv import dense_conv, winograd_cost
-from lth_jax.native.dense_product import dense_product
+from lth_jax.native.dense_product import LEAST_OUTPUTS, dense_product
 from lth_jax.native.sparse import Tables, Window, sparse_conv, sparse_product
 from lth_jax.native.xla_convolution import LAYOUT, xla_conv
 from lth_jax.training.backend import platform
@@ -39,6 +39,8 @@ class Dispatch(NamedTuple):
         its arguments). What it returns, if not None, is the layer's output.
       convolved: collects the kernel's shape of every native convolution.
       platform: that the networks will be compiled for; None for JAX's own choice.
+      narrow: whether a Dense or Conv has as many outputs as its kernel has, not as it was made
+        with: a network whose pruned channels are left out is applied so.
     """
 
     tables: Mapping[str, Tables] = {}
@@ -47,6 +49,7 @@ class Dispatch(NamedTuple):
     watch: Callable[[nn.Module, str, tuple[Any, ...]], jax.Array | None] | None = None
     convolved: list[tuple[int, ...]] | None = None
     platform: str | None = None
+    narrow: bool = False
 
 
 # A context variable, since networks of several experiments may be traced in threads side by side.
@@ -83,13 +86,23 @@ def intercept(
             return out
         if name in dispatch.tables:
             return _packed(module, dispatch.tables[name], *args)
-        if name in dispatch.products and type(module) is nn.Dense:
-            kernel = module.get_variable("params", "kernel")
+        kernel = module.get_variable("params", "kernel")
+        takes = name in dispatch.products and type(module) is nn.Dense
+        if takes and kernel.shape[1] >= LEAST_OUTPUTS:  # a narrow layer may have fewer
             return _with_bias(module, _of_examples(lambda x: dense_product(x, kernel), *args))
+    if dispatch.narrow and isinstance(module, nn.Dense | nn.Conv):
+        _follow_kernel(module)
     if isinstance(module, nn.Conv) and module.conv_general_dilated is None:
         # The module is this call's own copy; Flax forbids only what would outlive it.
         object.__setattr__(module, "conv_general_dilated", conv_general_dilated)
     return method(*args, **kwargs)
+
+
+def _follow_kernel(module: Any) -> None:
+    """Gives a layer as many outputs as its kernel has, where it has one."""
+    outputs = getattr(module.get_variable("params", "kernel"), "shape", (module.features,))[-1]
+    if outputs != module.features:  # this call's own copy, too
+        object.__setattr__(module, "features", outputs)
 
 
 def conv_general_dilated(

@@ -21,6 +21,7 @@ from lth_jax.native.layers import Layer
 from lth_jax.native.sparse import Tables
 from lth_jax.pruning.masks import map_optimizer_state
 from lth_jax.pruning.trees import PyTree, map_named, named_leaves
+from lth_jax.training.parameterization import Dense
 from lth_jax.training.states import TrainState
 
 # Leaf name -> length of its vector, for the packed leaves; sorted, so that it can be compared.
@@ -89,7 +90,7 @@ class PackedLeaf(NamedTuple):
         return np.arange(self.length) < len(self.order)
 
 
-class Packed:
+class Packed(Dense):
     """The parameterization whose pruned layers are vectors of their surviving weights.
 
     Args:
@@ -104,11 +105,8 @@ class Packed:
         self.leaves = {
             name: _packed(layers[name], length, np.asarray(leaves[name])) for name, length in layout
         }
-
-    @property
-    def constants(self) -> dict[str, Tables]:
-        """The index tables, by the name of the packed leaf."""
-        return {name: leaf.tables for name, leaf in self.leaves.items()}
+        # The index tables, by the name of the packed leaf.
+        self.constants = {name: leaf.tables for name, leaf in self.leaves.items()}
 
     def mask(self, name: str, mask: Any) -> Any:
         """Returns the mask of a leaf's vector, or the mask as it is where nothing is packed."""

@@ -9,9 +9,10 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from lth_jax.pruning.channels import Channels
 from lth_jax.pruning.granularity import WEIGHT, Granularity
-from lth_jax.pruning.masks import kept_counts, ones_mask
-from lth_jax.pruning.structured import prune_by
+from lth_jax.pruning.masks import ones_mask
+from lth_jax.pruning.structured import counts_by, prune_by
 from lth_jax.pruning.trees import PyTree, map_named
 
 
@@ -19,9 +20,9 @@ def draw_mask(
     key: jax.Array,
     mask: PyTree,
     rates: Mapping[str, Fraction],
-    granularity: Granularity = WEIGHT,
+    granularity: Granularity | Channels = WEIGHT,
 ) -> PyTree:
-    """Returns a uniformly random mask that keeps as many weights of each leaf as `mask` does."""
+    """Returns a uniformly random mask that keeps as much of each layer as `mask` does."""
     return keep_as_many(mask, uniform_scores(key, mask, tuple(rates)), rates, granularity)
 
 
@@ -29,10 +30,10 @@ def keep_as_many(
     mask: PyTree,
     scores: PyTree,
     rates: Mapping[str, Fraction],
-    granularity: Granularity = WEIGHT,
+    granularity: Granularity | Channels = WEIGHT,
 ) -> PyTree:
-    """Returns the mask of the highest `scores` that keeps exactly `mask`'s count in each leaf."""
-    counts = {(name,): kept for name, (kept, _) in kept_counts(mask, rates).items()}
+    """Returns the mask of the highest `scores` that keeps exactly `mask`'s count in each layer."""
+    counts = counts_by(granularity, mask, rates)
     return prune_by(granularity, scores, ones_mask(mask), counts)
 
 

@@ -1,8 +1,9 @@
-"""Granularity: whether single weights are pruned, blocks of them, or N of each M are kept.
+"""Granularity: whether weights, blocks or channels are pruned, or N of each M inputs are kept.
 
 Kernels are [..., inputs, outputs]: a block is of neighbouring inputs and outputs, at each position
 of a convolution's window by itself; the M of N:M are neighbouring inputs of one output, as sparse
-tensor cores have them. A kernel that does not divide evenly is left whole.
+tensor cores have them. A kernel that does not divide evenly is left whole. Which channels a
+network has is found in its trace (`pruning.channels`).
 
 JAX is not imported: configs are checked without it.
 """
@@ -14,7 +15,7 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-ACCEPTED = "weight, blocks of inputs × outputs such as block:4x4, or N:M such as 2:4"
+ACCEPTED = "weight, channel, blocks of inputs × outputs such as block:4x4, or N:M such as 2:4"
 
 
 class Granularity(NamedTuple):
@@ -45,6 +46,7 @@ class Granularity(NamedTuple):
 
 
 WEIGHT = Granularity()
+CHANNEL = Granularity(0, 0)  # no block of one size
 
 
 def granularity_of(text: str) -> Granularity:
@@ -55,6 +57,8 @@ def granularity_of(text: str) -> Granularity:
     """
     if text == "weight":
         return WEIGHT
+    if text == "channel":
+        return CHANNEL
     if found := re.fullmatch(r"block:(\d{1,4})x(\d{1,4})", text):
         rows, columns = map(int, found.groups())
         if rows * columns > 1:

@@ -1,22 +1,33 @@
-"""Pruning at a granularity: blocks, and N of each M, to exact counts."""
+"""Pruning at a granularity: channels, blocks, and N of each M, to exact counts."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from fractions import Fraction
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lth_jax.pruning.channels import Channels
 from lth_jax.pruning.granularity import WEIGHT, Granularity
-from lth_jax.pruning.masks import with_leaves
+from lth_jax.pruning.masks import kept_counts, with_leaves
 from lth_jax.pruning.selection import check_finite, ordered, prune_to
 from lth_jax.pruning.trees import PyTree, named_leaves, size
 
 
+def counts_by(
+    granularity: Granularity | Channels, mask: PyTree, rates: Mapping[str, Fraction]
+) -> dict[tuple[str, ...], int]:
+    """Returns how much of each layer a mask keeps, as targets of `prune_by`."""
+    if isinstance(granularity, Channels):
+        return granularity.counts(mask)
+    return {(name,): kept for name, (kept, _) in kept_counts(mask, rates).items()}
+
+
 def prune_by(
-    granularity: Granularity,
+    granularity: Granularity | Channels,
     scores: PyTree | Callable[[PyTree], PyTree],
     mask: PyTree,
     targets: Mapping[tuple[str, ...], int],
@@ -30,13 +41,16 @@ def prune_by(
     are taken once, whatever `rounds` says.
 
     Args:
-      granularity: what is pruned together; whole weights as `prune_to` does.
+      granularity: what is pruned together: weights one by one, as `prune_to` does, what a
+        granularity names, or a network's channels.
       scores, mask, targets, rounds, invert: as `prune_to` takes them. Targets are of whole blocks,
-        or of the same number in each M.
+        or of the same number in each M; of channels, of groups and numbers of these.
 
     Raises:
       ValueError: as `prune_to`.
     """
+    if isinstance(granularity, Channels):
+        return granularity.prune(scores, mask, targets, rounds=rounds, invert=invert)
     if granularity == WEIGHT:
         return prune_to(scores, mask, targets, rounds=rounds, invert=invert)
     if granularity.of_each:

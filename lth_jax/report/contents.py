@@ -18,7 +18,16 @@ from lth_jax.pruning.masks import is_kernel
 from lth_jax.store import RunDirectory, level_name
 from lth_jax.store.checkpoints import Manifest, read_manifest
 from lth_jax.store.table import Table
-from lth_jax.store.tables import CURVATURE, MASKS, TRUNK, CurvaturePoint, MaskPoint, PathPoint
+from lth_jax.store.tables import (
+    CURVATURE,
+    DISTANCES,
+    MASKS,
+    TRUNK,
+    CurvaturePoint,
+    MaskDistance,
+    MaskPoint,
+    PathPoint,
+)
 
 
 class Contents:
@@ -153,6 +162,11 @@ class Contents:
     def curvature(self) -> dict[tuple[str, int], list[CurvaturePoint]]:
         """(branch, level) -> its eigenvalues, where their file is whole."""
         return self._tables(CURVATURE)
+
+    @cached_property
+    def mask_distances(self) -> dict[tuple[str, int], list[MaskDistance]]:
+        """(branch, level) -> the distances of its epochs' masks, where their file is whole."""
+        return self._tables(DISTANCES)
 
     def _tables(self, table: Table[Any]) -> dict[tuple[str, int], list[Any]]:
         found: dict[tuple[str, int], list[Any]] = {}

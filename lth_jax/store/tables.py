@@ -185,6 +185,23 @@ class CurvaturePoint(NamedTuple):
     iterations: int
 
 
+class MaskDistance(NamedTuple):
+    """Tells how far the mask that an epoch's weights would give is from the epoch's before.
+
+    Attributes:
+      replicate, draw: whose dense network.
+      step: the updates behind it.
+      level: of the mask.
+      distance: the share of the channels, or weights, that differ.
+    """
+
+    replicate: int
+    draw: int
+    step: int
+    level: int
+    distance: float
+
+
 def _wrong_result(row: ResultRow, metric: str) -> str:
     """Returns what cannot be true of a result, or an empty string."""
     if min(row.level, row.replicate, row.draw) < 0:
@@ -240,6 +257,13 @@ def _wrong_curvature(point: CurvaturePoint, _metric: str) -> str:
         return "examples or iterations is below 1"
     if point.residual < 0:
         return f"residual is {point.residual}"
+    return ""
+
+
+def _wrong_distance(point: MaskDistance, _metric: str) -> str:
+    """Returns what cannot be true of a mask distance, or an empty string."""
+    if min(point[:4]) < 0 or not 0 <= point.distance <= 1:
+        return f"distance is {point.distance} at step {point.step}; accepted: 0 to 1"
     return ""
 
 
@@ -354,8 +378,18 @@ CURVATURE = Table(
     stem="curvature",
     unlike=wrong_curvature,
 )
+DISTANCES = Table(
+    "the mask distances",
+    MaskDistance,
+    key=lambda point: point[:4],
+    wrong=_wrong_distance,
+    measured="distance",
+    series=lambda point: point[:2],
+    stem="mask_distances",
+    unlike=lambda points, _rows: "" if list(points) else "it has no rows",
+)
 # Of a branch at a level. A row of the results promises the first; the others are there for some.
-METRICS: tuple[Table[Any], ...] = (CURVES, MASKS, CURVATURE)
+METRICS: tuple[Table[Any], ...] = (CURVES, MASKS, CURVATURE, DISTANCES)
 
 
 def sort_rows(rows: Iterable[ResultRow], branches: Sequence[str]) -> list[ResultRow]:

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from scipy.optimize import linear_sum_assignment
 
 from lth_jax.pruning.trees import PyTree, map_named, named_leaves
-from lth_jax.training.unit_labels import Axis, Group
+from lth_jax.pruning.units import Axis, Group, by_unit, taken
 
 SWEEPS = 100  # at most; a dozen is usual
 # Of two units: the first network's along the rows, the second's along the columns.
@@ -39,7 +39,7 @@ def permuted(tree: PyTree, groups: Sequence[Group], orders: Sequence[Order]) -> 
 
     def leaf(name: str, array: Any) -> Any:
         for axis, order in moves.get(name, ()):
-            array = _taken(array, axis, order)
+            array = taken(array, axis, len(order), order)
         return array
 
     return map_named(leaf, tree)
@@ -109,8 +109,8 @@ class _Matching:
                 continue
             second = self.second[axis.leaf]
             for group, other in others:
-                second = _taken(second, other, orders[group])
-            total += _by_unit(self.first[axis.leaf], axis) @ _by_unit(second, axis).T
+                second = taken(second, other, len(orders[group]), orders[group])
+            total += by_unit(self.first[axis.leaf], axis) @ by_unit(second, axis).T
         return total
 
     def guess(self) -> list[Order]:
@@ -145,17 +145,3 @@ class _Matching:
         """Returns the inner product of the two networks' weights."""
         second = permuted(self.second, self.groups, orders)
         return sum(float(np.vdot(self.first[name], second[name])) for name in self.members)
-
-
-def _taken(array: Any, axis: Axis, order: Order) -> Any:
-    """Returns an array, NumPy's or JAX's, with its entries along an axis in another order."""
-    shape, at = np.shape(array), axis.axis
-    split = array.reshape(*shape[:at], axis.before, len(order), axis.after, *shape[at + 1 :])
-    return split.take(order, at + 1).reshape(shape)
-
-
-def _by_unit(array: np.ndarray, axis: Axis) -> np.ndarray:
-    """Returns the entries of each unit of an axis, [units, entries]."""
-    shape, at = array.shape, axis.axis
-    split = array.reshape(*shape[:at], axis.before, -1, axis.after, *shape[at + 1 :])
-    return np.moveaxis(split, at + 1, 0).reshape(split.shape[at + 1], -1)

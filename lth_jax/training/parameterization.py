@@ -57,6 +57,17 @@ class Parameterization(Protocol):
         """Returns the dense leaf of one in this form: the inverse of `from_dense`."""
         ...
 
+    def state_from_dense(self, name: str, leaf: Any) -> Any:
+        """Returns in this form a dense leaf of the model's other collections, such as statistics.
+
+        Its name begins with the collection's: `batch_stats/norm1/mean`.
+        """
+        ...
+
+    def state_to_dense(self, name: str, leaf: Any) -> Any:
+        """Returns the dense leaf of one of the model's other collections."""
+        ...
+
 
 class Dense:
     """The form that changes nothing: whole arrays, pruned weights being zeros among them."""
@@ -74,10 +85,22 @@ class Dense:
         del name
         return leaf
 
-    to_dense = from_dense
+    to_dense = state_from_dense = state_to_dense = from_dense
 
 
 DENSE = Dense()
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class Widths:
+    """The constants of a narrow network: they tell its program from those of other widths.
+
+    Attributes:
+      left: group of channels -> how many are left, as pairs.
+    """
+
+    left: tuple[tuple[str, int], ...]
 
 
 class Forward(NamedTuple):
@@ -211,6 +234,8 @@ def through_forms(apply: Apply) -> Apply:
         if isinstance(constants, Forward):
             variables = {**variables, "params": constants.network(variables["params"])}
             constants = DENSE.constants
+        if isinstance(constants, Widths):  # layers are as wide as what they are given
+            constants = DENSE.constants
         if isinstance(constants, Learned):
             params = constants.network(variables["params"], rest[1])
             variables, constants = {**variables, "params": params}, DENSE.constants
@@ -228,20 +253,28 @@ def from_dense(
     state: LoopState, form: Parameterization, optimizer: optax.GradientTransformation
 ) -> LoopState:
     """Returns a run's dense state in `form`: parameters, those of its early stop, and moments."""
-    return _map_params(state, form.from_dense, optimizer)._replace(constants=form.constants)
+    found = _map_leaves(state, form.from_dense, form.state_from_dense, optimizer)
+    return found._replace(constants=form.constants)
 
 
 def to_dense(
     state: LoopState, form: Parameterization, optimizer: optax.GradientTransformation
 ) -> LoopState:
     """Returns the dense state of a run that is in `form`: the inverse of `from_dense`."""
-    return _map_params(state, form.to_dense, optimizer)._replace(constants=())
+    found = _map_leaves(state, form.to_dense, form.state_to_dense, optimizer)
+    return found._replace(constants=())
 
 
-def _map_params(
-    run: LoopState, function: Callable[[str, Any], Any], optimizer: optax.GradientTransformation
+def _map_leaves(
+    run: LoopState,
+    function: Callable[[str, Any], Any],
+    of_state: Callable[[str, Any], Any],
+    optimizer: optax.GradientTransformation,
 ) -> LoopState:
-    """Returns the state with `function(name, leaf)` of each leaf shaped like a parameter."""
+    """Returns the state with `function(name, leaf)` of each leaf shaped like a parameter.
+
+    `of_state` is applied to the leaves of the model's other collections.
+    """
     names = map_named(lambda name, _: name, run.state.params)
 
     def leaf(value: Any, name: str) -> Any:
@@ -249,7 +282,11 @@ def _map_params(
 
     state = run.state._replace(
         params=jax.tree.map(leaf, run.state.params, names),
+        model_state=map_named(of_state, run.state.model_state),
         opt_state=map_optimizer_state(optimizer, leaf, run.state.opt_state, names),
     )
-    best = run.best._replace(params=jax.tree.map(leaf, run.best.params, names))
+    best = run.best._replace(
+        params=jax.tree.map(leaf, run.best.params, names),
+        model_state=map_named(of_state, run.best.model_state),
+    )
     return run._replace(state=state, best=best)

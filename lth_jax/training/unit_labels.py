@@ -4,30 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
-
-class Axis(NamedTuple):
-    """Where a group's units are in an array: an axis of before × units × after entries.
-
-    Attributes:
-      leaf: the name of the array, such as `params/fc1/kernel`.
-      axis: which of its axes.
-      before, after: more than 1 where images were flattened, whose channels are units.
-    """
-
-    leaf: str
-    axis: int
-    before: int = 1
-    after: int = 1
-
-
-class Group(NamedTuple):
-    """Units that may change places: how many there are, and all axes that know of them."""
-
-    units: int
-    axes: tuple[Axis, ...]
-
+from lth_jax.pruning.units import Axis, Group
 
 Label = int | None  # None: every entry along the axis is the same
 
@@ -35,14 +13,15 @@ Label = int | None  # None: every entry along the axis is the same
 class Labels:
     """Labels of axes, and what is known of each: a union-find.
 
-    A label is free, or fixed where what is along it has its places. It may have parts: the labels
-    of the axes that it was made of, or is split up into.
+    A label is free, or fixed where what is along it has its places; a free one may have to stay
+    whole. It may have parts: the labels of the axes that it was made of, or is split up into.
     """
 
     def __init__(self) -> None:
         self._parent: list[int] = []
         self._size: list[int] = []
         self._fixed: set[int] = set()
+        self._whole: set[int] = set()
         self._parts: dict[int, list[tuple[int, Label]]] = {}
         self._met: dict[int, int] = {}
 
@@ -70,6 +49,15 @@ class Labels:
         for _, part in self._parts.get(root, ()):
             self.fix(part)
 
+    def keep_whole(self, label: Label) -> None:
+        """Says that no unit along an axis can be left out, though they may change places."""
+        if label is None:
+            return
+        root = self._root(label)
+        self._whole.add(root)
+        for _, part in self._parts.get(root, ()):
+            self.keep_whole(part)
+
     def parts(self, label: Label, sizes: Sequence[int]) -> list[Label]:
         """Returns the labels of an axis that is split up into axes of these sizes."""
         if label is None:
@@ -79,6 +67,7 @@ class Labels:
             self._parts[root] = [(size, self.new(size)) for size in sizes]
             if root in self._fixed:
                 self.fix(root)
+            self.keep_whole(root)  # pieces of a fixed size
         found = self._parts[root]
         if [size for size, _ in found] == list(sizes):
             return [part for _, part in found]
@@ -101,6 +90,7 @@ class Labels:
         self._parent[other] = one
         theirs, own = self._parts.pop(other, None), self._parts.get(one)
         fixed = one in self._fixed or other in self._fixed
+        whole = one in self._whole or other in self._whole
         if theirs and not own:
             self._parts[one] = theirs
         elif theirs and own:
@@ -113,6 +103,8 @@ class Labels:
                     self.fix(part)
         if fixed:
             self.fix(one)
+        if whole:
+            self.keep_whole(one)
         return one
 
     def groups(self, leaves: Mapping[str, Sequence[Label]]) -> list[Group]:
@@ -132,7 +124,9 @@ class Labels:
                     found.setdefault(unit, []).append(Axis(name, axis, before, after))
         last = len(self._parent) + 1
         order = sorted(found, key=lambda unit: self._met.get(unit, last))
-        return [Group(self._size[unit], tuple(found[unit])) for unit in order]
+        return [
+            Group(self._size[unit], tuple(found[unit]), unit not in self._whole) for unit in order
+        ]
 
     def _units(self, label: int) -> list[tuple[int, int | None]]:
         """Returns the sizes of what an axis consists of, and the free labels among them."""

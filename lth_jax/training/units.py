@@ -19,7 +19,8 @@ import jax
 from jax.extend import core
 
 from lth_jax.pruning.trees import PyTree, named_leaves
-from lth_jax.training.unit_labels import Group, Label, Labels
+from lth_jax.pruning.units import Group
+from lth_jax.training.unit_labels import Label, Labels
 
 
 def unit_groups(
@@ -93,6 +94,8 @@ def _through(
     if name == "conv_general_dilated":
         return [_convolution(equation, known[0], known[1], labels)]
     if name in REDUCTIONS:
+        for axis in params["axes"]:
+            labels.keep_whole(known[0][axis])
         return [[label for axis, label in enumerate(known[0]) if axis not in params["axes"]]]
     if name == "broadcast_in_dim":
         before = _shape(equation.invars[0])

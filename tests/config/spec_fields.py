@@ -19,6 +19,7 @@ OPERATIONAL = {
 BESIDE = {
     "pretrain": {"source": {"data": {"name": "mnist"}}},
     "pruning.densities": {"levels": 1},
+    "pruning.rank": {"pruning": {"granularity": "channel", "rank": "l2"}},
 }
 
 
@@ -60,6 +61,7 @@ def another(field):
         "train.drops": (("7ep", 0.1),), "model.dropout": 0.25, "pruning.rounds": 2,
         "analysis.margin": 0.5, "model.layers": 3, "model.features": 8, "model.heads": 2,
         "pruning.mode": "eval", "pruning.probe": "balanced", "pruning.hessian": "kernels",
+        "pruning.rank": "l2",
     }  # fmt: skip
     if field in special:
         return special[field]

@@ -178,6 +178,8 @@ REFUSED = [
     ("paths.examples", -1, "0 (all)"),
     ("pruning.granularity", "4:2", "N:M such as 2:4"),
     ("pruning.granularity", "block:1x1", "block:4x4"),
+    ("pruning.rank", "l3", "sum or l1 or l2"),
+    ("pruning.rank", "l2", "with pruning.granularity=channel"),
     ("curvature.steps", ("7", "7"), "each once"),
     ("curvature.examples", 0, "1 to"),
     ("curvature.iterations", 0, "1 to 1,000"),

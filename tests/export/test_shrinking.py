@@ -11,6 +11,9 @@ from lth_jax.export import sequential
 from lth_jax.export.sequential import FLATTEN, MEAN, POOL, RELU, Layer
 from lth_jax.export.shrinking import INPUTS, shrink
 from lth_jax.models import MODELS
+from lth_jax.pruning.channels import channels_of
+from lth_jax.pruning.masks import ones_mask, prunable
+from lth_jax.training.units import unit_groups
 
 CONV = [Layer("conv", "conv1", padding=1), RELU, Layer("conv", "conv2", padding=1), RELU, POOL]
 VALID = [Layer("conv", "conv1"), RELU, Layer("conv", "conv2"), RELU]
@@ -204,3 +207,26 @@ def test_flops_of_lenet_are_those_of_its_matrices():
         for name, size in sizes.items()
     }
     assert sequential.flops(layers, params, {}, (28, 28, 1)) == 2 * 266_200
+
+
+@pytest.mark.parametrize("name", ["mlp", "conv2", "vgg11"])
+def test_of_pruned_channels_nothing_is_left(name):
+    options = {"width": 0.05} if name != "mlp" else {"hidden": (6, 5)}
+    model, x = MODELS[name].make(10, **options), jnp.zeros((1, 16, 16, 3))
+    shapes = jax.eval_shape(model.init, jax.random.key(0), x)
+    random = np.random.default_rng(3)
+    variables = jax.tree.map(lambda s: random.normal(size=s.shape).astype(np.float32), shapes)
+    params, statistics = variables["params"], variables.get("batch_stats", {})
+    statistics = {norm: {**of, "var": np.abs(of["var"]) + 1} for norm, of in statistics.items()}
+    channels = channels_of(unit_groups(model.apply, shapes, x), params, prunable(params))
+    alive = {n: np.arange(units) % 2 == units % 2 for n, units in channels.units.items()}
+    alive = {n: own if own.any() else ~own for n, own in alive.items()}
+    mask = jax.tree.map(np.asarray, channels.mask(alive, ones_mask(params)))
+    layers = sequential.layers_of(name, list(params))
+    small = shrink(layers, params, mask, statistics, (16, 16, 3))
+    assert all(np.all(leaf) for leaf in jax.tree.leaves(small.mask))
+    left = sum(leaf.size for leaf in jax.tree.leaves(small.params))
+    assert left == sum(int(np.sum(leaf)) for leaf in jax.tree.leaves(mask))
+    assert {n: int(own.sum()) for n, own in alive.items()} == {
+        n: int(own.sum()) for n, own in small.units.items() if n in alive
+    }

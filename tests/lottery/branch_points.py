@@ -26,7 +26,7 @@ DRAWN = {
 }  # fmt: skip
 SAME_MASK = set(BRANCHES) - {
     "random_mask", "one_shot", "prune", "dense", "static", "set", "rigl", "gmp", "ac_dc", "topkast",
-    "permuted_mask", "mask_of", *LEARNED_MASKS, *TRANSFERS,
+    "permuted_mask", "mask_of", "early_bird", *LEARNED_MASKS, *TRANSFERS,
 }  # fmt: skip
 # Those that give the ticket other weights, by what each does to a kept one.
 REDRAWS = (
@@ -75,6 +75,12 @@ def source_ticket():
     return StartPoint(mask, rewind(trained_looking(2), mask, OPTIMIZER), STEP)
 
 
+def early_ticket(ticket):
+    """Drawn from the dense network on its way, of the ticket's counts."""
+    mask = draw_mask(jax.random.key(11), ticket, prunable(ticket))
+    return StartPoint(mask, rewind(trained_looking(6), mask, OPTIMIZER), STEP + 4)
+
+
 def dense_scores():
     random = np.random.default_rng(3)
     return jax.tree.map(lambda w: jnp.asarray(random.normal(size=w.shape)), point().params)
@@ -99,6 +105,7 @@ def branch_point(key=0, **changes):
         trained=lambda: trained_looking(4),
         donated=lambda: draw_mask(jax.random.key(9), mask, prunable(params)),
         source=source_ticket,
+        early_bird=lambda: early_ticket(mask),
         options=BranchSpec(**options),
         key=jax.random.key(key),
     )

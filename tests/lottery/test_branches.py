@@ -96,7 +96,8 @@ def test_a_branch_changes_nothing_that_it_was_given(name):
 def test_a_branch_starts_at_a_step_of_its_schedule(name):
     """A fresh network at 0, what was rewound at the rewind step, what goes on where it ended."""
     step = BRANCHES[name](branch_point()).step
-    assert step == (0 if name in FROM_SCRATCH else LAST_STEP if name == "finetune" else STEP)
+    on = {"finetune": LAST_STEP, "early_bird": STEP + 4}
+    assert step == (0 if name in FROM_SCRATCH else on.get(name, STEP))
 
 
 @every_branch

@@ -51,6 +51,7 @@ GOLDEN_CONTROLS = {
     "flip_signs": (61, 50, 0.445382, 22 / 23, 46.83089),
     "gmp": GOLDEN[0],
     "continuous_sparsification": GOLDEN[0],  # masks are the runner's to learn
+    "early_bird": GOLDEN[LEVELS],  # drawn by the runner
     "edge_popup": GOLDEN[0],
     "supermask": GOLDEN[0],
     "freeze_pruned": (61, 60, 0.446477, 18 / 23, 73.59792),
@@ -141,6 +142,7 @@ def test_the_lottery_ticket_loop_gives_its_golden_numbers():
                     trained=lambda: trained,
                     donated=partial(lambda given: given, mask),
                     source=partial(StartPoint, *own),
+                    early_bird=partial(StartPoint, *own),
                     options=BranchSpec(kind=name),
                     key=key,
                 )

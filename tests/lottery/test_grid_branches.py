@@ -16,8 +16,9 @@ from ..tiny import Recorder, TrainedRuns, curves, host, results, tiny_spec, trai
 from .grid_runs import KERNELS, ONE, level, rows_of
 
 # All that one replicate can train by itself: `test_aligning` and `test_learning` train those that
-# take another's mask.
-CONTROLS = tuple(n for n in BRANCHES if n not in (*TRANSFERS, "permuted_mask", "mask_of"))
+# take another's mask, `test_early_bird` what is drawn from the dense network on its way.
+OTHERS = (*TRANSFERS, "permuted_mask", "mask_of", "early_bird")
+CONTROLS = tuple(n for n in BRANCHES if n not in OTHERS)
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lth_jax.pruning.granularity import WEIGHT, Granularity, granularity_of, nm_targets
+from lth_jax.pruning.granularity import CHANNEL, WEIGHT, Granularity, granularity_of, nm_targets
 from lth_jax.pruning.masks import ones_mask
 from lth_jax.pruning.selection import prune_to
 from lth_jax.pruning.structured import prune_by
@@ -113,7 +113,12 @@ def test_scores_that_are_no_numbers_are_not_ranked():
 
 @pytest.mark.parametrize(
     ("text", "found"),
-    [("weight", WEIGHT), ("block:4x2", Granularity(4, 2)), ("2:4", Granularity(4, 1, 2))],
+    [
+        ("weight", WEIGHT),
+        ("channel", CHANNEL),
+        ("block:4x2", Granularity(4, 2)),
+        ("2:4", Granularity(4, 1, 2)),
+    ],
 )
 def test_it_is_read_from_its_name(text, found):
     assert granularity_of(text) == found
@@ -121,7 +126,7 @@ def test_it_is_read_from_its_name(text, found):
 
 @pytest.mark.parametrize("text", ["", "block", "block:0x2", "block:1x1", "4:4", "0:4", "2:4:8"])
 def test_other_names_are_refused(text):
-    with pytest.raises(ValueError, match="accepted: weight, blocks"):
+    with pytest.raises(ValueError, match="accepted: weight, channel, blocks"):
         granularity_of(text)
 
 

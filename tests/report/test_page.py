@@ -17,7 +17,8 @@ from lth_jax.report.page import labelled, render, spec_tables, write_report
 from ..tiny import change_row, data_file, finished_run, flip_byte, tiny_spec, train
 
 # What is drawn of every run; these are only where they are asked for, or where masks move.
-ALL = [name for name in FIGURES if name not in ("paths", "methods", "mask_moves", "curvature")]
+ASKED_FOR = ("paths", "methods", "mask_moves", "curvature", "mask_distances")
+ALL = [name for name in FIGURES if name not in ASKED_FOR]
 
 
 class Page(HTMLParser):

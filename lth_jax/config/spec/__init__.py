@@ -205,6 +205,12 @@ class Spec:
                 "'' save in a branch of the kind mask_of",
             )
             yield (
+                self.pruning.granularity != "channel" or options.scope in ("layerwise", "global"),
+                f"branch.{name}.scope",
+                options.scope,
+                "layerwise or global with pruning.granularity=channel",
+            )
+            yield (
                 options.ablation == "none" or self.branch_spec(name).kind == "prune",
                 f"branch.{name}.ablation",
                 options.ablation,

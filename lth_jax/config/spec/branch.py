@@ -151,6 +151,19 @@ class BranchSpec:
         "Of which branch a `mask_of` takes the masks that networks ended with.",
         accepted="the name of another branch, in a branch of the kind mask_of",
     )
+    distance: float = field(
+        0.1,
+        "Below which distance the masks of consecutive epochs must stay for an `early_bird` to be "
+        "drawn: the share of the channels, or weights, that differ.",
+        accepted="a number above 0 and up to 1",
+        check=lambda value: 0 < value <= 1,
+    )
+    window: int = field(
+        5,
+        "In how many epochs in a row the masks' distance must be below `distance`.",
+        **between(1, 1000),
+        unit="epochs",
+    )
     keep: bool = field(
         False,
         "Whether its trained networks are kept, as those of a `sibling` always are.",

@@ -48,10 +48,18 @@ class PruningSpec:
     )
     granularity: str = field(
         "weight",
-        "What is pruned together: single weights, blocks of neighbouring inputs and outputs, or "
-        "all but N of each M neighbouring inputs, one more at each level.",
+        "What is pruned together: single weights; channels, with all that depends on them; blocks "
+        "of neighbouring inputs and outputs; or all but N of each M neighbouring inputs, one more "
+        "at each level.",
         accepted=ACCEPTED,
         check=is_granularity,
+    )
+    rank: str = choice(
+        "sum",
+        ("sum", "l1", "l2", "batch_norm"),
+        "What channels are ranked by: the sum of the criterion's scores of the weights that write "
+        "a channel, a norm of these weights, or the scale of the channel's batch norm (Liu et al. "
+        "2017).",
     )
     schedule: str = choice(
         "iterative",
@@ -131,6 +139,20 @@ class PruningSpec:
             "layer_rates",
             self.layer_rates,
             "multiples of 0 or more that times pruning.fraction stay below 1",
+        )
+        channels = self.granularity == "channel"
+        yield (
+            not channels or self.scope in ("layerwise", "global"),
+            "scope",
+            self.scope,
+            "layerwise or global with pruning.granularity=channel",
+        )
+        yield (
+            self.rank == "sum" or (channels and self.criterion == "magnitude"),
+            "rank",
+            self.rank,
+            "sum save with pruning.granularity=channel and the criterion magnitude, which it "
+            "takes the place of",
         )
         if granularity_of(self.granularity).of_each:
             even = all(rate in (0, 1) for _, rate in self.layer_rates)
