@@ -9,7 +9,8 @@ from pathlib import Path
 from lth_jax.disk.files import exists
 from lth_jax.errors import StoreError
 from lth_jax.store.rundir import RunDirectory
-from lth_jax.store.tables import ResultRow, Row, RunId, Table
+from lth_jax.store.table import Row, Table
+from lth_jax.store.tables import ResultRow, RunId
 
 # How long file systems that several machines see may hide from one what another wrote: NFS keeps
 # the entries of a folder for up to a minute.

@@ -159,7 +159,7 @@ class Program:
         Arrays may be shapes, with the device that is compiled for (`jax.ShapeDtypeStruct`).
         """
         calls = self._calls(run, inputs, train, validation, test)
-        return {name: self._lowered(name, *call) for name, *call in calls}
+        return {call[0]: self._lowered(*call) for call in calls}
 
     def _calls(
         self, run: LoopState, inputs: Inputs, train: Placed, validation: Placed, test: Placed
