@@ -17,8 +17,8 @@ stay on disk, and are decoded as they are needed.
 
 Cost: nobody has run it. A run takes 2.8e18 floating-point operations, so about a day on an H100 in
 float32, a third of it with `--config.execution.precision=default`, as long as the machine's cores
-decode 1,000 images a second (`benchmarks/loader.py`). With its control at the last level that is
-30 runs.
+decode 1,000 images a second (`benchmarks/loader.py` measures it). With its control at the last
+level that is 30 runs.
 Expected (the paper's abstract): tickets down to 20% of the weights match the dense network, whose
 top-1 accuracy is about 76%.
 """

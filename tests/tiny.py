@@ -71,7 +71,8 @@ def arguments(**fields) -> list[str]:
 def experiment(spec: specs.Spec, network=None) -> Experiment:
     """`spec` built, with the compiled programs of an earlier one of the same shapes."""
     train = dataclasses.replace(spec.train, steps="1")
-    built = _built(train, spec.model, spec.data, spec.pruning, (spec.task, spec.metric))
+    measured = spec.task, spec.metric, spec.eval.batch_size
+    built = _built(train, spec.model, spec.data, spec.pruning, measured)
     epoch = len(built.train.targets) // spec.train.batch_size
     splits = [built.train, built.validation, built.test]
     splits = [s.shapes(ONE_DEVICE) if isinstance(s, StreamedSplit) else s for s in splits]
@@ -105,13 +106,13 @@ def _programs(*_key) -> dict:
 
 @functools.cache
 def _built(train, model, data, pruning, measured) -> Experiment:
-    task, metric = measured
+    task, metric, batch_size = measured
     granularity = granularity_of(pruning.granularity)
     most = granularity.rows - granularity.of_each if granularity.of_each else 12
     spec = specs.Spec(
         levels=most,
         train=train, model=model, data=data, pruning=pruning, task=task, metric=metric,
-        analysis=specs.AnalysisSpec(margin=1.0),
+        analysis=specs.AnalysisSpec(margin=1.0), eval=specs.EvalSpec(batch_size=batch_size),
     )  # fmt: skip
     built = build(spec)
     key = (
