@@ -175,7 +175,7 @@ class LevelTrainer:
                 self._report(level, group, *future.result())
                 if not group.finished:
                     begun.append(group)
-            if not training:
+            if not training and (to_begin or begun):  # else all there is about to be recorded
                 self._pause(level, groups)
 
     def _report(
