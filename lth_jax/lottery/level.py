@@ -179,12 +179,15 @@ class LevelTrainer:
             done, _ = wait(training, return_when=FIRST_COMPLETED)
             if self._is_time():
                 done, _ = wait(training)
+            ahead = False
             for future in done:
                 group = training.pop(future)
                 self._report(level, group, *future.result())
                 if not group.finished:
                     begun.append(group)
-            if not training:
+                    ahead = True
+            # Whoever starts again measures anew what was finished: to stop there is no step ahead.
+            if ahead and not training:
                 self._pause(level, groups)
 
     def _report(

@@ -33,7 +33,7 @@ def test_a_run_that_lacks_branches_is_not_finished(tmp_path, capsys):
 
 def test_a_stopped_run_says_where_and_a_running_one_who(tmp_path, shown, found, capsys):
     with pytest.raises(Interrupted):
-        train(tmp_path, tiny_spec(levels=1, replicates=1), stop_signal=StopAtPause(6))
+        train(tmp_path, tiny_spec(levels=1, replicates=1), stop_signal=StopAtPause(8))
     words = shown(tmp_path)
     assert "status: stopped, 1 of 4 runs level 1 was under way: 3 runs saved at step" in words
     assert " of 12, 0 s ago" in words

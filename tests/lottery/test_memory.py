@@ -1,13 +1,16 @@
 """A level and the memory of its devices: what is done at once, and that nothing else changes."""
 
 import math
+from types import SimpleNamespace
 
+import jax
 import pytest
 
 from lth_jax.errors import Interrupted
 from lth_jax.lottery.memory import AtOnce, Need, Portions, at_once, need_of
 from lth_jax.lottery.runs import RunGroup
-from lth_jax.training.devices import Memory, RunDevices
+from lth_jax.system import machine
+from lth_jax.training.devices import ONE_DEVICE, Memory, RunDevices
 
 from ..tiny import (
     Recorder,
@@ -62,6 +65,24 @@ def test_what_a_group_needs_is_what_its_compiled_functions_take():
         examples=100,
     )
     assert found == Need(held=7, training=31, evaluation=6)
+
+
+@pytest.mark.parametrize(
+    ("platform", "stats", "has"),
+    [
+        ("gpu", {"bytes_limit": 7, "bytes_in_use": 3}, 7),
+        ("gpu", {}, math.inf),
+        ("tpu", None, math.inf),
+        ("cpu", None, 12.0),
+    ],
+)
+def test_a_device_has_what_jax_may_take_of_it_and_a_cpu_what_the_machine_has(
+    monkeypatch, platform, stats, has
+):
+    device = SimpleNamespace(platform=platform, memory_stats=lambda: stats)
+    monkeypatch.setattr(jax, "local_devices", lambda: [device])
+    monkeypatch.setattr(machine, "memory", lambda: 12.0)
+    assert ONE_DEVICE.memory() == has
 
 
 def test_too_little_memory_halves_the_groups_says_so_once_and_trains_the_same(

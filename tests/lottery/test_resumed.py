@@ -61,9 +61,10 @@ def test_when_checkpoints_fall_changes_nothing(tmp_path, single_steps):
 
 
 @pytest.mark.slow
-def test_stopped_again_and_again_it_still_arrives(tmp_path):
+@pytest.mark.parametrize(("levels", "replicates"), [(1, 1), (0, 2)])
+def test_stopped_again_and_again_it_still_arrives(tmp_path, levels, replicates):
     """Each start gets a pause further: there is progress, and nothing of it is lost."""
-    spec = tiny_spec(levels=1, replicates=1, branches=(), rewind__step="7")
+    spec = tiny_spec(levels=levels, replicates=replicates, branches=(), rewind__step="7")
     train(tmp_path / "whole", spec)
     stops = 0
     while True:
