@@ -142,7 +142,7 @@ class Leader(Shares):
         self._devices: dict[int, int] = {}  # of each process that has built the experiment
         self._digest = ""
         self._shares: list[list[RunId]] = []
-        self._working: set[int] = set()
+        self._task, self._working = 0, set[int]()
         self._ended: set[int] = set()
         self._signum = 0
         self._failure: RunError | None = None
@@ -173,11 +173,11 @@ class Leader(Shares):
         self._shares = split(todo, weights)
         assert self._store is not None, "it was opened"
         rows = [dataclasses.astuple(row) for row in self._store.rows.values()]
-        for other, runs in enumerate(self._shares[1:], 1):
-            if runs:
-                self._working.add(other)
-                task = {"do": "train", "level": level, "runs": runs, "rows": rows}
-                self.channel.send(other, task)
+        self._task += 1
+        task = {"do": "train", "task": self._task, "level": level, "rows": rows}
+        self._working = {other for other, runs in enumerate(self._shares) if other and runs}
+        for other in self._working:
+            self.channel.send(other, {**task, "runs": self._shares[other]})
 
     def train(
         self,
@@ -212,9 +212,12 @@ class Leader(Shares):
 
     def _wait(self, done: Callable[[], bool], where: str) -> None:
         """Waits until it is done; Interrupted if it is to stop before."""
-        while not done():
+        while True:
+            # First of all: a share of which nobody is at work any more may be lost, not done.
             if signum := self._stop():
                 raise Interrupted(signum, where)
+            if done():
+                return
             if received := self.channel.receive(POLL_SECONDS):
                 self._hear(received)
 
@@ -235,9 +238,11 @@ class Leader(Shares):
         elif "note" in message:
             self._observer.note(message["note"])
         elif "done" in message:
-            self._working.discard(other)
+            # Of an earlier task, where none of its runs could be pruned, it may come late.
+            if message["done"] == self._task:
+                self._working.discard(other)
             try:
-                wait_to_see(Path(message["done"]))
+                wait_to_see(Path(message["saved"]))
             except StoreError as error:
                 self._fail(f"{name} has saved its share, but here {error}")
         else:
@@ -364,7 +369,8 @@ class Follower:
                     self.check()
                     raise
                 saved = share.progress_checkpoints()
-                self.channel.send(0, {"done": str(saved[-1] if saved else share.path)})
+                place = str(saved[-1] if saved else share.path)
+                self.channel.send(0, {"done": task["task"], "saved": place})
         finally:
             self._came = lambda: 0
 

@@ -1,6 +1,7 @@
 """A level's runs that several processes train, each a share: the bits that they have in one."""
 
 import signal
+import time
 
 import pytest
 from hypothesis import given
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from lth_jax.errors import Interrupted, RunError
 from lth_jax.lottery import runs as running
 from lth_jax.lottery.sharing import Ended, Lost, split
+from lth_jax.store import RunDirectory
 from lth_jax.store.progress import SHARE
 from lth_jax.store.tables import RunId
 
@@ -17,7 +19,7 @@ from .shared_runs import Shared
 
 # The dense run leaves a state behind on its way; masks of one branch move.
 LATE = tiny_spec(
-    levels=1, replicates=3, rewind__step="7", branches=("reinit", "random_mask", "rigl"),
+    levels=1, replicates=3, rewind__step="7", branches=("random_mask", "rigl"),
     branch={"rigl": {"every": "3", "end": 0.75}},
 )  # fmt: skip
 
@@ -30,9 +32,9 @@ def test_shares_of_two_processes_have_the_bits_of_one(tmp_path):
     assert_same_run(tmp_path, finished_run(LATE))
     # What is told is told of all runs, whoever trains them; nothing is left of shares.
     assert [(runs, steps) for _, _, runs, steps, _ in seen.of("level_started")] == [
-        (3, 36), (12, 81)
+        (3, 36), (9, 45)
     ]  # fmt: skip
-    for level, steps in ((0, 36), (1, 81)):
+    for level, steps in ((0, 36), (1, 45)):
         assert sum(n for at, n, *_ in seen.of("advanced") if at == level) == steps
     assert list((tmp_path / "checkpoints").glob(f"{SHARE}*")) == []
 
@@ -77,9 +79,9 @@ def test_what_one_process_began_two_go_on_with(tmp_path, single_steps):
     Shared(tmp_path, LATE).run(observer=seen)
     (started,) = seen.of("level_started")
     told = sum(steps for _, steps, *_ in seen.of("advanced"))
-    assert started[-2] == 81
-    assert 0 < started[-1] < 81
-    assert started[-1] + told == 81
+    assert started[-2] == 45
+    assert 0 < started[-1] < 45
+    assert started[-1] + told == 45
     assert_same_run(tmp_path, finished_run(LATE))
 
 
@@ -115,6 +117,26 @@ def test_a_process_that_fails_or_is_gone_ends_all_with_its_name_and_the_rest_is_
     assert str(shared.ends).startswith("process 0 on 127.0.0.1 is gone; ")
     Shared(tmp_path, LATE).run()
     assert_same_run(tmp_path, finished_run(LATE))
+
+
+def test_a_share_that_is_lost_while_the_first_process_waits_for_it_is_not_taken_for_done(tmp_path):
+    shared = Shared(tmp_path, LATE)
+    end = shared.follower.channel._sockets[0].shutdown
+
+    def gone():
+        # The first process saves at the end of its share alone.
+        until = time.monotonic() + 60
+        while shared.training == 0 and time.monotonic() < until:
+            if list(tmp_path.glob(f"checkpoints/{SHARE}0/progress_*")):
+                time.sleep(0.2)
+                end(2)
+                break
+            time.sleep(0.01)
+        return 0
+
+    with pytest.raises(RunError, match="is gone"):
+        shared.run(came_there=gone)
+    assert RunDirectory.read(tmp_path).rows == {}
 
 
 def test_a_failure_is_told_by_the_first_process(tmp_path):
