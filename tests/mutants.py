@@ -445,8 +445,8 @@ MUTANTS = (
     ),
     Mutant(
         "random masks keep one weight less",
-        "pruning/drawing.py", "counts = {(name,): kept for name, (kept, _)",
-        "counts = {(name,): max(kept - 1, 0) for name, (kept, _)", BRANCH,
+        "pruning/drawing.py", "counts = counts_by(granularity, mask, rates)",
+        "counts = {n: max(k - 1, 0) for n, k in counts_by(granularity, mask, rates).items()}", BRANCH,
     ),
     Mutant(
         "a reshuffle moves pruned weights in",

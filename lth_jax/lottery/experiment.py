@@ -484,9 +484,11 @@ def unpacked(spec: Spec, native: NativeCode) -> tuple[str, ...]:
     channels = granularity_of(spec.pruning.granularity) == CHANNEL
     if not dense or not (native.layers or channels):
         return ()
-    what = "channels stay in the network as zeros" if channels else "layers are not packed"
+    what = "pruned layers are not packed for"
+    if channels:
+        what = "pruned channels stay in the network as zeros for"
     return (
-        f"pruned {what} for {', '.join(dense)}: not said to be elementwise, as "
+        f"{what} {', '.join(dense)}: not said to be elementwise, as "
         "lth_jax.Optimizer(…, elementwise=True) says it",
     )
 

@@ -211,6 +211,7 @@ VARIANTS = {
     "configs/seed/task1_mnist_halves.py": SCALES,
     "configs/seed/task2_mnist_classes.py": ("", "remapped", "new_head", "original"),
     "configs/sparse/digits.py": ("",),
+    "configs/sparse/early_bird.py": ("", "paper", "digits"),
     "configs/sparse/learned.py": ("", "mnist", "conv2"),
     "configs/sparse/lenet_mnist.py": ("", "ticket", "uniform"),
     "configs/sparse/strong_tickets.py": ("", "0.25"),
