@@ -288,13 +288,13 @@ MUTANTS = (
     # Early stop and measures
     Mutant(
         "of equal validation losses the last is the early stop",
-        "training/loop.py", "better = result.loss < run.best.loss",
-        "better = result.loss <= run.best.loss", EVALUATED,
+        "training/loop.py", "better = due & (result.loss < run.best.loss)",
+        "better = due & (result.loss <= run.best.loss)", EVALUATED,
     ),
     Mutant(
         "the early stop is the best accuracy",
-        "training/loop.py", "better = result.loss < run.best.loss",
-        "better = result.accuracy > run.best.accuracy", EVALUATED,
+        "training/loop.py", "better = due & (result.loss < run.best.loss)",
+        "better = due & (result.accuracy > run.best.accuracy)", EVALUATED,
     ),
     Mutant(
         "early stop and end are tested the wrong way round",
@@ -308,7 +308,7 @@ MUTANTS = (
     ),
     Mutant(
         "the training loss runs on over evaluations",
-        "training/loop.py", "loss_sum=jnp.zeros_like(run.loss_sum)", "loss_sum=run.loss_sum",
+        "training/loop.py", "left = jnp.where(due, 0, run.loss_sum)", "left = run.loss_sum",
         (*EVALUATED, "lottery/test_level.py"),
     ),
     # Randomness
@@ -334,8 +334,8 @@ MUTANTS = (
     # What is streamed
     Mutant(
         "a streamed run takes the first batch of its block in each step",
-        "training/streamed.py", "batch = _batch_of(batches, step - first)",
-        "batch = _batch_of(batches, step - step)", STREAMED,
+        "training/streamed.py", "batch = self._batch_of(batches, step - first)",
+        "batch = self._batch_of(batches, step - step)", STREAMED,
     ),
     Mutant(
         "padding of a streamed split counts as an example",
