@@ -196,7 +196,9 @@ class Leader(Shares):
             with self._all_ending():
                 watching = _Whole(observer, len(runs), steps)
                 if shares[0]:
-                    trainer(own, watching, self._stop, ShareTrainer).train(level, shares[0])
+                    # Copies: a run gives up where it starts as it begins, and is joined below.
+                    mine = [dataclasses.replace(run) for run in shares[0]]
+                    trainer(own, watching, self._stop, ShareTrainer).train(level, mine)
                 else:  # its own could not be pruned
                     watching.level_started(level, mean_density(runs), 0, 0, 0)
                 self._wait(lambda: not self._working, f"level {level}, whose other runs train")
