@@ -227,13 +227,13 @@ MUTANTS = (
     ),
     Mutant(
         "the mask of the level before is lost",
-        "lottery/runner.py", "self._scores(replicate, level, source), trunk.mask(source)",
+        "lottery/starts.py", "self._scores(replicate, level, source), trunk.mask(source)",
         "self._scores(replicate, level, source), ones_mask(trunk.initial.params)",
         ("lottery/test_grid_pruning.py", *TRUNK),
     ),
     Mutant(
         "magnitudes are those of initialization",
-        "lottery/runner.py", "scored = point if at_rewind else trunk.trained(source)",
+        "lottery/starts.py", "scored = point if at_rewind else trunk.trained(source)",
         "scored = point", TRUNK,
     ),
     # Data
@@ -369,12 +369,12 @@ MUTANTS = (
     ),
     Mutant(
         "siblings see the ticket's batches",
-        "lottery/runner.py", 'if branch.kind == "sibling":', 'if branch.kind == "siblings":',
+        "lottery/starts.py", 'if branch.kind == "sibling":', 'if branch.kind == "siblings":',
         ("lottery/test_siblings.py",),
     ),
     Mutant(
         "siblings that part late start from initialization",
-        "lottery/runner.py", "if parted and not run_id.level:", "if parted and run_id.level:",
+        "lottery/starts.py", "if parted and not run_id.level:", "if parted and run_id.level:",
         ("lottery/test_siblings.py",),
     ),
     Mutant(
@@ -400,7 +400,7 @@ MUTANTS = (
     ),
     Mutant(
         "controls see other batches than their ticket",
-        "lottery/runner.py", "data_key = keys.data_key(self.spec.seed, run_id.replicate)",
+        "lottery/starts.py", "data_key = keys.data_key(self.spec.seed, run_id.replicate)",
         "data_key = keys.data_key(self.spec.seed, run_id.replicate + 7 * (run_id.branch != TRUNK))",
         ASSEMBLED,
     ),
@@ -423,7 +423,7 @@ MUTANTS = (
     # Controls
     Mutant(
         "the mask of another replicate stays in its own order",
-        "lottery/runner.py", "return moved((mask, {}), aligner.groups, self._orders[which])[0]",
+        "lottery/starts.py", "return moved((mask, {}), aligner.groups, self._orders[which])[0]",
         "return mask", ("lottery/test_aligning.py",),
     ),
     Mutant(
@@ -460,7 +460,7 @@ MUTANTS = (
     ),
     Mutant(
         "a one-shot branch ranks the level before",
-        "lottery/runner.py", "scores = self._scores(replicate, 0)(ones_mask",
+        "lottery/starts.py", "scores = self._scores(replicate, 0)(ones_mask",
         "scores = self._scores(replicate, 1, 1)(ones_mask",
         ASSEMBLED,
     ),
@@ -665,7 +665,7 @@ MUTANTS = (
     ),
     Mutant(
         "an early bird trains longer than the dense network",
-        "lottery/runner.py", "goes_on = run_id.level == 0 or branch.kind == KIND",
+        "lottery/starts.py", "goes_on = run_id.level == 0 or branch.kind == KIND",
         "goes_on = run_id.level == 0", EARLY,
     ),
     Mutant(

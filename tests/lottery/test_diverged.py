@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lth_jax.errors import Interrupted, RunError
-from lth_jax.lottery import runner as runners
+from lth_jax.lottery import starts
 from lth_jax.lottery.pending import pending_runs
 from lth_jax.lottery.plan import ended_tickets, planned_runs, reachable_runs
 from lth_jax.lottery.rows import diverged_since
@@ -29,14 +29,14 @@ def broken(state):
 @contextlib.contextmanager
 def one_breaks():
     """Replicate 1 starts level 1 with weights that are NaN."""
-    rewind = runners.Runner.rewind
+    rewind = starts.Starts.rewind
 
     def breaking(self, replicate, level, mask):
         start = rewind(self, replicate, level, mask)
         return start._replace(state=broken(start.state)) if (replicate, level) == (1, 1) else start
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runners.Runner, "rewind", breaking)
+        patch.setattr(starts.Starts, "rewind", breaking)
         yield
 
 
@@ -159,13 +159,13 @@ def test_a_ticket_that_ended_in_the_source_is_none_here(ended, tmp_path):
 
 def test_nothing_starts_from_a_dense_network_of_the_source_that_diverged(tmp_path, monkeypatch):
     spec = tiny_spec(replicates=2, levels=0, branches=())
-    initial = runners.Runner._initial
+    initial = starts.Starts._initial
 
     def breaking(self, replicate):
         state = initial(self, replicate)
         return broken(state) if replicate == 1 else state
 
-    monkeypatch.setattr(runners.Runner, "_initial", breaking)
+    monkeypatch.setattr(starts.Starts, "_initial", breaking)
     train(tmp_path, spec)
     pretrained = tiny_spec(pretrain=True, source={"data.part": "1/2"}, branches=())
     assert {run.replicate for run in reachable_runs(pretrained, (), tmp_path)} == {0}
