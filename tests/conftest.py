@@ -87,6 +87,14 @@ def pytest_configure(config):
             os.environ[name.upper()] = str(value)  # for the processes that tests start
 
 
+def pytest_collection_modifyitems(config, items):
+    if config.option.markexpr:
+        return
+    long = [item for item in items if item.get_closest_marker("paper")]
+    items[:] = [item for item in items if not item.get_closest_marker("paper")]
+    config.hook.pytest_deselected(items=long)
+
+
 @pytest.fixture(scope="session")
 def folder():
     """Where the tests' kernels are kept."""

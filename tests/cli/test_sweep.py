@@ -201,7 +201,10 @@ def test_damage_is_told_and_the_others_are_shown(call, in_process, tmp_path):
 
 
 @pytest.mark.slow
-def test_workers_that_are_killed_change_no_bit_of_any_table(tmp_path, monkeypatch, without_figures):
+@pytest.mark.parametrize("wanted", [3, pytest.param(20, marks=pytest.mark.paper)])
+def test_workers_that_are_killed_change_no_bit_of_any_table(
+    tmp_path, monkeypatch, without_figures, wanted
+):
     """Real processes, pinned, each killed once it has saved; then nothing is left to do."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(RUN.parent))
@@ -218,7 +221,7 @@ def test_workers_that_are_killed_change_no_bit_of_any_table(tmp_path, monkeypatc
 
     def kill():
         for task, process, before in running:
-            if process.poll() is None and task.saved() != before and len(kills) < 3:
+            if process.poll() is None and task.saved() != before and len(kills) < wanted:
                 process.kill()
                 kills.append(task.name)
         return 0
@@ -226,7 +229,7 @@ def test_workers_that_are_killed_change_no_bit_of_any_table(tmp_path, monkeypatc
     monkeypatch.setattr(local.Task, "start", started)
     monkeypatch.setattr(local, "run", lambda *arguments: real(*arguments[:3], kill))
     assert cli.main(["sweep", *saving, "--out=killed"]) == 0
-    assert len(kills) == 3
+    assert len(kills) == wanted
     tables = [Path(folder, "sweep.csv").read_bytes() for folder in ("undisturbed", "killed")]
     assert tables[0] == tables[1]
     for one in Path("undisturbed").glob("lenet*"):
