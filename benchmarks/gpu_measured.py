@@ -152,7 +152,8 @@ def measure(e: Experiment, runs: int, rounds: int) -> Timed:
     def evaluation() -> float:
         nonlocal run
         began = time.perf_counter()
-        run, *_ = jax.block_until_ready(evaluate(run, e.validation, np.int32(step), np.int32(1)))
+        each = np.ones(runs, np.int32)
+        run, *_ = jax.block_until_ready(evaluate(run, each, e.validation, np.int32(step)))
         return time.perf_counter() - began
 
     def tests() -> float:

@@ -21,6 +21,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -131,13 +132,13 @@ def beside_training(
     steps = options.steps or steps
     config = load_config("configs/resnet20_cifar10.py", overrides, ())
     found: dict[str, Trainer] = {}
-    experiment.load = lambda _: whole
     for place in ("device", "stream"):
         spec = from_config(config)
         spec = dataclasses.replace(
             spec, branches=(), data=dataclasses.replace(spec.data, placement=place)
         )
-        found[place] = Trainer(experiment.build(spec))
+        with mock.patch.object(experiment, "load", return_value=whole):
+            found[place] = Trainer(experiment.build(spec))
     rounds, losses = [], set()
     for one in found.values():  # compiles, and fills what is read ahead
         one.on(steps)

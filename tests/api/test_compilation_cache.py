@@ -7,7 +7,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from lth_jax.api.running import _keep_programs
 
-from ..tiny import Recorder, flip_byte
+from ..tiny import Recorder, flip_byte, tiny_spec
 
 NAMES = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
 
@@ -22,14 +22,19 @@ def configured():
     compilation_cache.reset_cache()
 
 
+def keeping(folder):
+    """A spec that keeps programs in a folder."""
+    return tiny_spec(execution__compilation_cache=True, data__cache_dir=str(folder))
+
+
 @pytest.mark.usefixtures("configured")
 def test_a_folder_that_others_can_write_is_not_used(tmp_path):
-    folder = tmp_path / "programs"
+    folder = tmp_path / "xla"
     folder.mkdir()
     folder.chmod(0o777)
     observer = Recorder()
     before = getattr(jax.config, NAMES[0])
-    _keep_programs(folder, observer)
+    _keep_programs(keeping(tmp_path), observer)
     ((note,),) = observer.of("note")
     assert note.startswith("the compilation cache is not used: others can write")
     assert getattr(jax.config, NAMES[0]) == before
@@ -38,14 +43,14 @@ def test_a_folder_that_others_can_write_is_not_used(tmp_path):
 @pytest.mark.usefixtures("configured")
 def test_a_program_that_was_damaged_is_compiled_again(tmp_path):
     compilation_cache.reset_cache()
-    _keep_programs(tmp_path / "programs", Recorder())
+    _keep_programs(keeping(tmp_path), Recorder())
 
     def program(x):
         return jnp.sin(x) @ jnp.cos(x.T) + 7
 
     x = jnp.arange(12.0).reshape(3, 4)
     found = jax.jit(program)(x)
-    files = [file for file in (tmp_path / "programs").rglob("*cache") if file.is_file()]
+    files = [file for file in (tmp_path / "xla").rglob("*cache") if file.is_file()]
     assert files
     for file in files:
         flip_byte(file)

@@ -62,6 +62,7 @@ def test_programs_are_compiled_for_the_states_that_an_experiment_trains(gpu):
         run_id, key = RunId("ticket", 0, replicate, 0), data_key(0, replicate)
         runs.append(Run(run_id, start, e, e.steps, key))
     group = RunGroup(runs, 3, {})
+    group.begin()
 
     made = gpu.gpu_measured.beginnings(e, 3)
 

@@ -72,6 +72,7 @@ def test_a_branchs_identity_covers_all_but_what_may_grow(field):
         "at": ("7",), "ablation": "shuffle", "keep": True, "cycles": 2, "custom": {"strength": 2},
         "rule": "rigl", "distribution": "uniform", "every": "7", "begin": 0.1, "end": 0.5,
         "fraction": 0.1, "align": "none", "weights": "signed_constant", "of": "rigl",
+            "distance": 0.3, "window": 2,
     }  # fmt: skip
     base = BranchSpec(kind="reinit")
     changed = dataclasses.replace(base, **{field: values[field]})

@@ -300,7 +300,7 @@ def test_a_branch_that_asks_for_anothers_mask_is_refused_before_training():
 @pytest.mark.slow
 def test_every_branch_of_the_package_would_pass_the_trial(monkeypatch):
     # Save those of another experiment, replicate or branch, which the package alone can bring.
-    others = ("transfer", "permuted_mask", "mask_of")
+    others = ("transfer", "permuted_mask", "mask_of", "early_bird")
     kinds = [name for name in BRANCHES if not name.startswith(others)]
     monkeypatch.setattr("lth_jax.lottery.branches.KINDS", ())
     monkeypatch.setattr("lth_jax.lottery.trial.is_own", lambda title, name: title == "BRANCHES")
