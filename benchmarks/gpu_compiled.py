@@ -120,6 +120,7 @@ def compile_for(device: Any, net: str, runs: int, e: Experiment) -> Compiled:
 
     run, inputs = jax.eval_shape(lambda: beginnings(e, runs))
     args = [shapes(tree) for tree in (run, inputs, e.train, e.validation, e.test)]
+    e.together  # noqa: B018  it takes arrays to find out, and is kept
     # JAX traces for the device that is its default one; no array is made there.
     with jax.default_device(device), precise(e.spec.execution.precision):
         program = e.program(runs)
