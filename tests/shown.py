@@ -106,7 +106,7 @@ def _sentences(path, text):
 
 def _words(line):
     """The words of a command as the installed package is called, without where output goes."""
-    text = line.strip().removeprefix("srun ")
+    text = re.sub(r"^srun (?:--\S+ )*", "", line.strip())
     if text.startswith("#"):
         return (text,)
     text = re.sub(r" \d?> ?\S+$", "", text)
