@@ -1,6 +1,7 @@
 """`run.py --hosts`: two processes of two devices each, over loopback."""
 
 import contextlib
+import os
 import re
 import socket
 import time
@@ -44,7 +45,8 @@ def wait_for_more(process, cwd):
 
 @pytest.mark.slow
 def test_one_of_two_processes_is_killed_and_both_go_on_with_the_bits_of_one(tmp_path, monkeypatch):
-    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
+    monkeypatch.setenv("XLA_FLAGS", flags)
     with contextlib.ExitStack() as stack:
         first, second = processes(stack, cwd=tmp_path)
         wait_for_more(second, tmp_path)
