@@ -127,7 +127,8 @@ def compile_for(device: Any, net: str, runs: int, e: Experiment) -> Compiled:
         lowered = program.lowered(*args)
         # There is no card to time kernels on.
         made = {n: compiled(one, xla_gpu_autotune_level=0) for n, one in lowered.items()}
-    turn, rest = counts_of_steps(made["train"][1], program.block)
+    trained, listings = made["train"]
+    turn, rest = counts_of_steps(listings, program.block, trained.as_text())
     memory = {
         f"{name}_bytes": int(executable.memory_analysis().peak_memory_in_bytes)
         for name, (executable, _) in made.items()
@@ -159,12 +160,15 @@ def compiled(lowered: jax.stages.Lowered, **options: Any) -> tuple[jax.stages.Co
         return executable, thunks.listings(Path(folder))
 
 
-def counts_of_steps(listings: Sequence[str], block: int) -> tuple[Counts, Counts]:
+def counts_of_steps(
+    listings: Sequence[str], block: int, program: str | None = None
+) -> tuple[Counts, Counts]:
     """Returns what a turn of the loop over blocks takes, and one of the loop over the rest.
 
     Args:
       listings: of training's program.
       block: how many steps a turn takes.
+      program: as XLA writes it; without it a loop within a step counts as one turn.
 
     Raises:
       ValueError: it is not one list, or it does not say so.
@@ -172,7 +176,7 @@ def counts_of_steps(listings: Sequence[str], block: int) -> tuple[Counts, Counts
     if len(listings) != 1:
         raise ValueError(f"XLA dumped {len(listings)} lists of operations; expected one")
     # The loop over epochs holds that over blocks and that over the rest; without blocks, one.
-    found = thunks.turns(thunks.parse(listings[0]), within=1)
+    found = thunks.turns(thunks.parse(listings[0], program), within=1)
     if len(found) != (1 if block == 1 else 2):
         raise ValueError(f"{len(found)} loops over steps in an epoch, where blocks are of {block}")
     return found[0], found[-1]

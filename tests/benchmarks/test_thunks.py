@@ -51,6 +51,41 @@ def test_a_graph_is_one_launch_and_a_turn_of_a_loop_one_wait(thunks):
     ]
 
 
+# The program of that list, as far as its loops: that over the rest is of nine turns here.
+PROGRAM = """\
+%less (arg: (s32[])) -> pred[] {
+  ROOT %c = pred[] compare(%a, %b), direction=LT
+}
+%blocks.1 (arg: (s32[])) -> (s32[]) {
+  ROOT %cc = s32[] custom-call(%a), custom_call_target="gemm"
+}
+%epoch (arg: (s32[])) -> (s32[]) {
+  %choice = s32[] conditional(%p, %a, %a), branch_computations={%less, %less}
+  %while.1 = (s32[]) while(%t), condition=%less, body=%blocks.1
+  ROOT %while.2 = (s32[]) while(%t), condition=%less, body=%blocks.1, """ + (
+    """backend_config={"known_trip_count":{"n":"9"}}
+}
+ENTRY %main (arg: s32[]) -> s32[] {
+  %while.3 = (s32[]) while(%t), condition=%less, body=%epoch
+}
+"""
+)
+
+
+def test_a_loop_of_known_turns_takes_all_of_them_and_no_wait(thunks, benchmark_of):
+    _, epochs = thunks.parse(LISTING, PROGRAM)
+    blocks, rest = thunks.turns([epochs], within=1)
+    # The order, a turn of the blocks with its wait and compare, and nine of the rest without.
+    assert epochs.turn() == thunks.Counts(
+        kernels=1 + 2 + 5 + 9 * 2, launches=1 + 2 + 3 + 9 * 2, waits=1 + 1 + 1
+    )
+    assert (blocks.waits, rest) == (1, thunks.Counts(kernels=2, launches=2, waits=0))
+    found = benchmark_of("gpu_compiled").counts_of_steps([LISTING], 4, PROGRAM)
+    assert found == (blocks, rest)
+    with pytest.raises(ValueError, match="3 loops are listed, and the program has 0"):
+        thunks.parse(LISTING, "ENTRY %main (arg: s32[]) -> s32[] {\n}")
+
+
 def test_a_choice_within_a_graph_is_no_wait(thunks):
     text = """\
 000: kCommandBuffer [source | sink]
