@@ -140,7 +140,9 @@ def _all_loops(operation: Operation) -> Iterator[Operation]:
 
 
 _COMPUTATION = re.compile(r"(ENTRY )?%(\S+) \(.*\{$")
-_CALLED = re.compile(r"(?:body|to_apply|\w+_computation)=%([^\s,}]+)|branch_computations=\{([^}]*)\}")
+_CALLED = re.compile(
+    r"(?:body|to_apply|\w+_computation)=%([^\s,}]+)|branch_computations=\{([^}]*)\}"
+)
 _KNOWN = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 
 
