@@ -160,7 +160,8 @@ def _place(
                if (n := sum(there[name] == kind for name in names))]  # fmt: skip
     say(f"{len(names)} experiments, {', '.join([*skipped, f'to run: {len(pending)}'])}")
     devices = [] if options.ray or options.slurm is not None else local.gpus()
-    share = options.cores or max(1, cores() // max(1, len(pending)))
+    at_once = min(len(pending), options.jobs or len(pending))
+    share = options.cores or max(1, cores() // max(1, at_once))
     own = ["--ends-with-parent"]
     if not devices and options.slurm is None:
         own.append(f"--take-cores={share if not options.ray else options.cores or 1}")

@@ -145,6 +145,15 @@ def test_a_function_of_configs_is_a_sweep(call, in_process, tmp_path):
     assert record == {"model.hidden": (4,)}
 
 
+@pytest.mark.parametrize(("more", "each"), [([], 4), (["--jobs=1"], 8), (["--cores=3"], 3)])
+def test_those_that_run_at_a_time_share_the_cores(call, monkeypatch, more, each):
+    given = []
+    monkeypatch.setattr(sweep, "cores", lambda: 8)
+    monkeypatch.setattr(local, "run", lambda tasks, *_: given.extend(tasks) or {})
+    call(*ARGUMENTS, *more)
+    assert [f"--take-cores={each}" in task.command for task in given] == [True, True]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
