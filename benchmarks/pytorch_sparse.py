@@ -1,14 +1,21 @@
-"""Sparse training in PyTorch as public repositories have it: dense products, masks beside them."""
+"""Sparse training in PyTorch: as public repositories have it, and with SparseLab's layers.
+
+Public repositories compute dense products, with masks beside them. SparseLab's layers keep the
+weights that are left in padded rows; it has no convolutions.
+"""
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 from typing import Any
 
+import numpy as np
 import torch
 from problem import Problem
-from pytorch_loops import InMemory, Loop
+from pytorch_loops import InMemory, Loop, network
 from pytorch_nets import FORMATS, ConvLoop
+from torch import nn
 
 
 class Masks:
@@ -77,8 +84,46 @@ class SparseConvNet(ConvLoop):
         self.pruning.freeze()
 
 
+class SparseLabMLP(InMemory):
+    """Trains an MLP of SparseLab's layers, moved by its own RigL, with the fused optimizer."""
+
+    def __init__(self, problem: Problem, every: int, fraction: float):
+        super().__init__(problem, fused=True)
+        if every:
+            import sparselab
+
+            rule = sparselab.RigL(sparsity=0.9, drop_fraction=fraction, update_freq=every)
+            self.model.apply(rule)
+            self.optimizer.register_step_post_hook(lambda *_: rule.step())
+
+    def _network(self, problem: Problem) -> nn.Module:
+        import sparselab
+
+        layers: list[nn.Module] = []
+        for layer in network(problem):
+            if isinstance(layer, nn.Linear):
+                sparse = sparselab.SparseLinear(layer.in_features, layer.out_features)
+                # It draws masks of its own; these are its layers with our weights.
+                sparse._csr = sparselab.PaddedCSR.from_dense(layer.weight.detach())
+                sparse._values = nn.Parameter(torch.from_numpy(np.asarray(sparse._csr.values)))
+                sparse.bias = layer.bias
+                layer = sparse
+            layers.append(layer)
+        return nn.Sequential(*layers)
+
+
 def loops(problem: Problem, every: int, fraction: float) -> dict[str, Loop]:
-    """Returns the loops of a problem by their memory format; an MLP has none."""
+    """Returns the loops of a problem, by their names in the table; {} is the rule's place.
+
+    A convolutional network has one in each memory format, an MLP one with SparseLab's layers, too,
+    where that is installed.
+    """
     if problem.spec.model.name.startswith("conv"):
-        return {name: SparseConvNet(problem, name, every, fraction) for name in FORMATS}
-    return {"": SparseMLP(problem, every, fraction)}
+        return {
+            f"PyTorch {{}} {name}": SparseConvNet(problem, name, every, fraction)
+            for name in FORMATS
+        }
+    found: dict[str, Loop] = {"PyTorch {}": SparseMLP(problem, every, fraction)}
+    if importlib.util.find_spec("sparselab"):
+        found["SparseLab {}"] = SparseLabMLP(problem, every, fraction)
+    return found

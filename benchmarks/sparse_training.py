@@ -1,4 +1,4 @@
-"""Milliseconds per training step of sparse networks whose masks move: ours, and PyTorch's.
+"""Milliseconds per training step of sparse networks whose masks move: ours, and in PyTorch.
 
     python benchmarks/sparse_training.py                       # LeNet and Conv-2 at 10, 5 and 2%
     python benchmarks/sparse_training.py --nets=lenet --densities=0.05 --rules=rigl,static
@@ -7,7 +7,8 @@
 Each layer keeps the same share of its weights. Ours is the experiment's own loop, moves and
 evaluations included, a run on each core: RigL, SET and a mask that stays (the bound), beside our
 dense native step. PyTorch multiplies by masks, as public repositories of sparse training do, with a
-fused optimizer and all cores: its masks move by RigL, or stay. Every turn holds as many moves as
+fused optimizer and all cores: its masks move by RigL, or stay; LeNet trains with SparseLab's layers
+and its RigL, too, where that is installed. Every turn holds as many moves as
 its steps have periods. Contenders take turns in every round, and ratios are taken within rounds.
 Nothing here fails for being slow.
 """
@@ -60,10 +61,11 @@ class Net(NamedTuple):
 NETS = {"lenet": Net("lenet_mnist", 500), "conv2": Net("conv2_cifar10", 100)}
 RULES = ("rigl", "set", "static")
 PYTORCH = ("rigl", "static")
+PEERS = ("PyTorch", "SparseLab")
 DENSE = "dense, native"
 # A run that never ends: moves exchange the share with which they begin, the largest of a run.
 ENDLESS, FRACTION = 10**9, 0.3
-# How many times as fast as our dense native step, and as PyTorch, RigL should be at least.
+# How many times as fast as our dense native step, and as both in PyTorch, RigL should be at least.
 TARGETS = {("lenet", 0.05): (2.0, 8.0), ("conv2", 0.05): (2.0, 3.0)}
 
 
@@ -197,8 +199,8 @@ def make_contenders(
     sparse = dataclasses.replace(problem, params=pruned)
     for rule in options.pytorch:
         every = options.every if rule == "rigl" else 0
-        for layout, loop in loops(sparse, every, FRACTION).items():
-            made[f"PyTorch {rule} {layout}".strip()] = loop
+        for name, loop in loops(sparse, every, FRACTION).items():
+            made[name.format(rule)] = loop
     return made
 
 
@@ -215,13 +217,13 @@ def report(net: str, density: float, rounds: Sequence[dict[str, float]]) -> list
         line = f"{net:<8}{density:<7.3g}{name:<32}{spread([one[name] for one in rounds])}"
         if name.startswith("lth_jax") and name != dense:
             rule = name.split()[1]
-            theirs = [n for n in rounds[0] if n.startswith(f"PyTorch {rule}")]
-            theirs = theirs or [n for n in rounds[0] if n.startswith("PyTorch")]
             aims = TARGETS.get((net, density), ()) if rule == "rigl" else ()
-            for index, (others, said) in enumerate((([dense], "dense"), (theirs, "PyTorch"))):
-                if multiples := ratios(rounds, others, [name]):
+            for said in ("dense", *PEERS):
+                others = [n for n in rounds[0] if n.startswith(f"{said} {rule}")]
+                others = others or [n for n in rounds[0] if n.startswith(said)]
+                if multiples := ratios(rounds, [dense] if said == "dense" else others, [name]):
                     line += f"{spread(multiples, '{:.2f}')}× as fast as {said}"
-                    line += f" ≥ {aims[index]}×" if aims else ""
+                    line += f" ≥ {aims[said != 'dense']}×" if aims else ""
         lines.append(line)
     return lines
 

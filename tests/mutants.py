@@ -81,6 +81,15 @@ MUTANTS = (
         SELECTION,
     ),
     Mutant(
+        "one weight too many is removed where scores are equal, on the host",
+        "pruning/selection.py", "kept[tied[missing:]]", "kept[tied[missing + 1 :]]", SELECTION,
+    ),
+    Mutant(
+        "equal scores of the next leaf go, too, on the host",
+        "pruning/selection.py", "missing = max(0, missing - len(tied))", "missing = missing",
+        SELECTION,
+    ),
+    Mutant(
         "a pruned weight comes back",
         "pruning/selection.py", "kept = live & ~below", "kept = ~below", SELECTION,
     ),

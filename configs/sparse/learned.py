@@ -2,12 +2,17 @@
 
 Supermasks (Zhou et al. 2019) and edge-popup (Ramanujan et al. 2020) choose among weights that are
 never trained: the initial ones, or their signs times one number a layer. Continuous sparsification
-(Savarese et al. 2020) trains weights and mask together. At 50, 20 and 10% of each layer, with the
-initial weights and batches of the ticket.
+(Savarese et al. 2020) trains weights and mask together. `untrained` and `same_sign` are the initial
+weights under masks by criteria of the trained dense network (`large_final` and
+`large_final_same_sign` of Zhou et al.), with no training at all. At 50, 20 and 10% of each layer,
+with the initial weights and batches of the ticket.
 
     python run.py --config=configs/sparse/learned.py          # digits, 1,000 steps: no network
     python run.py --config=configs/sparse/learned.py:mnist    # LeNet, 5,000 steps
-    python run.py --config=configs/sparse/learned.py:conv2    # Conv-2 on CIFAR-10, 2,000 steps
+    python run.py --config=configs/sparse/learned.py:conv2    # on CIFAR-10; also conv4, conv6
+
+Convolutional networks train 1,000 steps, at 50 and 20%, without supermasks and continuous
+sparsification: what two CPU cores bear. More: `--config.train.steps=20000`.
 
 Cost on 2 CPU cores: about two minutes on digits; the others are not measured yet.
 Expected: accuracies far above chance for weights that were never trained; at 50% near the dense
@@ -15,10 +20,13 @@ network's, and further below it the fewer weights there are and the narrower the
 """
 
 from lth_jax.configs.conv2_cifar10 import get_config as conv2
+from lth_jax.configs.conv4_cifar10 import get_config as conv4
+from lth_jax.configs.conv6_cifar10 import get_config as conv6
 from lth_jax.configs.lenet_digits import get_config as digits
 from lth_jax.configs.lenet_mnist import protocol
 
-VARIANTS = ("digits", "mnist", "conv2")
+CONVS = {"conv2": conv2, "conv4": conv4, "conv6": conv6}
+VARIANTS = ("digits", "mnist", *CONVS)
 
 
 def get_config(variant: str = "digits"):
@@ -33,15 +41,18 @@ def get_config(variant: str = "digits"):
     elif variant == "mnist":
         config = protocol("laptop")
     else:
-        config = conv2()
-        config.train.steps = "2000"
+        config = CONVS[variant]()
+        config.train.steps = "1000"
         config.replicates = 3
-    config.pruning.densities = (0.5, 0.2, 0.1)
+    config.pruning.densities = (0.5, 0.2) if variant in CONVS else (0.5, 0.2, 0.1)
     config.pruning.layer_rates = ()
-    config.levels = 3
-    config.branches = ("random_mask", "supermask", "edge_popup", "continuous_sparsification")
+    config.levels = len(config.pruning.densities)
+    both = () if variant in CONVS else ("supermask", "continuous_sparsification")
+    config.branches = ("random_mask", *both, "edge_popup", "untrained", "same_sign")
     # Logits of chances have a long way to go.
     config.branch.supermask = {"weights": "signed_constant", "learning_rate": 0.2}
     config.branch.edge_popup = {"weights": "signed_constant", "learning_rate": 0.01}
     config.branch.continuous_sparsification = {"learning_rate": 0.01}
+    for name, criterion in (("untrained", "magnitude"), ("same_sign", "large_final_same_sign")):
+        config.branch[name] = {"kind": "prune", "criterion": criterion, "steps": "0"}
     return config

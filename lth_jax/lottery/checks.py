@@ -314,12 +314,16 @@ def _check_training(spec: Spec, train: TrainSpec, examples: int, branch: str = "
             f"{examples} training examples"
         )
     steps = train.cycles * duration_steps(train.steps, examples // train.batch_size)
-    if not 0 < steps <= MOST_STEPS:
+    if steps > MOST_STEPS or not (steps or branch):
         wanted = f"at most {MOST_STEPS:,} steps" if steps else "at least one step"
         raise SpecError(f"{place}steps={train.steps!r}: accepted: {wanted}")
-    per_epoch = examples // spec.train.batch_size
-    if duration_steps(spec.rewind.step, per_epoch) >= steps:
-        field = "rewind.step" if not branch else f"branch.{branch}.steps"
-        value = spec.rewind.step if not branch else train.steps
-        wanted = f"steps before the last, {steps}" if not branch else "more than rewind.step"
-        raise SpecError(f"config.{field}={value!r}: accepted: {wanted}")
+    # A branch may end where it starts: its networks are measured as they are, untrained.
+    rewind_step = duration_steps(spec.rewind.step, examples // spec.train.batch_size)
+    if branch and rewind_step > steps:
+        raise SpecError(
+            f"{place}steps={train.steps!r}: accepted: at least rewind.step={spec.rewind.step!r}"
+        )
+    if not branch and rewind_step >= steps:
+        raise SpecError(
+            f"config.rewind.step={spec.rewind.step!r}: accepted: steps before the last, {steps}"
+        )

@@ -94,7 +94,6 @@ class RunGroup:
         # How long a step takes is measured anew by each group: first by a single one.
         self.chunk = 1
         self.program: Program = self.experiment.program(size, self.devices)
-        self._is_new = False  # whether its program was compiled for it
         self._put_in: set[int] = set()  # which runs have begun
         self.masks: list[MovingMask | None] = [None] * len(runs)
         self.watches: list[MaskWatch | None] = [None] * len(runs)
@@ -145,7 +144,6 @@ class RunGroup:
             shapes = self.devices.shapes((for_gradients(dense), run.data_key), self.size)
             self.program.compile_gradients(shapes[0], shapes[1], self.train)
             stack_runs([for_gradients(dense)])
-        self._is_new = True
 
     def memory(self) -> dict[str, Memory]:
         """Returns what its compiled functions take on each device, by name."""
@@ -183,8 +181,7 @@ class RunGroup:
         self.inputs = self.devices.filled(inputs, self.size)
         self._put_in = {first}
         self._put_in_runs()
-        if self._is_new:
-            self._try_moves()
+        self._try_moves()
 
     def _begin(self, index: int) -> tuple[LoopState, Inputs]:
         """Returns what the loop carries of a run, and what it is told of it, as the run begins."""

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
-from lth_jax.pruning.masks import exact, with_leaves
+from lth_jax.pruning.masks import exact
 from lth_jax.pruning.selection import remove_lowest
 from lth_jax.pruning.trees import PyTree, count_true, named_leaves, size
 
@@ -182,7 +182,7 @@ def _exchanged(move: Move, share: float | Fraction, growth: PyTree) -> PyTree:
     sizes, kept = _sizes(move), _kept(move.mask, move.course.kept)
     count = {name: math.floor(share * kept[name]) for name in kept}
     stayed = _pruned(move, move.mask, {name: kept[name] - count[name] for name in kept})
-    free = with_leaves(stayed, _inverted({name: named_leaves(stayed)[name] for name in kept}))
+    free = _inverted(stayed)  # in leaves that stay whole there is nothing to grow
     # Of those that may grow all go but `count`: as many as are pruned now.
     grown = remove_lowest(growth, free, {(n,): sizes[n] - kept[n] for n in kept})
     return _either(stayed, grown)

@@ -1,9 +1,10 @@
 """Exact selection: remove precisely the n lowest scores, by layer or over all layers.
 
 A quantile of floats would prune too many weights or too few where scores are equal, or where a
-fraction rounds. Here the threshold is found bit by bit on integers that are in the order of the
-scores: 32 passes that count, instead of a sort. The number to remove is an argument, so that one
-compiled function for each shape serves every level on any backend.
+fraction rounds. Here the threshold is found on integers that are in the order of the scores. On
+accelerators that goes bit by bit: 32 passes that count, instead of a sort; the number to remove is
+an argument, so that one compiled function for each shape serves every level. On a CPU NumPy
+partitions the survivors' integers, which takes a tenth of the time. Both find the same.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -149,13 +151,23 @@ def remove_lowest(scores: PyTree, mask: PyTree, removals: Mapping[tuple[str, ...
     score_leaves, mask_leaves = named_leaves(scores), named_leaves(mask)
     new: dict[str, jax.Array] = {}
     for names, count in removals.items():
-        alive = tuple(jnp.asarray(mask_leaves[name]) for name in names)
-        values = tuple(jnp.asarray(score_leaves[name]) for name in names)
+        values = [_in_place(score_leaves[name]) for name in names]
+        alive = [_in_place(mask_leaves[name]) for name in names]
         surviving = check_finite(names, values, alive)
         if not 0 <= count <= surviving:
             raise ValueError(f"cannot remove {count} of {surviving} weights of {', '.join(names)}")
-        new.update(zip(names, _drop_lowest(values, alive, np.uint32(count)), strict=True))
+        on_host = all(isinstance(leaf, np.ndarray) for leaf in values + alive)
+        kept = (_drop_lowest_on_host if on_host else _drop_lowest)(values, alive, np.uint32(count))
+        new.update(zip(names, map(jnp.asarray, kept), strict=True))
     return with_leaves(mask, new)
+
+
+def _in_place(leaf: Any) -> jax.Array | np.ndarray:
+    """Returns an array as NumPy's where it lies in the host's memory and JAX computes there."""
+    here = {jax.default_backend()}
+    if isinstance(leaf, jax.Array):
+        here = {device.platform for device in leaf.devices()}
+    return np.asarray(leaf) if here == {"cpu"} else jnp.asarray(leaf)
 
 
 def keep_highest(scores: jax.Array, kept: jax.Array) -> jax.Array:
@@ -176,20 +188,30 @@ def check_finite(
     Raises:
       ValueError: one is not.
     """
-    surviving, finite = jax.device_get(_survey(scores, alive))
+    surviving, finite = 0, True
+    for values, kept in zip(scores, alive, strict=True):
+        on_host = isinstance(values, np.ndarray) and isinstance(kept, np.ndarray)
+        found = (_survey if on_host else _compiled_survey)(values, kept)
+        surviving, finite = surviving + int(found[0]), finite and bool(found[1])
     # The bits of a NaN have a place in the order too: it would be ranked, unnoticed.
     if not finite:
         raise ValueError(f"scores of {', '.join(names)} are not finite: nothing to rank")
-    return int(surviving)
+    return surviving
 
 
-@jax.jit
-def _survey(scores: Sequence[jax.Array], alive: Sequence[jax.Array]) -> tuple:
+def _survey(scores: Any, alive: Any) -> tuple[Any, Any]:
     """Returns (number of survivors, whether all their scores are finite)."""
-    surviving = sum(jnp.count_nonzero(a) for a in alive)
+    module = _module(scores)
     # What is pruned already may have any score.
-    finite = [jnp.all(jnp.isfinite(s) | ~a) for s, a in zip(scores, alive, strict=True)]
-    return surviving, jnp.all(jnp.stack(finite))
+    return module.count_nonzero(alive), module.all(module.isfinite(scores) | ~alive)
+
+
+_compiled_survey = jax.jit(_survey)
+
+
+def _module(array: Any) -> Any:
+    """Returns what computes with an array: NumPy, or what is traced and compiled."""
+    return np if isinstance(array, np.ndarray) else jnp
 
 
 @jax.jit
@@ -212,15 +234,34 @@ def _drop_lowest(
     return [jnp.reshape(part, a.shape) for part, a in zip(parts, alive, strict=True)]
 
 
-def _same_width(keys: list[jax.Array]) -> list[jax.Array]:
+def _drop_lowest_on_host(
+    scores: Sequence[np.ndarray], alive: Sequence[np.ndarray], count: np.uint32
+) -> list[np.ndarray]:
+    """Returns what `_drop_lowest` does, computed by NumPy."""
+    places = [np.flatnonzero(a) for a in alive]
+    keys = _same_width([ordered(np.ravel(s)[p]) for s, p in zip(scores, places, strict=True)])
+    key = keys[0] if len(keys) == 1 else np.concatenate(keys)
+    threshold = np.partition(key, count - 1)[count - 1] if count else 0
+    missing = int(count) - np.count_nonzero(key < threshold)
+    new = []
+    for leaf, own, where in zip(alive, keys, places, strict=True):
+        tied = where[own == threshold]
+        kept = np.zeros(leaf.size, bool)
+        kept[where[own > threshold]] = kept[tied[missing:]] = True
+        missing = max(0, missing - len(tied))
+        new.append(kept.reshape(leaf.shape))
+    return new
+
+
+def _same_width(keys: list[Any]) -> list[Any]:
     """Checks that the keys of a group can be compared: those of 32 and 64 bits cannot."""
     if len({key.dtype for key in keys}) > 1:
         raise ValueError("a group's scores must all be float64, or none")
     return keys
 
 
-def ordered(scores: jax.Array) -> jax.Array:
-    """Returns unsigned integers in the order of the scores, from their bits.
+def ordered(scores: Any) -> Any:
+    """Returns unsigned integers in the order of the scores, from their bits; NumPy's of NumPy's.
 
     Narrower floats widen to float32 exactly; float64 keeps its 64 bits. Negative zero equals zero.
     Floats are not compared, since the CPU would take subnormal scores for zeros: small weights
@@ -229,10 +270,12 @@ def ordered(scores: jax.Array) -> jax.Array:
     scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
     bits = 8 * scores.dtype.itemsize
     unsigned = jnp.dtype(f"uint{bits}")
-    raw = jax.lax.bitcast_convert_type(scores, unsigned)
-    sign = jnp.array(1 << (bits - 1), unsigned)
+    raw = scores.view(unsigned)
+    sign = unsigned.type(1 << (bits - 1))
+    if isinstance(scores, np.ndarray) and not np.any(np.signbit(scores)):
+        return raw | sign  # as below, in one pass
     magnitude = raw & ~sign
-    return jnp.where((raw & sign) != 0, sign - magnitude, sign + magnitude)
+    return _module(scores).where((raw & sign) != 0, sign - magnitude, sign + magnitude)
 
 
 def _kth_smallest(key: jax.Array, live: jax.Array, count: jax.Array) -> jax.Array:

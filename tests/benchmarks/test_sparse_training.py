@@ -35,10 +35,12 @@ def test_turns_hold_whole_periods(sparse):
 def test_ratios_are_to_the_dense_step_and_the_better_of_pytorch(sparse):
     first = {"lth_jax rigl": 1.0, "lth_jax dense, native": 3.0, "PyTorch rigl a": 9.0}
     second = {"lth_jax rigl": 2.0, "lth_jax dense, native": 6.0, "PyTorch rigl a": 16.0}
-    rounds = [one | {"PyTorch rigl b": 8.0, "PyTorch static a": 1.0} for one in (first, second)]
+    more = {"PyTorch rigl b": 8.0, "PyTorch static a": 1.0, "SparseLab rigl": 20.0}
+    rounds = [one | more for one in (first, second)]
     ours, *others = sparse.report("lenet", 0.05, rounds)
     assert "3.00  3.00–3.00     × as fast as dense ≥ 2.0×" in ours
     assert "6.00  4.00–8.00     × as fast as PyTorch ≥ 8.0×" in ours
+    assert "15.00  10.00–20.00   × as fast as SparseLab ≥ 8.0×" in ours
     assert not any("×" in line for line in others)
 
 
@@ -62,8 +64,11 @@ def test_masks_move_in_whole_runs(sparse, monkeypatch, capsys):
     assert "RANDOM" in capsys.readouterr().out
     ((one,),) = found.values()
     names = ["rigl", "set", "static", "dense, native"]
-    torch = ["PyTorch rigl", "PyTorch static"] if importlib.util.find_spec("torch") else []
-    assert list(one) == [*(f"lth_jax {name}" for name in names), *torch]
+    peers = []
+    if importlib.util.find_spec("torch"):
+        peers = ["PyTorch", "SparseLab"] if importlib.util.find_spec("sparselab") else ["PyTorch"]
+    theirs = [f"{peer} {rule}" for rule in ("rigl", "static") for peer in peers]
+    assert list(one) == [*(f"lth_jax {name}" for name in names), *theirs]
     assert min(one.values()) > 0
     rigl, set_, static, dense = (contender.groups[0] for contender in made)
     assert static.masks == dense.masks == [None]

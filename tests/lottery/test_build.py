@@ -127,10 +127,6 @@ WRONG = {
     "class": ({"data": {"classes": (3, 10)}}, f"config.data.classes=(3, 10): {DIGITS}"),
     "class twice": ({"data": {"classes": (3, 3)}}, f"config.data.classes=(3, 3): {DIGITS}"),
     "negative class": ({"data": {"classes": (-1,)}}, f"config.data.classes=(-1,): {DIGITS}"),
-    "steps of a branch": (
-        {"branches": ("retrain",), "branch": {"retrain": {"steps": "0"}}},
-        "config.branch.retrain.steps='0': accepted: at least one step",
-    ),
     "batch of a branch": (
         {"branches": ("retrain",), "branch": {"retrain": {"batch_size": 5000}}},
         "config.branch.retrain.batch_size=5000: accepted: at most the 1300 training examples",
@@ -141,7 +137,7 @@ WRONG = {
             "branches": ("x",),
             "branch": {"x": {"kind": "dense", "steps": "150"}},
         },
-        "config.branch.x.steps='150': accepted: more than rewind.step",
+        "config.branch.x.steps='150': accepted: at least rewind.step='200'",
     ),
 }  # fmt: skip
 
@@ -212,7 +208,7 @@ VARIANTS = {
     "configs/seed/task2_mnist_classes.py": ("", "remapped", "new_head", "original"),
     "configs/sparse/digits.py": ("",),
     "configs/sparse/early_bird.py": ("", "paper", "digits"),
-    "configs/sparse/learned.py": ("", "mnist", "conv2"),
+    "configs/sparse/learned.py": ("", "mnist", "conv2", "conv4", "conv6"),
     "configs/sparse/lenet_mnist.py": ("", "ticket", "uniform"),
     "configs/sparse/strong_tickets.py": ("", "0.25"),
     "configs/sparse/wrn22_cifar10.py": SCALES,

@@ -52,6 +52,25 @@ def test_the_rows_say_what_the_curves_say(whole):
         assert row.train_seconds > 0
 
 
+def test_a_branch_that_ends_where_it_starts_is_measured_untrained(tmp_path):
+    """As masks of Zhou et al. (2019, §5) are, over weights that were never trained."""
+    untrained = {"kind": "prune", "criterion": "magnitude", "steps": "0", "keep": True}
+    spec = tiny_spec(levels=1, branches=("untrained",), branch__untrained=untrained)
+    store = train(tmp_path, spec)
+    for replicate in range(2):
+        row = store.rows[RunId("untrained", 1, replicate, 0)]
+        (point,) = (p for p in store.curve("untrained", 1) if p.replicate == replicate)
+        assert (row.steps, row.early_stop_step, point.step) == (0, 0, 0)
+        assert row.early_stop_test_accuracy == row.final_test_accuracy
+        assert row.final_val_accuracy == point.val_accuracy
+        assert np.isnan(row.final_train_loss)
+        ticket = store.rows[RunId(TRUNK, 1, replicate, 0)]
+        assert (row.kept, row.prunable) == (ticket.kept, ticket.prunable)
+        # The mask of the trained dense network's largest weights, on the initial ones.
+        first = next(p for p in store.curve(TRUNK, 1) if (p.replicate, p.step) == (replicate, 0))
+        assert (point.val_loss, point.val_accuracy) == (first.val_loss, first.val_accuracy)
+
+
 def test_training_learns(tmp_path):
     """With enough steps the tiny network is far above chance: the loop trains what it measures."""
     spec = tiny_spec(levels=0, replicates=1, branches=(), train__steps="100ep")

@@ -1,6 +1,7 @@
 """Invariants 1 and 2: counts are exact, ties break by the stated rule, masks are nested."""
 
 from fractions import Fraction
+from unittest import mock
 
 import hypothesis.strategies as st
 import jax
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 
+from lth_jax.pruning import selection
 from lth_jax.pruning.masks import kept_counts, ones_mask, prunable
 from lth_jax.pruning.selection import prune, prune_to, removal_count, remove_lowest
 from lth_jax.pruning.trees import named_leaves
@@ -99,6 +101,18 @@ def test_pruning_removes_exactly_the_lowest_share_and_brings_nothing_back(proble
         assert (leaf.dtype, leaf.shape) == (bool, old.shape)
         assert not np.any(leaf & ~old), "a pruned weight came back"
         assert name in rates or leaf.all(), "a bias was pruned"
+
+
+@given(problems())
+def test_accelerators_choose_what_the_host_does(problem):
+    scores, mask, hundredths, *_ = problem
+    names = tuple(named_leaves(mask))
+    surviving = sum(int(leaf.sum()) for leaf in named_leaves(mask).values())
+    removals = {names: hundredths * surviving // 100}
+    here = remove_lowest(scores, mask, removals)
+    with mock.patch.object(selection, "_in_place", jnp.asarray):  # as where arrays lie elsewhere
+        there = remove_lowest(scores, mask, removals)
+    jax.tree.map(np.testing.assert_array_equal, here, there)
 
 
 @given(st.integers(0, 10**6), st.integers(0, 1000), st.sampled_from([1, 2, 5, 10, 15, 20, 3]))

@@ -177,7 +177,8 @@ class BranchSpec:
     )
     steps: Duration | None = field(
         None,
-        "How long its networks train.",
+        "How long its networks train, counted from initialization; to the rewind step alone, they "
+        "are measured untrained.",
         accepted=f"{DURATIONS}, or None for those of train",
         check=is_duration,
         unset=empty,
