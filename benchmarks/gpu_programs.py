@@ -14,7 +14,7 @@ from problem import load, synthetic
 from lth_jax import data
 from lth_jax.config import Spec, from_config
 from lth_jax.config.files import load_config
-from lth_jax.lottery import experiment as experiments
+from lth_jax.lottery import building
 from lth_jax.lottery.experiment import Experiment
 from lth_jax.pruning.masks import ones_mask
 from lth_jax.training.keys import data_key, initialization_key
@@ -67,7 +67,7 @@ def build(spec: Spec, kind: str, data_dir: str) -> Experiment:
       data_dir: of prepared datasets.
     """
     with on_dataset(spec.data.name, kind, data_dir):
-        return experiments.build(spec)
+        return building.build(spec)
 
 
 @contextlib.contextmanager

@@ -37,7 +37,8 @@ from lth_jax.config import from_config
 from lth_jax.config.files import load_config
 from lth_jax.data.records import Files, Records, index_of
 from lth_jax.data.stored import StoredImages
-from lth_jax.lottery import experiment
+from lth_jax.lottery import building
+from lth_jax.lottery.experiment import Experiment
 from lth_jax.lottery.placement import Streaming
 from lth_jax.pruning.masks import ones_mask
 from lth_jax.training import keys
@@ -108,7 +109,7 @@ def photographs(folder: Path) -> Examples:
 class Trainer:
     """Trains one run of an experiment."""
 
-    def __init__(self, e: experiment.Experiment):
+    def __init__(self, e: Experiment):
         state, key = e.initial(0), keys.data_key(0, 0)
         held = 1 if e.streaming else len(e.train.targets)
         self.run = stack_runs([new_loop_state(state, held)])
@@ -137,8 +138,8 @@ def beside_training(
         spec = dataclasses.replace(
             spec, branches=(), data=dataclasses.replace(spec.data, placement=place)
         )
-        with mock.patch.object(experiment, "load", return_value=whole):
-            found[place] = Trainer(experiment.build(spec))
+        with mock.patch.object(building, "load", return_value=whole):
+            found[place] = Trainer(building.build(spec))
     rounds, losses = [], set()
     for one in found.values():  # compiles, and fills what is read ahead
         one.on(steps)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from problem import Problem
 
-from lth_jax.lottery.experiment import native_code
+from lth_jax.lottery.building import native_code
 from lth_jax.native.choice import XLA, NativeCode
 from lth_jax.pruning.masks import apply_mask, ones_mask
 from lth_jax.pruning.trees import PyTree, map_named

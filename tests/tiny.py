@@ -17,7 +17,8 @@ import pytest
 
 from lth_jax import config as specs
 from lth_jax.lottery import level as levels
-from lth_jax.lottery.experiment import Experiment, build
+from lth_jax.lottery.building import build
+from lth_jax.lottery.experiment import Experiment
 from lth_jax.lottery.memory import Portions
 from lth_jax.lottery.network import task_metric
 from lth_jax.lottery.observer import Observer, Observers

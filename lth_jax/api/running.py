@@ -20,7 +20,7 @@ from lth_jax.config.files import ConfigFile
 from lth_jax.data import directories
 from lth_jax.disk.files import private_folder
 from lth_jax.errors import RunError, SpecError, StoreError, UserError
-from lth_jax.lottery import checks
+from lth_jax.lottery import building, checks
 from lth_jax.lottery import experiment as experiments
 from lth_jax.lottery.custom import NO_ROWS, OwnRows, in_use, observers, own_rows
 from lth_jax.lottery.examples import load
@@ -186,7 +186,7 @@ class Running:
                 if follower.next()["do"] == "build":
                     wait_to_see(path, follower.check)
                     _keep_programs(spec, Observer())
-                    experiment = experiments.build(spec, network)
+                    experiment = building.build(spec, network)
                     follower.built(experiment.devices.count, experiment.content.digest)
                     runner = Runner(experiment, store, Observer(), source)
                     follower.follow(runner.train_share, store, came)
@@ -219,7 +219,7 @@ class Running:
             network = checks.check(spec)
             store = Share(path, index, RunDirectory.read(path).rows.values())
             _keep_programs(spec, Observer())
-            experiment = experiments.build(spec, network)
+            experiment = building.build(spec, network)
             runner = Runner(experiment, store, Observer(), source_path(spec, path))
             runner.train_share(level, runs, Observer(), came)
 
@@ -277,7 +277,7 @@ def _runner(
         return None
     shares.open(store, observer)
     _keep_programs(spec, observer)
-    experiment = experiments.build(spec, network)
+    experiment = building.build(spec, network)
     try_rows(experiment)
     store.record_data(experiment.content._asdict())
     shares.built(experiment.devices.count, experiment.content.digest)

@@ -9,8 +9,9 @@ from lth_jax import data
 from lth_jax.config import PathsSpec, PruningSpec, RewindSpec, Spec, TrainSpec
 from lth_jax.errors import SpecError, StoreError, shown
 from lth_jax.lottery.aligning import Network
+from lth_jax.lottery.building import build
 from lth_jax.lottery.examples import load
-from lth_jax.lottery.experiment import Experiment, build
+from lth_jax.lottery.experiment import Experiment
 from lth_jax.lottery.network import check_known, check_model, network_of, task_metric
 from lth_jax.lottery.path_meter import PathMeter
 from lth_jax.lottery.paths import name_of, points_of, stored_network

@@ -20,8 +20,9 @@ from lth_jax.config import BranchSpec, PruningSpec
 from lth_jax.errors import RunError
 from lth_jax.lottery.aligning import Aligner, moved
 from lth_jax.lottery.branches import new_heads, start_of
+from lth_jax.lottery.building import source_optimizer
 from lth_jax.lottery.early_bird import KIND, EarlyBirds, drawn_name, draws_of, kept_parts
-from lth_jax.lottery.experiment import Experiment, source_optimizer
+from lth_jax.lottery.experiment import Experiment
 from lth_jax.lottery.learning import learning_of
 from lth_jax.lottery.moving import moving_of
 from lth_jax.lottery.observer import Observer

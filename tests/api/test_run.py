@@ -13,7 +13,7 @@ import lth_jax
 from lth_jax.api import run as module
 from lth_jax.config.files import read_config
 from lth_jax.errors import DataError, SpecError, StoreError
-from lth_jax.lottery import experiment as experiments
+from lth_jax.lottery import building
 from lth_jax.lottery.custom import in_use, register
 from lth_jax.store import RunDirectory
 from lth_jax.training import backend
@@ -40,7 +40,7 @@ def tiny_config(config=None, **fields):
 @pytest.fixture
 def shared(monkeypatch):
     """Lets experiments share what is compiled."""
-    monkeypatch.setattr(experiments, "build", experiment)
+    monkeypatch.setattr(building, "build", experiment)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_it_gives_what_the_command_gives_and_prints_nothing(tmp_path, alone, cap
     assert signal.getsignal(signal.SIGINT) is before
     assert capfd.readouterr() == ("", "")
     assert (tmp_path / "run" / "report.html").exists()
-    monkeypatch.setattr(experiments, "build", None)  # nothing is trained twice
+    monkeypatch.setattr(building, "build", None)  # nothing is trained twice
     assert lth_jax.run(config, workdir=str(tmp_path / "run")).rows == found.rows
 
 

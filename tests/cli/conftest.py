@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from lth_jax.cli import inspect, run
-from lth_jax.lottery import experiment as experiments
+from lth_jax.lottery import building
 
 from ..tiny import experiment, finished_run, tiny_spec
 
@@ -28,7 +28,7 @@ def main(tmp_path, monkeypatch, capsys, request):
         request.getfixturevalue("without_figures")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(logging.getLogger("lth_jax"), "handlers", [])
-    monkeypatch.setattr(experiments, "build", experiment)
+    monkeypatch.setattr(building, "build", experiment)
 
     def main(*arguments):
         status = run.main(list(arguments))

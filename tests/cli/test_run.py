@@ -17,7 +17,7 @@ import lth_jax
 from lth_jax import data
 from lth_jax.config import BranchSpec, Spec, declared, default_config, flatten
 from lth_jax.config.files import known_configs
-from lth_jax.lottery import experiment as experiments
+from lth_jax.lottery import building
 from lth_jax.store import RunDirectory
 from lth_jax.store.tables import RESULTS
 
@@ -61,7 +61,7 @@ def test_a_finished_experiment_prints_its_table_and_trains_nothing(main, tmp_pat
     status, first, _ = main(*QUICK, "--workdir=x")
     assert status == 0
     before = {f: f.read_bytes() for f in tmp_path.rglob("*.csv")}
-    monkeypatch.setattr(experiments, "build", None)
+    monkeypatch.setattr(building, "build", None)
     monkeypatch.setattr(data, "load", None)
     assert main(*QUICK, "--workdir=x") == (0, first, "")
     assert {f: f.read_bytes() for f in tmp_path.rglob("*.csv")} == before

@@ -7,7 +7,7 @@ import pytest
 
 from lth_jax import data
 from lth_jax.errors import DataError
-from lth_jax.lottery import experiment as experiments
+from lth_jax.lottery import building
 
 from ..tiny import arguments
 from . import command_line
@@ -159,7 +159,7 @@ def test_data_that_cannot_be_had_leave_no_directory(main, tmp_path, monkeypatch)
     def refuse(spec, network=None):
         raise DataError("no such data")
 
-    monkeypatch.setattr(experiments, "build", refuse)
+    monkeypatch.setattr(building, "build", refuse)
     assert main(*QUICK, "--workdir=deep/runs/x") == (2, "", "error: no such data\n")
     assert os.listdir(tmp_path) == []
     (tmp_path / "mine").mkdir()
@@ -177,7 +177,7 @@ def test_what_is_there_already_is_no_matter_of_data(main, tmp_path, monkeypatch)
     def refuse(spec, network=None):
         raise DataError("no such data")
 
-    monkeypatch.setattr(experiments, "build", refuse)
+    monkeypatch.setattr(building, "build", refuse)
     grown = arguments(levels=2, replicates=1, branches="reinit,random_mask")
     assert main(*grown, "--workdir=x")[0] == 2
     assert set((tmp_path / "x").rglob("*")) == before

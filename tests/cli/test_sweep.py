@@ -13,7 +13,7 @@ import pytest
 
 from lth_jax import cli
 from lth_jax.cli import sweep
-from lth_jax.lottery import experiment as experiments
+from lth_jax.lottery import building
 from lth_jax.sweep import local
 from lth_jax.sweep.directory import SweepDirectory
 
@@ -35,7 +35,7 @@ def call(tmp_path, monkeypatch, capsys, without_figures):
     """The command in an empty folder; (status, standard output, standard error)."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(logging.getLogger("lth_jax"), "handlers", [])
-    monkeypatch.setattr(experiments, "build", experiment)
+    monkeypatch.setattr(building, "build", experiment)
 
     def call(*arguments):
         status = cli.main(["sweep", *arguments])
@@ -95,7 +95,7 @@ def test_one_that_fails_takes_no_other_with_it_and_says_why(call, in_process, mo
             raise MemoryError("too much")
         return experiment(spec, network)
 
-    monkeypatch.setattr(experiments, "build", build)
+    monkeypatch.setattr(building, "build", build)
     status, out, err = call(*ARGUMENTS)
     assert status == 1
     assert out.count(" finished ") == 1
@@ -104,7 +104,7 @@ def test_one_that_fails_takes_no_other_with_it_and_says_why(call, in_process, mo
     status, out, _ = call("--status", "--out=s")
     assert status == 1
     assert " failed " in out
-    monkeypatch.setattr(experiments, "build", experiment)
+    monkeypatch.setattr(building, "build", experiment)
     status, out, _ = call(*ARGUMENTS)
     assert (status, len(in_process), out.count(" finished ")) == (0, 3, 2)
 

@@ -7,7 +7,7 @@ import pytest
 from lth_jax import load_ticket
 from lth_jax.cli import run
 from lth_jax.export.tickets import load_trained
-from lth_jax.lottery import experiment as experiments
+from lth_jax.lottery import building
 from lth_jax.store import RunDirectory, checkpoints
 from lth_jax.store.tables import TRUNK, RunId
 
@@ -56,7 +56,7 @@ def test_a_second_start_trains_nothing(main, tmp_path, monkeypatch):
     status, first, _ = main(*HALVES, *SOURCE, "--workdir=x")
     assert status == 0
     before = {file: file.read_bytes() for file in tmp_path.rglob("*.csv")}
-    monkeypatch.setattr(experiments, "build", None)
+    monkeypatch.setattr(building, "build", None)
     assert main(*HALVES, *SOURCE, "--workdir=x") == (0, first, "")
     assert {file: file.read_bytes() for file in tmp_path.rglob("*.csv")} == before
 

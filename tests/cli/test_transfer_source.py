@@ -4,7 +4,7 @@ import pytest
 
 from lth_jax import data
 from lth_jax.data.directories import resolve
-from lth_jax.lottery import experiment as experiments
+from lth_jax.lottery import building
 
 from ..tiny import arguments, results
 from .transfers import HALVES, SMALL, SOURCE
@@ -18,7 +18,7 @@ def untrained(monkeypatch):
         raise AssertionError("data was loaded")
 
     monkeypatch.setattr(data, "load", load)
-    monkeypatch.setattr(experiments, "build", load)
+    monkeypatch.setattr(building, "build", load)
 
 
 @pytest.fixture

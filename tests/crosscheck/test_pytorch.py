@@ -18,7 +18,7 @@ import pytest
 from lth_jax import load_ticket
 from lth_jax.cli import export
 from lth_jax.config import ModelSpec
-from lth_jax.lottery.experiment import build
+from lth_jax.lottery.building import build
 from lth_jax.models import MODELS, Member
 from lth_jax.models.vgg import VGG
 from lth_jax.training.keys import data_key

@@ -9,8 +9,7 @@ import pytest
 from lth_jax.config import ModelSpec
 from lth_jax.data import DATASETS, check_name, content_of, custom_dataset, facts, load, split
 from lth_jax.errors import DataError, SpecError
-from lth_jax.lottery import checks
-from lth_jax.lottery import experiment as experiments
+from lth_jax.lottery import building, checks
 
 from ..tiny import tiny_spec, train
 
@@ -217,7 +216,7 @@ def experiment(*, fields=(), **options):
 def test_float_images_reach_the_network_as_they_are(loaded):
     given = arrays(shape=(6, 5), dtype=np.float32)
     loaded(given)
-    built = experiments.build(experiment())
+    built = building.build(experiment())
     assert built.train.inputs.dtype == jnp.float32
     seen = np.asarray(built.pixels.prepared(built.train.inputs))
     parts = split(load("mine"), validation_size=10)
@@ -231,7 +230,7 @@ def test_float_images_are_standardized_scaled_and_moved(loaded):
     for field in ("train_images", "test_images"):
         given[field] = given[field] * np.float32(1e-6)
     loaded(given)
-    built = experiments.build(experiment(standardize=True, side=4, channels=3, crop=1, flip=True))
+    built = building.build(experiment(standardize=True, side=4, channels=3, crop=1, flip=True))
     seen = np.asarray(built.pixels.prepared(built.train.inputs))
     assert seen.shape == (30, 4, 4, 3)
     assert abs(seen.mean()) < 0.2
@@ -264,9 +263,9 @@ def test_a_ticket_is_found_on_float_images_moved_and_mirrored(monkeypatch, tmp_p
 )
 def test_features_are_not_treated_as_pictures(loaded, options, message):
     loaded(arrays(shape=(7,), dtype=np.float32))
-    experiments.build(experiment(standardize=True))
+    building.build(experiment(standardize=True))
     with pytest.raises(DataError) as error:
-        experiments.build(experiment(**options))
+        building.build(experiment(**options))
     assert str(error.value) == message
 
 
@@ -274,7 +273,7 @@ def test_a_network_of_pictures_refuses_features(loaded):
     loaded(arrays(shape=(7,), dtype=np.float32))
     lenet5 = dataclasses.replace(experiment(), model=ModelSpec(name="lenet5"))
     with pytest.raises(SpecError, match="those of mine are 1×7"):
-        experiments.build(lenet5)
+        building.build(lenet5)
 
 
 def test_what_cannot_be_done_to_images_is_refused_before_they_are_loaded():

@@ -17,8 +17,7 @@ from lth_jax.api import choice
 from lth_jax.cli import inspect, run
 from lth_jax.disk.files import read_bytes
 from lth_jax.errors import StoreError
-from lth_jax.lottery import experiment as experiments
-from lth_jax.lottery import runner
+from lth_jax.lottery import building, runner
 from lth_jax.lottery.level import LevelTrainer
 from lth_jax.report import figures
 from lth_jax.store import RunDirectory, checkpoints
@@ -130,7 +129,7 @@ def in_process() -> Iterator[None]:
     """Lets commands run in this process: what is compiled is shared, and nothing is drawn."""
     made = {
         (choice, "choose"): _choose,
-        (experiments, "build"): experiment,
+        (building, "build"): experiment,
         (runner, "LevelTrainer"): NotedRuns,
         (figures, "FIGURES"): {},
     }

@@ -13,7 +13,7 @@ import os
 import jax
 import pytest
 
-from lth_jax.lottery.experiment import build
+from lth_jax.lottery.building import build
 from lth_jax.training.backend import precise
 
 

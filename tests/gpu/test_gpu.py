@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lth_jax.errors import Interrupted
-from lth_jax.lottery.experiment import build
+from lth_jax.lottery.building import build
 from lth_jax.pruning.criteria import CRITERIA
 from lth_jax.pruning.masks import kept_counts, ones_mask
 from lth_jax.pruning.selection import prune_to

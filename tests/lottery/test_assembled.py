@@ -13,7 +13,8 @@ import pytest
 
 from lth_jax import data
 from lth_jax.config import Spec
-from lth_jax.lottery.experiment import balanced, build
+from lth_jax.lottery.building import build
+from lth_jax.lottery.experiment import balanced
 from lth_jax.models import MODELS, custom_model
 from lth_jax.pruning.trees import named_leaves
 from lth_jax.store.tables import TRUNK, RunId

@@ -14,10 +14,10 @@ from lth_jax.config.reference import published
 from lth_jax.errors import DataError, SpecError
 from lth_jax.lottery import network
 from lth_jax.lottery.branches import BRANCHES
+from lth_jax.lottery.building import build
 from lth_jax.lottery.checks import check, check_transfers
 from lth_jax.lottery.custom import register
 from lth_jax.lottery.examples import notes_of
-from lth_jax.lottery.experiment import build
 from lth_jax.lottery.optimizing import optimizer_of
 from lth_jax.system import machine
 

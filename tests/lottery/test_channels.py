@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from lth_jax.errors import Interrupted, SpecError
+from lth_jax.lottery.building import build
 from lth_jax.lottery.checks import check
-from lth_jax.lottery.experiment import build
 from lth_jax.models import MODELS, custom_model
 from lth_jax.pruning.masks import ones_mask
 from lth_jax.pruning.trees import named_leaves

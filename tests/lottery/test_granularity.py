@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from lth_jax.errors import SpecError
+from lth_jax.lottery.building import build
 from lth_jax.lottery.checks import check
-from lth_jax.lottery.experiment import build
 from lth_jax.store import RunDirectory
 
 from ..tiny import finished_run, results, tiny_spec

@@ -8,7 +8,7 @@ import pytest
 from lth_jax.config import TRANSFERS
 from lth_jax.config.spec.branch import CYCLES
 from lth_jax.lottery.branches import BRANCHES
-from lth_jax.lottery.experiment import build
+from lth_jax.lottery.building import build
 from lth_jax.pruning.learning import LEARNED_MASKS
 from lth_jax.store.tables import TRUNK, RunId
 

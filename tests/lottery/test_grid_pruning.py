@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from lth_jax.lottery.experiment import build
+from lth_jax.lottery.building import build
 from lth_jax.pruning.criteria import CRITERIA
 from lth_jax.pruning.schedules import fractions_of, targets
 from lth_jax.store.tables import TRUNK, RunId

@@ -13,8 +13,8 @@ from lth_jax.data import CROP_DRAWS
 from lth_jax.errors import Interrupted
 from lth_jax.lottery import placement
 from lth_jax.lottery.branches import BRANCHES
+from lth_jax.lottery.building import build
 from lth_jax.lottery.checks import check
-from lth_jax.lottery.experiment import build
 from lth_jax.training import keys
 from lth_jax.training.devices import ONE_DEVICE
 from lth_jax.training.order import BatchOrder

@@ -13,8 +13,8 @@ from lth_jax.data import streaming
 from lth_jax.errors import Interrupted, SpecError
 from lth_jax.lottery import placement
 from lth_jax.lottery.aligning import Aligner
+from lth_jax.lottery.building import build
 from lth_jax.lottery.checks import check
-from lth_jax.lottery.experiment import build
 from lth_jax.lottery.path_meter import PathMeter
 from lth_jax.training.devices import RunDevices
 

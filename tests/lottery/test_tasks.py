@@ -9,7 +9,7 @@ import pytest
 
 from lth_jax.data import DATASETS, content_of, custom_dataset, facts_of, load
 from lth_jax.errors import DataError, SpecError
-from lth_jax.lottery.experiment import build
+from lth_jax.lottery.building import build
 from lth_jax.lottery.network import check_task
 from lth_jax.store import RunDirectory
 from lth_jax.training.tasks import TASKS, Task

@@ -209,8 +209,20 @@ def small(name, dtype="float32"):
     return program, examples, first(key, program.pixels.prepared(examples.inputs[:1]) * 0)
 
 
-@every_family
-@pytest.mark.parametrize("how", TOGETHER)
+# One after the other, runs are computed as each alone, whatever the network.
+EACH_ALONE = ("resnet20", "gpt")
+# (name, how): each network in one `vmap`.
+ways = pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        pytest.param(name, how, marks=() if name == "mlp" else pytest.mark.slow)
+        for how in TOGETHER
+        for name in (SMALLEST if how == "vmap" else EACH_ALONE)
+    ],
+)
+
+
+@ways
 def test_gradients_of_several_runs_are_those_of_each(name, how):
     """However they are computed together: in the programs that other platforms than CPUs have."""
     program, examples, state = small(name)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from lth_jax.lottery.experiment import native_code
+from lth_jax.lottery.building import native_code
 from lth_jax.native.choice import can_be_native
 from lth_jax.native.dense_product import LEAST_OUTPUTS, dense_product
 from lth_jax.native.dispatch import Dispatch, dispatching, intercept

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lth_jax.errors import Interrupted, SpecError
-from lth_jax.lottery.experiment import native_code
+from lth_jax.lottery.building import native_code
 from lth_jax.native import build, choice
 from lth_jax.store.tables import RunId
 from lth_jax.training.parameterization import DENSE
