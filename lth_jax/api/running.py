@@ -21,7 +21,6 @@ from lth_jax.data import directories
 from lth_jax.disk.files import private_folder
 from lth_jax.errors import RunError, SpecError, StoreError, UserError
 from lth_jax.lottery import building, checks
-from lth_jax.lottery import experiment as experiments
 from lth_jax.lottery.custom import NO_ROWS, OwnRows, in_use, observers, own_rows
 from lth_jax.lottery.examples import load
 from lth_jax.lottery.network import Network, task_metric
@@ -227,7 +226,7 @@ class Running:
 def _check_source(spec: specs.Spec, finished: Path, transfers: Collection[str]) -> None:
     """Raises a SpecError unless a finished source has every ticket that transfers need."""
     store = RunDirectory.read(finished)
-    experiments.source_optimizer(store.spec())
+    building.source_optimizer(store.spec())
     fits = False
     for run_id in reachable_runs(spec, (), finished):
         if not (run_id.branch in transfers or (spec.pretrain and run_id.level == 0)):

@@ -167,7 +167,7 @@ def _packed(layer: Layer, length: int, mask: np.ndarray) -> PackedLeaf:
         _padded(transposed.columns, length),
         _padded(in_vector[transposed.places], length),
     )
-    return PackedLeaf(layer.shape, length, order, Tables(*tables))
+    return PackedLeaf(layer.shape, length, order, Tables(*jax.device_put(tables)))
 
 
 class _Entries(NamedTuple):

@@ -180,9 +180,7 @@ def keep_highest(scores: jax.Array, kept: jax.Array) -> jax.Array:
     return _drop_lowest([scores], [alive], count)[0]
 
 
-def check_finite(
-    names: Sequence[str], scores: Sequence[jax.Array], alive: Sequence[jax.Array]
-) -> int:
+def check_finite(names: Sequence[str], scores: Sequence[Any], alive: Sequence[Any]) -> int:
     """Returns the number of survivors of these leaves, whose scores are finite.
 
     Raises:
@@ -235,7 +233,7 @@ def _drop_lowest(
 
 
 def _drop_lowest_on_host(
-    scores: Sequence[np.ndarray], alive: Sequence[np.ndarray], count: np.uint32
+    scores: Sequence[Any], alive: Sequence[Any], count: np.uint32
 ) -> list[np.ndarray]:
     """Returns what `_drop_lowest` does, computed by NumPy."""
     places = [np.flatnonzero(a) for a in alive]

@@ -209,7 +209,7 @@ VARIANTS = {
     "configs/sparse/digits.py": ("",),
     "configs/sparse/early_bird.py": ("", "paper", "digits"),
     "configs/sparse/learned.py": ("", "mnist", "conv2", "conv4", "conv6"),
-    "configs/sparse/lenet_mnist.py": ("", "ticket", "uniform"),
+    "configs/sparse/lenet_mnist.py": ("", "uniform", "global"),
     "configs/sparse/strong_tickets.py": ("", "0.25"),
     "configs/sparse/wrn22_cifar10.py": SCALES,
     "configs/transfer/adam_to_sgd.py": SCALES,
