@@ -153,8 +153,8 @@ MUTANTS = (
     ),
     Mutant(
         "what was just dropped may not grow again",
-        "pruning/moving.py", "_inverted({name: named_leaves(stayed)[name]",
-        "_inverted({name: named_leaves(move.mask)[name]", MOVING,
+        "pruning/moving.py", "free = _inverted(stayed)",
+        "free = _inverted(move.mask)", MOVING,
     ),
     Mutant(
         "gradual pruning goes in a straight line",

@@ -271,7 +271,9 @@ def check_durations(spec: Spec, examples: int) -> None:
     _check_training(spec, spec.train, examples)
     for name in spec.branches:
         branch = spec.branch_spec(name)
-        _check_training(spec, branch.train_spec(spec.train), examples, name)
+        rule = MASK_RULES.get(rule_name(branch))
+        searches = branch.kind in LEARNED_MASKS or (rule is not None and rule.starts_dense)
+        _check_training(spec, branch.train_spec(spec.train), examples, name, searches)
         per_epoch = examples // spec.train.batch_size
         last = duration_steps(spec.train.steps, per_epoch)
         looks = -(-spec.train.cycles * last // per_epoch) - 1  # ends of epochs before the last step
@@ -306,7 +308,10 @@ def _check_curvature(spec: Spec, examples: int) -> None:
             )
 
 
-def _check_training(spec: Spec, train: TrainSpec, examples: int, branch: str = "") -> None:
+def _check_training(
+    spec: Spec, train: TrainSpec, examples: int, branch: str = "", searches: bool = False
+) -> None:
+    """Checks what is trained: the trunk, or a branch, which may search its mask as it trains."""
     place = f"config.branch.{branch}." if branch else "config.train."
     if examples < train.batch_size:
         raise SpecError(
@@ -319,10 +324,9 @@ def _check_training(spec: Spec, train: TrainSpec, examples: int, branch: str = "
         raise SpecError(f"{place}steps={train.steps!r}: accepted: {wanted}")
     # A branch may end where it starts: its networks are measured as they are, untrained.
     rewind_step = duration_steps(spec.rewind.step, examples // spec.train.batch_size)
-    if branch and rewind_step > steps:
-        raise SpecError(
-            f"{place}steps={train.steps!r}: accepted: at least rewind.step={spec.rewind.step!r}"
-        )
+    if branch and rewind_step > steps - searches:
+        wanted = f"{'more than' if searches else 'at least'} rewind.step={spec.rewind.step!r}"
+        raise SpecError(f"{place}steps={train.steps!r}: accepted: {wanted}")
     if not branch and rewind_step >= steps:
         raise SpecError(
             f"config.rewind.step={spec.rewind.step!r}: accepted: steps before the last, {steps}"

@@ -77,8 +77,11 @@ class ResultRow:
 
     @property
     def censored(self) -> bool:
-        """Returns whether its early stop is its last evaluation: it might have come later."""
-        return self.early_stop_step == (self.last_step or self.steps)
+        """Returns whether its early stop is its last evaluation: it might have come later.
+
+        That of a network that was not trained could not.
+        """
+        return self.steps > 0 and self.early_stop_step == (self.last_step or self.steps)
 
     @property
     def run_id(self) -> RunId:

@@ -135,9 +135,13 @@ WRONG = {
         {
             "rewind": {"step": 200},
             "branches": ("x",),
-            "branch": {"x": {"kind": "dense", "steps": "150"}},
+            "branch": {"x": {"kind": "reshuffle", "steps": "150"}},
         },
         "config.branch.x.steps='150': accepted: at least rewind.step='200'",
+    ),
+    "a mask that nothing trains": (
+        {"branches": ("edge_popup",), "branch": {"edge_popup": {"steps": "0"}}},
+        "config.branch.edge_popup.steps='0': accepted: more than rewind.step='0'",
     ),
 }  # fmt: skip
 

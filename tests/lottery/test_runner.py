@@ -64,6 +64,7 @@ def test_a_branch_that_ends_where_it_starts_is_measured_untrained(tmp_path):
         assert row.early_stop_test_accuracy == row.final_test_accuracy
         assert row.final_val_accuracy == point.val_accuracy
         assert np.isnan(row.final_train_loss)
+        assert not row.censored
         ticket = store.rows[RunId(TRUNK, 1, replicate, 0)]
         assert (row.kept, row.prunable) == (ticket.kept, ticket.prunable)
         # The mask of the trained dense network's largest weights, on the initial ones.
