@@ -188,5 +188,5 @@ def _cost_of(row: ResultRow, rows: dict[RunId, ResultRow], spec: Spec) -> Cost:
     cost = Cost(*(sum(getattr(one, name) * share for one, share in shares) for name in COSTS))
     if not all(found):  # a damaged table
         return Cost(math.nan, math.nan, math.nan)
-    known = all(one.operations for one, _ in shares)
+    known = all(one.operations or not one.steps for one, _ in shares)
     return cost if known else cost._replace(operations=math.nan)

@@ -56,11 +56,14 @@ class Moving(NamedTuple):
         """Returns the first step from `step` on at which the mask moves, None for none."""
         return next_move(self.course, self.rule.starts_dense, step)
 
-    def counts_to_come(self, sizes: Mapping[str, int]) -> list[dict[str, int]]:
-        """Returns how many weights each leaf keeps, move by move, where that is no constant."""
-        counts, step, found = self.rule.counts, self.next_move(0), []
+    def counts_to_come(self, sizes: Mapping[str, int]) -> dict[int, dict[str, int]]:
+        """Returns for the step of each move how many weights each leaf keeps from then on.
+
+        Empty where that is a constant.
+        """
+        counts, step, found = self.rule.counts, self.next_move(0), {}
         while counts and step is not None:
-            found.append(counts(self.course, sizes, step))
+            found[step] = counts(self.course, sizes, step)
             step = self.next_move(step + 1)
         return found
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from lth_jax.lottery.run import Run
 from lth_jax.pruning.masks import kept_counts
-from lth_jax.pruning.trees import PyTree
+from lth_jax.pruning.trees import PyTree, count_true, named_leaves, size
 from lth_jax.store import CurvePoint
 from lth_jax.store.tables import ResultRow
 from lth_jax.training.operation_counts import training_operations
@@ -71,17 +71,29 @@ def row_of(
         kernel=kernel,
         diverged=diverged_since(points, state.state.params),
         last_step=run.last_step,
-        operations=_operations(run, steps),
+        operations=_operations(run),
     )
 
 
-def _operations(run: Run, steps: int) -> float:
-    """Counts what a run's training takes; 0 (unknown) where the number of weights moves."""
-    if run.moving and (run.moving.rule.starts_dense or run.moving.rule.trained):
+def _operations(run: Run) -> float:
+    """Counts what a run's training takes; 0 (unknown) where more weights are updated than kept."""
+    if run.moving and run.moving.rule.trained:
         return 0.0
-    e = run.experiment
+    e, leaves = run.experiment, named_leaves(run.start.mask)
+    kept = {name: count_true(leaf) for name, leaf in leaves.items()}
+    sizes = {name: size(leaf) for name, leaf in leaves.items()}
+    # What a schedule keeps, piece by piece; a mask does not move at the step where a run starts.
+    pieces = {run.start.step: kept}
+    if run.moving:
+        for step, counts in run.moving.counts_to_come(sizes).items():
+            if run.start.step < step < run.last_step:
+                pieces[step] = kept | counts
+    ends = [*[*pieces][1:], run.last_step]
     batch_size = e.spec.train.batch_size
-    return training_operations(run.start.mask, e.uses, steps=steps, batch_size=batch_size)
+    return sum(
+        training_operations(counts, e.uses, steps=end - begin, batch_size=batch_size)
+        for (begin, counts), end in zip(pieces.items(), ends, strict=True)
+    )
 
 
 def diverged_since(points: Sequence[CurvePoint], params: PyTree) -> int:

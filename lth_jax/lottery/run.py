@@ -80,7 +80,7 @@ class Run:
             return []
         sizes = {name: leaf.size for name, leaf in named_leaves(mask).items()}
         found: dict[Layout, Mapping[str, int]] = {}
-        for counts in self.moving.counts_to_come(sizes):
+        for counts in self.moving.counts_to_come(sizes).values():
             found.setdefault(e.native.layout_of_counts(self.run_id.level, counts), counts)
         return [map_named(partial(_first, counts), mask) for counts in found.values()]
 

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from jax.extend import core
 
-from lth_jax.pruning.trees import PyTree, count_true, named_leaves
+from lth_jax.pruning.trees import PyTree, named_leaves
 
 PER_MULTIPLY_ADD = 2
 # A step of training costs as much as three forward passes: one, and in each layer a product for the
@@ -47,11 +47,10 @@ def uses_of_weights(
 
 
 def training_operations(
-    mask: PyTree, uses: Mapping[str, float], *, steps: int, batch_size: int
+    kept: Mapping[str, int], uses: Mapping[str, float], *, steps: int, batch_size: int
 ) -> float:
-    """Returns the floating-point operations of so many steps with the weights that `mask` keeps."""
-    leaves = named_leaves(mask)
-    forward = sum(uses[name] * count_true(leaf) for name, leaf in leaves.items() if name in uses)
+    """Returns the floating-point operations of so many steps with as many weights in each leaf."""
+    forward = sum(uses[name] * count for name, count in kept.items() if name in uses)
     return float(PER_MULTIPLY_ADD * PASSES_OF_A_STEP * forward * steps * batch_size)
 
 

@@ -108,6 +108,19 @@ def test_each_move_is_counted_beside_the_curves(moved):
             assert points[-1].ever == points[0].prunable
 
 
+def test_operations_are_those_of_the_weights_that_there_are_at_each_step(moved):
+    """Six for a weight of a dense layer, a step and an example of its batch."""
+    path, _, _ = moved
+    store = RunDirectory.read(path)
+    for row in store.rows.values():
+        found = store.points(MASKS, row.branch, row.level)
+        kept = {0: row.kept} | {point.step: point.kept for point in found}
+        ends = [*[*kept][1:], 12]
+        weights = sum(kept[at] * (end - at) for at, end in zip(kept, ends, strict=True))
+        # Top-KAST updates more weights than it keeps: nothing is said of it.
+        assert row.operations == (0 if row.branch == "topkast" else 6 * 20 * weights)
+
+
 def test_damaged_masks_are_named_refused_and_made_again(moved, tmp_path):
     whole, copy = moved[0], tmp_path / "run"
     shutil.copytree(whole, copy)
