@@ -48,7 +48,7 @@ def methods_said(rows: Iterable[ResultRow], spec: Spec, metric: Metric = ACCURAC
         f"Methods are ranked by test {metric.name} at early stop, mean ± 95% t-interval over "
         "replicates. Behind: how far a method is from the first, paired by replicate. Differs "
         "from: the ranks of those that it differs from, by paired t-tests with Holm's correction "
-        f"over all pairs of the level ({confidence:g}% sure). Steps, minutes and operations count "
+        f"over all pairs of the level ({confidence:g}% sure). Steps, seconds and operations count "
         "the networks that its mask and its weights are made of; operations are those of the "
         "weights that are kept."
     )
@@ -63,7 +63,7 @@ def _table(one: Comparison, metric: Metric) -> Table:
     unit = metric.unit_of_differences
     behind = f"behind, {unit}" if unit else "behind"
     header = ["rank", "method", metric.title("test"), "at the end", behind, "differs from"]
-    header += ["steps", "minutes", "10¹² operations"]
+    header += ["steps", "seconds", "10¹² operations"]
     lines = [_line(one, rank, method, metric) for rank, method in enumerate(one.methods)]
     title = f"Methods at {percent(one.density)} of the weights, level {one.level}"
     return Table(title, header, lines)
@@ -83,7 +83,7 @@ def _line(one: Comparison, rank: int, method: Method, metric: Metric) -> list[Ce
         behind,
         Cell(spans_of([other + 1 for other in one.differing(rank)])),
         Cell(_number(steps, 0)),
-        Cell(_number(seconds / 60, 1)),
+        Cell(_number(seconds, 1 if seconds < 100 else 0)),
         Cell(_number(operations / 1e12, 2)),
     ]
 
