@@ -14,8 +14,8 @@ with the initial weights and batches of the ticket.
 Convolutional networks train 1,000 steps, at 50 and 20%, without supermasks and continuous
 sparsification: what two CPU cores bear. More: `--config.train.steps=20000`.
 
-Cost on 2 CPU cores (Zen 3): two minutes on digits, a quarter of an hour on MNIST, an hour on Conv-2
-for half of the weights alone (`--config.levels=1`), beside other work.
+Cost on 2 CPU cores (Zen 3): two minutes on digits, a quarter of an hour on MNIST; Conv-2 is not
+measured yet, and reckoned at an hour.
 Expected (measured, `docs/results.md`): on MNIST supermasks have 97.3% at 50% of weights that were
 never trained, edge-popup 96.7% at 10%, where the dense network has 97.9%.
 """
@@ -50,9 +50,11 @@ def get_config(variant: str = "digits"):
     config.levels = len(config.pruning.densities)
     both = () if variant in CONVS else ("supermask", "continuous_sparsification")
     config.branches = ("random_mask", *both, "edge_popup", "untrained", "same_sign")
-    # Logits of chances have a long way to go.
+    # Logits of chances have a long way to go. Scores of edge-popup begin as small as a layer's
+    # weights: at a rate of 0.01 Conv-2 gives one answer whatever it sees.
+    rate = 0.001 if variant in CONVS else 0.01
     config.branch.supermask = {"weights": "signed_constant", "learning_rate": 0.2}
-    config.branch.edge_popup = {"weights": "signed_constant", "learning_rate": 0.01}
+    config.branch.edge_popup = {"weights": "signed_constant", "learning_rate": rate}
     config.branch.continuous_sparsification = {"learning_rate": 0.01}
     for name, criterion in (("untrained", "magnitude"), ("same_sign", "large_final_same_sign")):
         config.branch[name] = {"kind": "prune", "criterion": criterion, "steps": "0"}

@@ -75,7 +75,9 @@ def check(spec: Spec) -> Network | None:
             scored = options.scored or spec.pruning.at
             _check_criterion(criterion, scored, f"{place}.criterion", f"{place}.scored")
     for name in spec.branch:
-        if name not in spec.branches and name not in BRANCHES:
+        # Of one whose kind is said no more is asked: a preset's branches may be left out.
+        own_kind = spec.branch[name].kind
+        if not {name, own_kind} & {*spec.branches, *BRANCHES}:
             known = {*spec.branches, *BRANCHES}
             raise SpecError(f"config.branch.{name}: no such branch; {nearest(name, known)}")
         weights, kind = spec.branch[name].weights, spec.branch_spec(name).kind

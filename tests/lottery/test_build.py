@@ -155,6 +155,14 @@ def test_a_wrong_combination_is_one_line_before_anything_is_loaded(name, unloade
     assert "\n" not in str(caught.value)
 
 
+def test_a_preset_s_branch_may_be_left_out(unloaded):
+    """Its options stay, and say of what kind it is; an unknown kind is still a mistake."""
+    check(from_config(SMALL | {"branches": (), "branch": {"own": {"kind": "retrain"}}}))
+    for options in ({}, {"kind": "retain"}):
+        with pytest.raises(SpecError, match=r"config\.branch\.own: no such branch"):
+            check(from_config(SMALL | {"branches": (), "branch": {"own": options}}))
+
+
 @pytest.mark.parametrize("criterion", TRAINED)
 def test_a_criterion_that_needs_trained_weights_is_refused_at_initialization(criterion, unloaded):
     config = {"pruning": {"criterion": criterion, "at": "rewind"}}
