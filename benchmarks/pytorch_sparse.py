@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import warnings
 from typing import Any
 
 import numpy as np
@@ -102,9 +103,10 @@ class SparseLabMLP(InMemory):
         layers: list[nn.Module] = []
         for layer in network(problem):
             if isinstance(layer, nn.Linear):
-                sparse = sparselab.SparseLinear(layer.in_features, layer.out_features)
-                # It draws masks of its own; these are its layers with our weights.
-                sparse._csr = sparselab.PaddedCSR.from_dense(layer.weight.detach())
+                with warnings.catch_warnings(action="ignore"):  # PyTorch calls its CSR beta
+                    sparse = sparselab.SparseLinear(layer.in_features, layer.out_features)
+                    # It draws masks of its own; these are its layers with our weights.
+                    sparse._csr = sparselab.PaddedCSR.from_dense(layer.weight.detach())
                 sparse._values = nn.Parameter(torch.from_numpy(np.asarray(sparse._csr.values)))
                 sparse.bias = layer.bias
                 layer = sparse
