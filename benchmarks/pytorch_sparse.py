@@ -95,6 +95,8 @@ class SparseLabMLP(InMemory):
 
             rule = sparselab.RigL(sparsity=0.9, drop_fraction=fraction, update_freq=every)
             self.model.apply(rule)
+            # It looks at the gradients of the first layer's outputs, whose inputs have none.
+            warnings.filterwarnings("ignore", "Full backward hook is firing")
             self.optimizer.register_step_post_hook(lambda *_: rule.step())
 
     def _network(self, problem: Problem) -> nn.Module:
