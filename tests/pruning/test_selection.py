@@ -132,7 +132,10 @@ def test_a_hundred_equal_weights_lose_the_decimal_share_from_the_front(fraction,
     np.testing.assert_array_equal(np.ravel(mask), np.arange(100) >= 100 - kept)
 
 
-def test_scores_that_differ_in_their_last_bit_are_not_equal():
+@pytest.mark.parametrize("place", ["host", "accelerator"])
+def test_scores_that_differ_in_their_last_bit_are_not_equal(place, monkeypatch):
+    if place == "accelerator":
+        monkeypatch.setattr(selection, "_in_place", jnp.asarray)
     neighbours = np.float32(1) + np.arange(12, dtype=np.float32) * np.float32(2**-23)
     scores = np.random.default_rng(0).permutation(neighbours).reshape(3, 4)
     for count in range(13):
