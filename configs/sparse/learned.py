@@ -48,8 +48,8 @@ def get_config(variant: str = "digits"):
     config.pruning.densities = (0.5, 0.2) if variant in CONVS else (0.5, 0.2, 0.1)
     config.pruning.layer_rates = ()
     config.levels = len(config.pruning.densities)
-    both = () if variant in CONVS else ("supermask", "continuous_sparsification")
-    config.branches = ("random_mask", *both, "edge_popup", "untrained", "same_sign")
+    slow = () if variant in CONVS else ("supermask", "continuous_sparsification")
+    config.branches = ("random_mask", *slow, "edge_popup", "untrained", "same_sign")
     # Logits of chances have a long way to go. Scores of edge-popup begin as small as a layer's
     # weights: at a rate of 0.01 Conv-2 gives one answer whatever it sees.
     rate = 0.001 if variant in CONVS else 0.01

@@ -186,11 +186,12 @@ def check_finite(names: Sequence[str], scores: Sequence[Any], alive: Sequence[An
     Raises:
       ValueError: one is not.
     """
-    surviving, finite = 0, True
-    for values, kept in zip(scores, alive, strict=True):
-        on_host = isinstance(values, np.ndarray) and isinstance(kept, np.ndarray)
-        found = (_survey if on_host else _compiled_survey)(values, kept)
-        surviving, finite = surviving + int(found[0]), finite and bool(found[1])
+    on_host = all(isinstance(leaf, np.ndarray) for leaf in (*scores, *alive))
+    survey = _survey if on_host else _compiled_survey
+    # Asked for together: a device is waited for once, not for each leaf.
+    found = jax.device_get([survey(*pair) for pair in zip(scores, alive, strict=True)])
+    surviving = sum(int(count) for count, _ in found)
+    finite = all(finite for _, finite in found)
     # The bits of a NaN have a place in the order too: it would be ranked, unnoticed.
     if not finite:
         raise ValueError(f"scores of {', '.join(names)} are not finite: nothing to rank")
