@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import random
 import shutil
 import signal
 import tempfile
@@ -88,12 +89,23 @@ def pytest_configure(config):
             os.environ[name.upper()] = str(value)  # for the processes that tests start
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--slow-share", type=int, default=1, metavar="N",
+        help="of the slow tests that -m selects, one of N, drawn by --seed",
+    )  # fmt: skip
+    parser.addoption("--seed", default="0", help="what draws them, such as a commit")
+
+
 def pytest_collection_modifyitems(config, items):
-    if config.option.markexpr:
-        return
-    long = [item for item in items if item.get_closest_marker("paper")]
-    items[:] = [item for item in items if not item.get_closest_marker("paper")]
-    config.hook.pytest_deselected(items=long)
+    share, seed = config.option.slow_share, config.option.seed
+
+    def drawn(item):
+        slow = item.get_closest_marker("slow")
+        return not slow or not random.Random(f"{seed} {item.nodeid}").randrange(share)
+
+    config.hook.pytest_deselected(items=[item for item in items if not drawn(item)])
+    items[:] = filter(drawn, items)
 
 
 @pytest.fixture(scope="session")

@@ -766,7 +766,7 @@ def killer(mutant: Mutant, root: Path, cache: Path) -> str:
 
 def _first_failure(tests: Sequence[str], root: Path, cache: Path) -> str:
     command = [
-        sys.executable, "-m", "pytest", "-n0", "-x", "-q", "-m", "not slow", "--tb=no",
+        sys.executable, "-m", "pytest", "-n0", "-x", "-q", "--tb=no",
         "-o", f"cache_dir={cache}",
         *(f"tests/{test}" for test in tests),
     ]  # fmt: skip

@@ -56,11 +56,6 @@ class RunningLevel:
             if before.get("level") != meta.get("level") or _runs_in(before) <= saved:
                 checkpoints.remove(path)
 
-    def newest(self) -> Saved | None:
-        """Returns the newest undamaged state that this process wrote, or None."""
-        found = map(self._loaded, reversed(self.checkpoints()))
-        return next(filter(None, found), None)
-
     def of(self, level: int, runs: Collection[RunId]) -> Iterator[Saved]:
         """Gives the undamaged states of a level that hold any of `runs`, whoever wrote them.
 

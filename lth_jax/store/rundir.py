@@ -420,10 +420,6 @@ class RunDirectory:
         self._keep_lock()
         self._running.save(tree, meta)
 
-    def load_progress(self) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
-        """Returns the newest undamaged state of a running level, or None."""
-        return self._running.newest()
-
     def progress_of(
         self, level: int, runs: Collection[RunId]
     ) -> Iterator[tuple[dict[str, np.ndarray], dict[str, Any]]]:

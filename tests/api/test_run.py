@@ -95,6 +95,7 @@ def test_without_a_workdir_it_is_named_as_the_command_names_it(tmp_path, monkeyp
     assert named.rows[0].early_stop_val_loss == found.rows[0].early_stop_val_loss
 
 
+@pytest.mark.slow
 def test_two_at_once_in_threads_give_the_bits_of_each_alone(tmp_path, alone):
     others = finished_run(tiny_spec(levels=1, seed=3))
     configs = {"first": tiny_config(levels=1), "second": tiny_config(levels=1, seed=3)}
@@ -145,7 +146,7 @@ def test_ctrl_c_saves_and_raises_and_the_same_call_goes_on(tmp_path, alone, monk
     stopped = lth_jax.read(tmp_path / "run")
     assert stopped.status == "stopped"
     assert {row.level for row in stopped.rows} == {0}
-    assert RunDirectory.read(tmp_path / "run").load_progress()
+    assert RunDirectory.read(tmp_path / "run").progress_checkpoints()
     lth_jax.run(config, workdir=tmp_path / "run")
     assert_same_run(tmp_path / "run", alone)
 
@@ -246,6 +247,7 @@ def own_rows(monkeypatch):
     MODELS.update(kept)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("own_rows")
 def test_own_rows_come_from_the_config_or_from_the_file_that_is_named(tmp_path):
     file = tmp_path / "mine.py"

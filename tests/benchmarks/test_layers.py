@@ -51,6 +51,7 @@ def test_layers_are_those_of_training(layers):
     assert {case.padding for case in resnet if case.layer.shape[0] == 1} == {0}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("built")
 def test_ours_computes_the_layer(layers, strided):
     operands = layers.Operands(strided, 0.3)

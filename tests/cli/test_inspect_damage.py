@@ -196,6 +196,7 @@ def test_a_run_of_another_format_is_refused(copy, number, age, capsys):
     assert err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_no_damage_ends_in_a_traceback(finished, tmp_path, capsys):
     """Whatever file is cut, changed or gone: an answer, or one line."""
     files = sorted(f for f in finished.rglob("*") if f.is_file() and f.stat().st_size)

@@ -68,6 +68,7 @@ def call(mine, capsys):
 AGAIN = ("run", "mine.py", "--config.custom.b1=0.8", "--workdir=run")
 
 
+@pytest.mark.slow
 def test_all_of_it_is_trained_and_recorded(trained):
     branches = [(row["branch"], row["level"]) for row in results(trained / "run")]
     assert branches == [("ticket", "0"), ("ticket", "1"), ("shrunk", "1")]
@@ -86,6 +87,7 @@ def test_other_own_fields_are_another_experiment(call):
     assert "holds another experiment (custom.depth: 2 there, 1 here)" in err
 
 
+@pytest.mark.slow
 def test_a_branch_is_added_later_with_its_function_and_the_observer_may_fail(mine, call):
     before = results(mine / "run")
     file = mine / "mine.py"

@@ -57,6 +57,7 @@ def test_an_experiment_runs_to_its_table_and_files(main, tmp_path, with_figures)
     assert sorted(os.listdir(tmp_path)) == ["out"]
 
 
+@pytest.mark.slow
 def test_a_finished_experiment_prints_its_table_and_trains_nothing(main, tmp_path, monkeypatch):
     status, first, _ = main(*QUICK, "--workdir=x")
     assert status == 0
@@ -67,6 +68,7 @@ def test_a_finished_experiment_prints_its_table_and_trains_nothing(main, tmp_pat
     assert {f: f.read_bytes() for f in tmp_path.rglob("*.csv")} == before
 
 
+@pytest.mark.slow
 def test_the_default_workdir_is_named_after_config_and_identity(main, tmp_path):
     status, _, _ = main(*arguments(levels=0, replicates=1, branches="()"))
     assert status == 0
@@ -86,6 +88,7 @@ def test_the_command_line_and_the_library_give_the_same_bits(main, tmp_path):
     assert_same_run(tmp_path / "x", finished_run(tiny_spec(levels=1, replicates=1)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", ["jax_enable_x64", "jax_debug_nans"])
 def test_what_the_environment_asks_of_jax_changes_no_bit(option, main, tmp_path):
     plain = finished_run(tiny_spec(levels=1, replicates=1))
@@ -128,6 +131,7 @@ def test_damaged_checkpoints_are_warned_of(main, tmp_path):
     assert "not used" in warning
 
 
+@pytest.mark.slow
 def test_what_is_logged_is_said_once(main, monkeypatch):
     """Libraries give the root logger a handler of its own, as `logging.basicConfig` does."""
     root = logging.getLogger()
@@ -228,6 +232,7 @@ class FullDisk(io.StringIO):
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
+@pytest.mark.slow
 def test_nobody_has_to_see_an_experiment(main, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(sys, "stderr", FullDisk())

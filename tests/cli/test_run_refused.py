@@ -139,6 +139,7 @@ def test_a_workdir_that_cannot_be_is_answered_in_one_line(main, tmp_path):
     assert re.fullmatch(r"error: cannot write file/lock: a file lies where .*\n", err)
 
 
+@pytest.mark.slow
 def test_another_experiment_s_workdir_is_refused(main):
     fields = {"levels": 0, "replicates": 1, "branches": "()"}
     assert main(*arguments(**fields), "--workdir=x")[0] == 0
@@ -155,6 +156,7 @@ def test_the_process_exits_2_with_one_line(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_data_that_cannot_be_had_leave_no_directory(main, tmp_path, monkeypatch):
     def refuse(spec, network=None):
         raise DataError("no such data")
@@ -170,6 +172,7 @@ def test_data_that_cannot_be_had_leave_no_directory(main, tmp_path, monkeypatch)
     assert (tmp_path / "mine" / "notes.txt").read_text() == "precious"
 
 
+@pytest.mark.slow
 def test_what_is_there_already_is_no_matter_of_data(main, tmp_path, monkeypatch):
     assert main(*QUICK, "--workdir=x")[0] == 0
     before = set((tmp_path / "x").rglob("*"))

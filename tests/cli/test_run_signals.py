@@ -79,6 +79,7 @@ def test_a_signal_before_training_is_an_interruption_too(tmp_path, signum):
     assert (status, err) == (128 + signum, f"{INTERRUPTED}\n")
 
 
+@pytest.mark.slow
 def test_an_interruption_in_process_exits_with_its_signal(main, tmp_path, monkeypatch):
     """The same without a process of its own: at the second pause of level 1."""
     calls = []

@@ -65,6 +65,7 @@ def in_process(monkeypatch):
     return started
 
 
+@pytest.mark.slow
 def test_a_grid_is_run_once_and_only_what_is_new_or_unfinished_again(call, in_process):
     status, out, err = call(*ARGUMENTS)
     assert status == 0, err
@@ -89,6 +90,7 @@ def test_a_grid_is_run_once_and_only_what_is_new_or_unfinished_again(call, in_pr
     assert cli.main([*line, "--config.seed=0", "--workdir=s/" + name]) == 0
 
 
+@pytest.mark.slow
 def test_one_that_fails_takes_no_other_with_it_and_says_why(call, in_process, monkeypatch):
     def build(spec, network=None):
         if spec.seed == 0:
@@ -109,6 +111,7 @@ def test_one_that_fails_takes_no_other_with_it_and_says_why(call, in_process, mo
     assert (status, len(in_process), out.count(" finished ")) == (0, 3, 2)
 
 
+@pytest.mark.slow
 def test_one_experiment_alone_by_number_or_name(call, tmp_path):
     assert call(*ARGUMENTS, "--only=1")[0] == 0
     (name,) = [path.name for path in (tmp_path / "s").iterdir() if path.name != "failed"]
@@ -118,6 +121,7 @@ def test_one_experiment_alone_by_number_or_name(call, tmp_path):
     assert "--only=2: accepted: 0 to 1" in err
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_asked_to_end_saves_and_goes_on(call, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(sweep, "listening", lambda: contextlib.nullcontext(StopAtPause(2, 15)))
@@ -131,6 +135,7 @@ def test_a_worker_that_is_asked_to_end_saves_and_goes_on(call, tmp_path, monkeyp
     assert_same_run(one, other)
 
 
+@pytest.mark.slow
 def test_a_function_of_configs_is_a_sweep(call, in_process, tmp_path):
     (tmp_path / "mine.py").write_text(
         "from lth_jax import default_config\n"
@@ -180,6 +185,7 @@ def test_what_is_wrong_is_one_line_and_nothing_is_started(call, tmp_path, argume
     assert not list(tmp_path.glob("s/lenet*"))
 
 
+@pytest.mark.slow
 def test_the_script_of_an_array_names_what_is_not_finished(call, tmp_path):
     assert call(*ARGUMENTS, "--only=1")[0] == 0
     more = [a.replace("seed=0,1", "seed=0,1,2,3") for a in ARGUMENTS]
@@ -190,6 +196,7 @@ def test_the_script_of_an_array_names_what_is_not_finished(call, tmp_path):
     assert f"--out={tmp_path / 's'}" in out or "--out=s" in out
 
 
+@pytest.mark.slow
 def test_a_report_is_of_one_sweep(call, tmp_path, capsys):
     for folder in "st":
         arguments = [a.replace("--out=s", f"--out={folder}") for a in ARGUMENTS]
@@ -200,6 +207,7 @@ def test_a_report_is_of_one_sweep(call, tmp_path, capsys):
     assert "it is a sweep" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_damage_is_told_and_the_others_are_shown(call, in_process, tmp_path):
     assert call(*ARGUMENTS)[0] == 0
     flip_byte(next((tmp_path / "s").glob("lenet*")) / "results.csv")

@@ -225,6 +225,7 @@ def test_float_images_reach_the_network_as_they_are(loaded):
     assert "mine: 30 training, 10 validation, 12 test images of 6×5×1" in built.data
 
 
+@pytest.mark.slow
 def test_float_images_are_standardized_scaled_and_moved(loaded):
     given = arrays(shape=(6, 6), dtype=np.float32)
     for field in ("train_images", "test_images"):

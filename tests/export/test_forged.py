@@ -172,6 +172,7 @@ def test_places_that_do_not_fit_are_refused(parts):
         sparse.decode(parts, KEPT.shape)
 
 
+@pytest.mark.slow
 def test_a_bomb_is_refused_before_it_is_inflated(files, tmp_path):
     """A small archive that holds a gigabyte, with headers that agree with its directory."""
     file = tmp_path / "bomb"

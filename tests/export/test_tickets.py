@@ -122,6 +122,7 @@ def test_a_damaged_checkpoint_is_never_exported(tmp_path, capsys):
     assert not (tmp_path / "file").exists()
 
 
+@pytest.mark.slow
 def test_a_branch_s_network_comes_out_of_run_and_file_alike(tmp_path):
     options = {"random_mask": {"draws": 2, "keep": True}}
     path = finished_run(tiny_spec(levels=1, branches=("random_mask",), branch=options))

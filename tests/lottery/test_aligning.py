@@ -78,6 +78,7 @@ def test_orders_are_recovered(run, kind):
     assert bits(aligner.aligned(network, other)) == bits(network)
 
 
+@pytest.mark.slow
 def test_activations_of_convolutions_and_streams_recover_a_permutation():
     fields = {"model.name": "resnet20", "model.width": 0.25, "model.hidden": (300, 100)}
     e = experiment(tiny_spec(**fields, levels=0))
@@ -158,6 +159,7 @@ def permuted_runs(tmp_path, monkeypatch):
     return {run_id: run.start for run_id, run in TrainedRuns.runs.items()}
 
 
+@pytest.mark.slow
 def test_a_permuted_mask_is_anothers_in_this_networks_order(permuted_runs, tmp_path):
     """Each unit has as many weights as one of the other's ticket, and has them where it is like."""
     e = experiment(tiny_spec(**PERMUTED))
@@ -179,6 +181,7 @@ def test_a_permuted_mask_is_anothers_in_this_networks_order(permuted_runs, tmp_p
                 assert start.step == own.step
 
 
+@pytest.mark.slow
 def test_a_giver_that_is_damaged_or_ended_counts(tmp_path):
     spec = tiny_spec(**PERMUTED)
     aligned, plain = RunId("permuted_mask", 2, 2, 0), RunId("unaligned", 2, 2, 0)

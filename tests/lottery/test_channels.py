@@ -60,6 +60,7 @@ def units(mask):
     return first, second
 
 
+@pytest.mark.slow
 def test_each_level_prunes_exactly_its_channels_and_branches_as_many():
     path = finished_run(channels())
     rows = {(row["branch"], row["level"]): row for row in results(path)}
@@ -146,6 +147,7 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(tmp_path):
     assert_same_run(tmp_path / "run", finished_run(spec))
 
 
+@pytest.mark.slow
 def test_ranked_among_all_replicates_have_networks_of_their_own():
     spec = channels(pruning__scope="global", branches=(), replicates=2)
     path = finished_run(spec)

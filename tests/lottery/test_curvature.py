@@ -33,6 +33,7 @@ def curvature(path, *of):
     return RunDirectory.read(path).points(CURVATURE, *of)
 
 
+@pytest.mark.slow
 def test_every_run_is_measured_at_the_chosen_steps():
     path = finished_run(measured())
     for branch, level in (("ticket", 0), ("ticket", 1), ("static", 1), ("set", 1)):

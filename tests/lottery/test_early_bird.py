@@ -52,6 +52,7 @@ def test_it_is_drawn_at_the_first_epoch_whose_last_distances_are_all_small(of, w
     assert drawn_at(of, 0.1, window) == wanted
 
 
+@pytest.mark.slow
 def test_the_ticket_trains_on_from_where_its_mask_stayed():
     path = finished_run(early())
     store, points = RunDirectory.read(path), distances(path)
@@ -142,6 +143,7 @@ def test_single_weights_have_early_birds_too():
     assert 0 < point.distance < 0.9
 
 
+@pytest.mark.slow
 def test_the_preset_on_digits_draws_its_tickets_early(tmp_path):
     config = load_config("configs/sparse/early_bird.py:digits", (), list(BRANCHES))
     config.replicates, config.branches = 1, ("early_bird",)

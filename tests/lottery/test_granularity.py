@@ -30,6 +30,7 @@ def masks(path, name):
     }
 
 
+@pytest.mark.slow
 def test_each_level_prunes_one_more_of_each_m():
     path = finished_run(structured("2:4"))
     rows = {(row["branch"], row["level"]): row for row in results(path)}

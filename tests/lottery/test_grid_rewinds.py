@@ -102,6 +102,7 @@ def test_a_retrain_of_other_length_trains_that_long_when_fine_tuning_too(tmp_pat
     assert [row["steps"] for row in rows_of(tmp_path, "retrain")] == [steps, steps]
 
 
+@pytest.mark.slow
 def test_the_branch_of_fine_tuning_trains_as_a_fine_tuned_trunk(tmp_path):
     """With an optimizer that has no moments; these begin anew in the branch."""
     fields = {"replicates": 1, "levels": 1, "train__optimizer": "sgd", "train__learning_rate": 0.5,

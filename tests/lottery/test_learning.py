@@ -123,6 +123,7 @@ def test_the_row_is_of_the_network_that_is_kept(run, name):
     assert float(found.accuracy) == pytest.approx(float(row["final_test_accuracy"]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [4, pytest.param(9, marks=pytest.mark.slow)])
 def test_stopped_on_its_way_it_ends_with_the_same_bits(run, tmp_path, monkeypatch, steps):
     with monkeypatch.context() as patch:
@@ -203,6 +204,7 @@ def test_a_mask_that_was_found_is_trained_from_the_rewind_point(run, tmp_path, m
     assert levels_behind(taking(), RunId("again", 1, 0, 0)) == []
 
 
+@pytest.mark.slow
 def test_what_found_a_mask_is_trained_again_where_its_network_was_not_kept(tmp_path):
     path, recorder = tmp_path / "run", Recorder()
     options = {"edge_popup": {"learning_rate": 0.1}}

@@ -85,6 +85,7 @@ def test_a_device_has_what_jax_may_take_of_it_and_a_cpu_what_the_machine_has(
     assert ONE_DEVICE.memory() == has
 
 
+@pytest.mark.slow
 def test_too_little_memory_halves_the_groups_says_so_once_and_trains_the_same(
     tmp_path, monkeypatch
 ):

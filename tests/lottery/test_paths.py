@@ -52,6 +52,7 @@ def test_a_spec_asks_for_these_pairs():
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_ends_of_a_path_are_the_rows_of_its_networks(measured):
     store = RunDirectory.read(measured)
     rows = {name_of(run): row for run, row in store.rows.items()}

@@ -66,11 +66,11 @@ def test_a_group_size_is_compiled_once_too(tmp_path):
 @pytest.mark.parametrize(
     ("rewind", "sizes", "slots"),
     [
-        ("0", {6: 1}, 6 * 12),
+        pytest.param("0", {6: 1}, 6 * 12, marks=pytest.mark.slow),
         # Tickets and random masks start at step 3: a sixth of the steps is done by copies.
         ("3", {6: 1}, 6 * 12),
         # At step 7 it would be more than a third: those pay for themselves alone.
-        ("7", {2: 1, 4: 1}, 2 * 12 + 4 * 5),
+        pytest.param("7", {2: 1, 4: 1}, 2 * 12 + 4 * 5, marks=pytest.mark.slow),
     ],
 )
 def test_runs_that_start_at_different_steps_share_a_group_or_pay_for_themselves(

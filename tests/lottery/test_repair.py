@@ -28,7 +28,7 @@ def ends_of(name, **options):
     return model, Ends(*networks)
 
 
-@pytest.mark.parametrize("name", ["mlp", "resnet20"])
+@pytest.mark.parametrize("name", ["mlp", pytest.param("resnet20", marks=pytest.mark.slow)])
 def test_a_repaired_network_has_the_moments_between_those_of_its_ends(name):
     model, ends = ends_of(name)
     params, (state, wanted) = between(ends, 0.5)

@@ -24,6 +24,7 @@ LATE = tiny_spec(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_shares_of_two_processes_have_the_bits_of_one(tmp_path):
     seen = Recorder()
     shared = Shared(tmp_path, LATE)
@@ -100,6 +101,7 @@ def test_a_share_that_is_saved_stays_where_another_process_has_taken_over_its_ru
     assert_same_run(tmp_path, finished_run(LATE))
 
 
+@pytest.mark.slow
 def test_a_process_that_fails_or_is_gone_ends_all_with_its_name_and_the_rest_is_saved(
     tmp_path, monkeypatch
 ):

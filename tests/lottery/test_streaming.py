@@ -40,6 +40,7 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(placement, "BLOCK_BYTES", 13 * 20 * (64 + 4))
 
 
+@pytest.mark.slow
 def test_streamed_runs_are_those_on_the_device_bit_for_bit(tmp_path, small_blocks, single_steps):
     with pytest.raises(Interrupted):
         train(tmp_path, streamed(LENET), StopAt(level=0, updates=101))
@@ -47,6 +48,7 @@ def test_streamed_runs_are_those_on_the_device_bit_for_bit(tmp_path, small_block
     assert_same_run(tmp_path, finished_run(LENET))
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_wherever_its_examples_are(tmp_path, small_blocks, single_steps):
     with pytest.raises(Interrupted):
         train(tmp_path, LENET, StopAt(level=1, updates=77))

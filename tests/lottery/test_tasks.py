@@ -113,6 +113,7 @@ def test_a_task_is_trained_pruned_and_measured(name, column, tmp_path):
     assert float(value) == pytest.approx(float(wanted[f"final_test_{column}"]), rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "criterion", ["snip", *(pytest.param(c, marks=pytest.mark.slow) for c in ("grasp", "synflow"))]
 )

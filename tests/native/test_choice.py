@@ -65,6 +65,7 @@ def masks(layers, rule, level):
     return {name: mask.reshape(layers[name].shape) for name, mask in found.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("choice", ["auto", "sparse"])
 @pytest.mark.parametrize("rule", ["layer", "paper", "global"])
 @pytest.mark.parametrize("network", NETWORKS)

@@ -57,6 +57,7 @@ def test_equal_keys_stay_in_order(most, count):
 # --- The examples of a batch -----------------------------------------------------------------
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(
     st.integers(1, 40),

@@ -32,6 +32,7 @@ def by_xla(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_both_kernels_find_the_same_masks_and_nearly_the_same_numbers(whole, by_xla):
     assert [row["kernel"] for row in results(by_xla)] == ["xla"] * 14
     levels = {(row["level"] == "0", row["kernel"]) for row in results(whole)}
@@ -60,7 +61,9 @@ def test_pruned_weights_are_exactly_zero(whole):
         assert pruned.tobytes() == bytes(pruned.nbytes)
 
 
-@pytest.mark.parametrize("point", [(0, 0), (0, 6), (1, 0), (1, 6)])
+@pytest.mark.parametrize(
+    "point", [(1, 6), *(pytest.param(p, marks=pytest.mark.slow) for p in ((0, 0), (0, 6), (1, 0)))]
+)
 def test_stopped_anywhere_it_ends_with_the_same_bits(whole, tmp_path, point):
     with pytest.raises(Interrupted):
         train(tmp_path / "run", sparse(), StopAt(*point))
@@ -68,6 +71,7 @@ def test_stopped_anywhere_it_ends_with_the_same_bits(whole, tmp_path, point):
     assert_same_run(tmp_path / "run", whole)
 
 
+@pytest.mark.slow
 def test_bits_depend_neither_on_checkpoints_nor_on_other_runs(whole, tmp_path):
     train(tmp_path / "often", sparse(checkpoint__every_seconds=0.0, execution__workers=2))
     assert_same_run(tmp_path / "often", whole)
@@ -78,6 +82,7 @@ def test_bits_depend_neither_on_checkpoints_nor_on_other_runs(whole, tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_under_another_kernel(tmp_path):
     with pytest.raises(Interrupted):
         train(tmp_path / "run", sparse(), StopAt(level=1, updates=6))
@@ -93,6 +98,7 @@ def test_pruned_weights_that_are_not_zero_keep_a_run_dense(tmp_path):
     assert kernels[RunId("freeze_pruned", 1, 0, 0)] == "native"
 
 
+@pytest.mark.slow
 def test_by_default_a_run_is_packed_from_the_level_on_where_that_pays(tmp_path):
     spec = tiny_spec(
         model__hidden=(200,),

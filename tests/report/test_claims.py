@@ -4,6 +4,7 @@ import io
 import json
 import re
 
+import pytest
 from rich.console import Console
 
 from lth_jax.config import from_config
@@ -73,6 +74,7 @@ def test_the_markdown_is_a_table_whatever_a_source_is_called():
     assert "Figure 1 \\| read off" in claims_markdown(example_rows(), SPEC)
 
 
+@pytest.mark.slow
 def test_a_report_has_the_claims_on_its_page_and_beside_it(copy, read, monkeypatch):
     monkeypatch.setattr("lth_jax.report.figures.FIGURES", {})
     record = copy / "spec.json"

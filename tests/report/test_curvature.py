@@ -18,6 +18,7 @@ def measured(tmp_path):
     return finished_run(spec, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_tickets_and_the_last_level_s_branches_are_drawn(measured):
     store = RunDirectory.read(measured)
     with house_style():

@@ -123,6 +123,7 @@ def test_nothing_is_drawn_of_nothing():
     assert accuracy_of([]) is early_stop_of([]) is None
 
 
+@pytest.mark.slow
 def test_drawing_leaves_matplotlib_as_it_was_and_imports_it_late():
     script = """
 import sys

@@ -45,6 +45,7 @@ def results(text):
     return json.loads(re.search(r'id="data">(.*?)</script>', text, re.S)[1])["runs"][0]["results"]
 
 
+@pytest.mark.slow
 def test_the_page_is_written_after_each_level_and_changes_no_bit(tmp_path, finished):
     told = []
     pages = watched(tmp_path / "run", tiny_spec(), told, clock=itertools.count(0, 1000).__next__)
@@ -61,6 +62,7 @@ def test_the_page_is_written_after_each_level_and_changes_no_bit(tmp_path, finis
         assert len(read_events(folder / FILE.format(level=level))) == 4 + 1
 
 
+@pytest.mark.slow
 def test_figures_that_would_cost_too_much_wait_and_the_page_says_so(tmp_path):
     told = []
     now = itertools.count(0, 1)

@@ -18,6 +18,7 @@ def moved(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_branches_whose_masks_move_are_drawn_and_told(moved):
     with house_style():
         figure = draw({"run": Contents(RunDirectory.read(moved))})

@@ -83,6 +83,7 @@ def test_the_figure_tells_every_pair_under_a_pointer():
     assert FIGURES["methods"].draw({"run": example_run(ROWS)}) is None
 
 
+@pytest.mark.slow
 def test_a_report_of_a_real_run_has_them(tmp_path):
     spec = tiny_spec(levels=1, replicates=2, branches=("snip", "finetune"),
                      branch={"snip": {"kind": "prune", "criterion": "snip"}},

@@ -94,6 +94,7 @@ def text(written):
     return (written / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_every_figure_is_on_the_page_and_in_files(written, text):
     page = Page(text)
     assert page.figures() == ALL
@@ -169,6 +170,7 @@ def test_names_are_escaped(copy, read):
     assert data_of(text)["runs"][0]["name"] == content["name"]
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_leaves_out_its_figures_with_a_line(copy, read, report):
     flip_byte(data_file(copy / "checkpoints/replicate_0/level_02"))
     shutil.rmtree(copy / "checkpoints/replicate_1/level_02")
@@ -182,6 +184,7 @@ def test_a_damaged_checkpoint_leaves_out_its_figures_with_a_line(copy, read, rep
     assert page.figures() == ALL, "what the other checkpoints give is drawn"
 
 
+@pytest.mark.slow
 def test_paths_are_drawn_where_they_were_measured(tmp_path, read, report):
     asked = {"branch.sibling.draws": 2, "paths.pairs": ("siblings", "levels"), "paths.points": 5}
     branches = {"branches": ("sibling",), "branch.sibling.at": ("0", "7")}
@@ -207,6 +210,7 @@ def test_damaged_curves_are_never_drawn(copy, read):
         curves.draw({"run": Contents(read(copy))})
 
 
+@pytest.mark.slow
 def test_a_figure_that_fails_takes_no_other_with_it(finished, read, report, monkeypatch):
     def fail(_):
         raise RuntimeError("no colours left")
@@ -217,6 +221,7 @@ def test_a_figure_that_fails_takes_no_other_with_it(finished, read, report, monk
     assert Page(text).figures() == [name for name in ALL if name != "curves"]
 
 
+@pytest.mark.slow
 def test_a_run_that_has_only_begun_has_a_page(tmp_path, read, report):
     finished_run(tiny_spec(levels=0, replicates=1, branches=()), tmp_path / "run")
     text, notes = report(read(tmp_path / "run"))

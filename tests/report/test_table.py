@@ -130,6 +130,7 @@ ROWS = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=50)
 @given(ROWS, st.integers(20, 200))
 def test_any_rows_can_be_printed_at_any_width(rows, width):

@@ -18,28 +18,38 @@ from lth_jax.store.tables import RunId
 from ..tiny import data_file, flip_byte
 from .run_directories import open_run
 
+RUN = RunId("ticket", 0, 0, 0)
+
+
+def save(run, array, number=0):
+    run.save_progress(
+        {"a": array}, {"level": 0, "number": number, "runs": [{"id": list(RUN), "step": 0}]}
+    )
+
 
 def progress(run):
-    found = run.load_progress()
-    return None if found is None else (found[0]["a"].tolist(), found[1])
+    """What a run that goes on finds: the array, and the number that it was saved with."""
+    for arrays, meta in run.progress_of(0, [RUN]):
+        return arrays["a"].tolist(), meta["number"]
+    return None
 
 
 def test_the_newest_progress_is_used_and_the_one_before_goes(path):
     run = open_run(path)
-    assert run.load_progress() is None
+    assert progress(run) is None
     for number in range(3):
-        run.save_progress({"a": np.full(3, number)}, {"level": number})
-        assert progress(run) == ([number] * 3, {"level": number})
+        save(run, np.full(3, number), number)
+        assert progress(run) == ([number] * 3, number)
         assert len(run.progress_checkpoints()) == 1
     run.clear_progress()
-    assert run.load_progress() is None
+    assert progress(run) is None
     run.close()
 
 
 def test_numbers_above_nine_are_newer(path):
     run = open_run(path)
     for number in range(11):
-        run.save_progress({"a": np.full(3, number)}, {})
+        save(run, np.full(3, number), number)
         kept = run.progress_checkpoints()[0]
         shutil.copytree(kept, path / "checkpoints" / f"keep_{kept.name}")
     for kept in (path / "checkpoints").glob("keep_*"):
@@ -47,27 +57,27 @@ def test_numbers_above_nine_are_newer(path):
         if not target.exists():
             kept.rename(target)
     assert len(run.progress_checkpoints()) == 11
-    assert progress(run) == ([10] * 3, {})
+    assert progress(run) == ([10] * 3, 10)
     run.close()
 
 
 def test_the_older_progress_stands_in_for_a_damaged_one(path):
     run = open_run(path)
-    run.save_progress({"a": np.zeros(500)}, {"level": 0})
+    save(run, np.zeros(500), 0)
     (older,) = run.progress_checkpoints()
     shutil.copytree(older, path / "kept")
-    run.save_progress({"a": np.ones(500)}, {"level": 1})
+    save(run, np.ones(500), 1)
     (newer,) = run.progress_checkpoints()
     (path / "kept").rename(older)
-    assert progress(run)[1] == {"level": 1}
+    assert progress(run)[1] == 1
     flip_byte(data_file(newer))
-    assert progress(run)[1] == {"level": 0}
+    assert progress(run)[1] == 0
     assert newer.name in run.problems[0]
     flip_byte(older / "manifest.json")
     assert progress(run) is None
     # A new one does not take the damaged one's place before it is whole.
-    run.save_progress({"a": np.zeros(3)}, {"level": 2})
-    assert progress(run)[1] == {"level": 2}
+    save(run, np.zeros(3), 2)
+    assert progress(run)[1] == 2
     assert len(run.progress_checkpoints()) == 1
     run.close()
 
@@ -108,7 +118,7 @@ def test_a_killed_save_is_never_valid_and_is_cleaned_up_at_the_next_opening(path
     table = (path / "results.csv").read_text()
     run = open_run(path)
     assert list(path.rglob(".*")) == []
-    assert run.load_progress() is None
+    assert progress(run) is None
     assert run.load(0, "level_00")["params/w"].tolist() == list(range(300))
     assert list(run.rows) == [RunId("ticket", 0, 0, 0)]
     assert (path / "results.csv").read_text() == table

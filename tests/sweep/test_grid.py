@@ -28,6 +28,7 @@ def test_what_is_no_axis_is_refused(text):
         axis_of(text)
 
 
+@pytest.mark.slow
 def test_a_grid_is_all_combinations_each_the_experiment_of_its_own_command():
     grid = ["model.hidden=(8,),(8,4)", "train.optimizer=sgd,adam", "seed=0,3"]
     cells = cells_of("lenet_digits", ["levels=1"], grid)

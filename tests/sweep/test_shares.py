@@ -76,6 +76,7 @@ def run(path, spec, engine, count=5, came=lambda: 0, observer=None):
         store.close()
 
 
+@pytest.mark.slow
 def test_five_replicates_on_five_workers_have_the_bits_of_one_and_a_lost_one_goes_on(
     tmp_path, single_steps
 ):
@@ -93,6 +94,7 @@ def test_five_replicates_on_five_workers_have_the_bits_of_one_and_a_lost_one_goe
     assert ("share_1 of level 0: killed, and is started again",) in seen.of("note")
 
 
+@pytest.mark.slow
 def test_a_level_may_be_begun_by_workers_and_ended_by_one_process_or_fewer_of_them(
     tmp_path, single_steps
 ):

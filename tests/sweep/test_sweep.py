@@ -34,6 +34,7 @@ def sweep(tmp_path_factory):
     return directory
 
 
+@pytest.mark.slow
 def test_each_status_is_what_its_directory_says(tmp_path):
     directory = SweepDirectory(tmp_path)
     names = ("finished", "stopped", "waiting", "failed", "damaged", "running", "repaired")
@@ -87,6 +88,7 @@ def test_a_damaged_record_is_told_in_one_line(tmp_path, text):
         SweepDirectory(tmp_path).members()
 
 
+@pytest.mark.slow
 def test_the_table_has_a_line_for_each_branch_and_level_with_the_fields_that_differ(sweep):
     sweep.write_table(sweep.members())
     with (sweep.path / "sweep.csv").open() as file:

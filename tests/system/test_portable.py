@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 CODE = """
 import os, signal, sys
@@ -44,6 +46,7 @@ sys.exit(main(["list", str(here)]))
 """
 
 
+@pytest.mark.slow
 def test_without_what_unix_alone_has_everything_is_imported_and_the_lock_holds(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", CODE, str(tmp_path)],

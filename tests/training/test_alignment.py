@@ -129,6 +129,7 @@ def test_alignment_by_weights_never_brings_networks_further_apart(hidden, seed):
     assert after <= plain + 1e-9
 
 
+@pytest.mark.slow
 def test_a_mask_moves_with_its_network():
     _, variables, groups, _ = network("conv2", {"width": 0.1})
     mask = random_mask(variables["params"])

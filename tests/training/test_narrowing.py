@@ -56,7 +56,7 @@ def narrow_apply(model):
     return lambda variables, x: XLA.apply(model.apply)((), variables, x, True, {})
 
 
-QUICK = ("mlp", "conv2")
+QUICK = ("mlp",)
 
 
 @pytest.mark.parametrize(

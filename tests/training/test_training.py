@@ -33,6 +33,7 @@ def test_bits_do_not_depend_on_chunks_at_epoch_ends_and_of_one_step(cuts):
     assert_same_bits(setting().train([0, 100]), setting().train([0, *cuts, 100]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cuts", [(0, 12), (0, 1, 5, 12)], ids=str)
 def test_blocks_of_steps_do_what_single_ones_do(cuts):
     """Of epochs of 7 steps no block of 3 fits twice and all: the rest goes one by one."""
