@@ -4,7 +4,7 @@ The same as `compare/methods_mnist`, on images that are harder to tell apart.
 
     python run.py --config=configs/compare/methods_fashion.py
 
-Cost on 2 CPU cores: about 50 minutes, as on MNIST.
+Cost on 2 CPU cores: an hour and a quarter of a Zen 3 core, as on MNIST.
 Expected: the same order, with larger differences.
 """
 

@@ -48,6 +48,12 @@ STYLES = (
     Style("#E69F00", "v", (0, (5, 1, 1, 1, 1, 1))),
     Style("#56B4E9", "P", (0, (3, 1))),
     Style("#000000", "X", (0, (1, 2))),
+    # Colours are at their end; ten methods in one figure are not.
+    Style("#D55E00", "<", (0, (5, 1, 1, 1, 1, 1))),
+    Style("#009E73", ">", (0, (3, 1))),
+    Style("#CC79A7", "p", "--"),
+    Style("#E69F00", "h", ":"),
+    Style("#56B4E9", "*", "-."),
 )
 TICKET_STYLE, *CONTROL_STYLES = STYLES
 DENSE_COLOUR = "#555555"
