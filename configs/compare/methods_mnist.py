@@ -10,10 +10,10 @@ together, as their authors do. 30,000 steps, so that the slowest controls conver
 
     python run.py --config=configs/compare/methods_mnist.py
 
-Cost: 74 minutes on one core of a Zen 3 (55 networks of the ticket, 180 of branches; five replicates),
-with another run on the second one.
-Expected (measured, `docs/results.md`): fine-tuning, learning-rate rewinding and the ticket first and
-not told apart, one-shot pruning behind them as weights go, then what prunes before training, and
+Cost: 74 minutes on one core of a Zen 3, with another run on the second one (55 networks of the
+ticket, 180 of branches; five replicates).
+Expected (measured, `docs/results.md`): fine-tuning, learning-rate rewinding and the ticket first,
+not told apart; one-shot pruning behind them as weights go, then what prunes before training, and
 random masks last, as in Frankle et al. (2021).
 """
 

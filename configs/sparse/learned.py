@@ -14,8 +14,8 @@ with the initial weights and batches of the ticket.
 Convolutional networks train 1,000 steps, at 50 and 20%, without supermasks and continuous
 sparsification: what two CPU cores bear. More: `--config.train.steps=20000`.
 
-Cost on 2 CPU cores (Zen 3): two minutes on digits, a quarter of an hour on MNIST, an hour and a half
-for Conv-2 (5,358 s of training and evaluation, on one core beside another run).
+Cost on 2 CPU cores (Zen 3): two minutes on digits, a quarter of an hour on MNIST; Conv-2 took an
+hour and a half of one core, with another run on the second one.
 Expected (measured, `docs/results.md`): on MNIST supermasks have 97.3% at 50% of weights that were
 never trained, edge-popup 96.7% at 10%, where the dense network has 97.9%; Conv-2 by edge-popup has
 48 ± 9% at 50%, the dense network 62.6%, and some replicates never leave chance at 20%.
