@@ -32,6 +32,7 @@ def test_tickets_and_the_last_level_s_branches_are_drawn(measured):
     assert lines["reinit"].get_ydata()[-1] == pytest.approx(sum(of) / 2)
     assert "of 100 training examples, by 3 products" in figure.caption
     assert "largest eigenvalue" in document
+    assert "mathdefault" not in document, "a tick is labelled by a formula"
 
 
 def test_a_damaged_table_is_named_and_left_out(measured):

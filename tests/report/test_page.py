@@ -102,6 +102,7 @@ def test_every_figure_is_on_the_page_and_in_files(written, text):
     assert {path.name for path in (written / "figures").iterdir()} == files
     assert all(path.stat().st_size > 1000 for path in (written / "figures").iterdir())
     assert sum(tag == "svg" for tag, _ in page.elements) == len(ALL)
+    assert "mathdefault" not in text, "a tick is labelled by a formula"
 
 
 def test_it_has_summary_table_spec_versions_and_command(text):

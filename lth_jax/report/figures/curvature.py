@@ -11,6 +11,7 @@ from lth_jax.analysis.summary import percent
 from lth_jax.report.drawing import (
     STYLES,
     Figure,
+    label_decades,
     label_text,
     legend_entries,
     note,
@@ -60,7 +61,8 @@ def draw(runs: Runs) -> Figure | None:
         )  # fmt: skip
         texts = [f"{name}, step {s:,}: {v:.4g}" for s, v in zip(steps, values, strict=True)]
         note(ax, steps, values, texts)
-    ax.set_yscale("symlog", linthresh=1.0)
+    ax.set_yscale("symlog", linthresh=1.0, subs=(2, 5))
+    label_decades(ax.yaxis)  # by itself the scale writes formulas, which are no text here
     ax.set_ylabel("largest eigenvalue of the Hessian")
     ax.set_xlabel("step")
     ax.xaxis.set_major_formatter(thousands)
