@@ -710,7 +710,7 @@ MUTANTS = (
     Mutant(
         "what fills up a part of an evaluation counts",
         "training/groups.py", ")[:count], found)", ")[-count:], found)",
-        ("training/test_evaluated.py",),
+        ("training/test_groups.py",),
     ),
     # Keeping and resuming
     Mutant(

@@ -81,6 +81,7 @@ def test_all_of_it_is_trained_and_recorded(trained):
     assert log == ["{'b1': 0.8, 'depth': 2} ['ticket 0', 'ticket 1', 'shrunk 1']"]
 
 
+@pytest.mark.slow
 def test_other_own_fields_are_another_experiment(call):
     status, _, err = call(*AGAIN, "--config.custom.depth=1")
     assert (status, err.count("\n")) == (2, 1)

@@ -159,7 +159,6 @@ def permuted_runs(tmp_path, monkeypatch):
     return {run_id: run.start for run_id, run in TrainedRuns.runs.items()}
 
 
-@pytest.mark.slow
 def test_a_permuted_mask_is_anothers_in_this_networks_order(permuted_runs, tmp_path):
     """Each unit has as many weights as one of the other's ticket, and has them where it is like."""
     e = experiment(tiny_spec(**PERMUTED))

@@ -5,7 +5,6 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from lth_jax.config import BranchSpec
 from lth_jax.lottery.branches import BRANCHES
@@ -83,7 +82,6 @@ GOLDEN_CONTROLS = {
 }
 
 
-@pytest.mark.slow
 def test_the_lottery_ticket_loop_gives_its_golden_numbers():
     model, transform = mlp(), optimizer("adam", learning_rate=0.1, weight_decay=0.0)
     program = Program(dense_apply(model.apply), transform, batch_size=10, pixels=Pixels(SCALE))

@@ -53,7 +53,6 @@ def test_of_each_m_inputs_the_n_highest_stay(scores, of, data):
             assert np.all(gone <= low)
 
 
-@pytest.mark.slow
 @settings(max_examples=25)
 @given(scores=scored(), data=st.data())
 def test_whole_blocks_go_those_of_the_smallest_sums(scores, data):

@@ -76,7 +76,6 @@ def reference(scores, mask, names, count):
     return kept
 
 
-@pytest.mark.slow
 @given(problems())
 def test_pruning_removes_exactly_the_lowest_share_and_brings_nothing_back(problem):
     scores, mask, hundredths, tenths, scope = problem

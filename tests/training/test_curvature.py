@@ -50,7 +50,6 @@ def exact(params, mask, examples):
 
 
 # Each number of weights is a program.
-@pytest.mark.slow
 @settings(max_examples=5)
 @given(seed=st.integers(0, 99), share=st.floats(0.2, 1))
 def test_it_is_that_of_the_masked_hessian(seed, share):

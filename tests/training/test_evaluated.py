@@ -169,7 +169,6 @@ def test_a_run_that_was_never_finite_has_no_early_stop(names):
     assert np.isinf(run.best.loss[0])
 
 
-@pytest.mark.slow
 def test_training_loss_is_the_mean_since_the_last_evaluation():
     case = setting()
     run = case.train([0, 6])
@@ -183,7 +182,6 @@ def test_training_loss_is_the_mean_since_the_last_evaluation():
     np.testing.assert_allclose(mean, [later / 2], rtol=1e-6)
 
 
-@pytest.mark.slow
 def test_a_run_whose_evaluation_is_not_due_comes_back_as_it_was():
     case = setting(3)
     run = case.train([0, 6])

@@ -31,7 +31,6 @@ from .small_training import BATCH, COUNT, EXAMPLE, Setting, setting, single
 # --- Invariant 4: masked training is plain training -----------------------------------------
 
 
-@pytest.mark.slow
 def test_a_dense_run_equals_a_plain_optax_loop():
     model, transform = mlp(), optimizer("adamw")
     program = Program(dense_apply(model.apply), transform, batch_size=BATCH, pixels=Pixels(SCALE))
