@@ -5,8 +5,8 @@ The same as `compare/methods_mnist`, on images that are harder to tell apart.
     python run.py --config=configs/compare/methods_fashion.py
 
 Cost: an hour of a Zen 3 core, beside other work on the second one.
-Expected (measured, `docs/results.md`): the ticket, learning-rate rewinding and fine-tuning first, not
-told apart; behind them another order than on MNIST, with GraSP last at 2%.
+Expected (measured, `docs/results.md`): the ticket, learning-rate rewinding and fine-tuning first,
+not told apart; behind them another order than on MNIST, with GraSP last at 2%.
 """
 
 from lth_jax.configs.compare import methods_mnist
