@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.markers import CARETUPBASE
 
-from lth_jax.report.drawing import Figure, house_style, label_text, legend_entries, png, svg
+from lth_jax.report.drawing import STYLES, Figure, house_style, label_text, legend_entries, png, svg
 from lth_jax.report.figures import FIGURES, Row, accuracy, early_stop, paired_difference
 from lth_jax.report.figures import render_figures as render
 from lth_jax.store.tables import TRUNK
@@ -98,6 +98,11 @@ def test_branches_differ_in_colour_and_marker():
     drawn = [c.lines[0] for c in early_stop_of(rows).axes[0].containers]
     assert len({(artist.get_color(), artist.get_marker()) for artist in drawn}) == 6
     assert len({artist.get_marker() for artist in drawn}) == 6
+
+
+def test_as_many_lines_as_there_are_styles_are_told_apart():
+    """Ten methods in one figure wrapped around seven styles."""
+    assert len({style.marker for style in STYLES}) == len(STYLES) >= 11
 
 
 @pytest.mark.parametrize(
