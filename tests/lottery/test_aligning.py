@@ -48,6 +48,7 @@ def trained(run, e, replicate=0):
     return stored_network(store, RunId(TRUNK, 0, replicate, 0), (state.params, state.model_state))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_barrier_to_the_permuted_self_is_gone_after_alignment(run, kind):
     spec = tiny_spec(**FIELDS, **{"paths.align": kind})

@@ -83,6 +83,7 @@ def test_each_level_prunes_exactly_its_channels_and_branches_as_many():
                 assert tuple(map(np.sum, found)) == (first, second)
 
 
+@pytest.mark.slow
 def test_the_lowest_l1_norms_go():
     path = finished_run(channels())
     trained = RunDirectory.read(path).load(0, "level_00")
@@ -96,6 +97,7 @@ def test_the_lowest_l1_norms_go():
     assert after["params/fc1/bias"][kept].any()
 
 
+@pytest.mark.slow
 def test_a_ticket_trains_without_its_pruned_channels_and_ends_as_with_zeros(tmp_path, monkeypatch):
     spec = channels(branches=("reinit",), branch={"reinit": {"keep": True}})
     path = finished_run(spec)
@@ -108,6 +110,7 @@ def test_a_ticket_trains_without_its_pruned_channels_and_ends_as_with_zeros(tmp_
             np.testing.assert_allclose(found, masked[leaf], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_which_runs_are_narrow():
     spec = channels()
     built, path = experiment(spec), finished_run(spec)
@@ -139,6 +142,7 @@ def test_what_a_level_costs_is_foretold_from_its_channels():
     assert costs[0] == 1.0 > costs[1] > costs[2] > 0.12
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_ends_with_the_same_bits(tmp_path):
     spec = channels(branches=("reinit",), branch={"reinit": {"keep": True}})
     with pytest.raises(Interrupted):

@@ -44,6 +44,7 @@ def test_every_run_is_measured_at_the_chosen_steps():
         assert all(point.eigenvalue > point.residual >= 0 for point in points)
 
 
+@pytest.mark.slow
 def test_it_is_that_of_the_network_that_was_trained():
     spec = measured()
     built, path = experiment(spec), finished_run(spec)
@@ -67,6 +68,7 @@ def test_it_is_that_of_the_network_that_was_trained():
     assert found.eigenvalue == pytest.approx(last.eigenvalue, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_measuring_changes_no_bit_of_a_run(tmp_path):
     spec = measured()
     plain = finished_run(dataclasses.replace(spec, curvature=CurvatureSpec()))
@@ -78,6 +80,7 @@ def test_measuring_changes_no_bit_of_a_run(tmp_path):
     assert_same_run(plain, copy)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [0, 3, 4])
 def test_stopped_anywhere_it_ends_with_the_same_table(tmp_path, monkeypatch, steps):
     spec = measured()

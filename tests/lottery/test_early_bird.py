@@ -75,6 +75,7 @@ def test_the_ticket_trains_on_from_where_its_mask_stayed():
     assert norms[mask].min() > norms[~mask].max()
 
 
+@pytest.mark.slow
 def test_what_is_saved_is_the_rest_of_the_dense_network_s_training():
     spec = early()
     rows = list(RunDirectory.read(finished_run(spec)).rows.values())
@@ -90,6 +91,7 @@ def test_what_is_saved_is_the_rest_of_the_dense_network_s_training():
     )
 
 
+@pytest.mark.slow
 def test_where_masks_never_stay_it_is_drawn_at_the_last_epoch():
     options = {"early_bird": {"distance": 1e-9, "window": 6}}
     path = finished_run(early(branch=options, train__learning_rate=0.1))
@@ -98,6 +100,7 @@ def test_where_masks_never_stay_it_is_drawn_at_the_last_epoch():
     assert row.steps == 3
 
 
+@pytest.mark.slow
 def test_looking_changes_no_bit_of_the_dense_network():
     with_it, without = (
         RunDirectory.read(finished_run(early(branches=names))).rows
@@ -111,6 +114,7 @@ def test_looking_changes_no_bit_of_the_dense_network():
         assert of_both[0] == of_both[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("updates", [12, 22, 36])
 def test_stopped_anywhere_it_ends_with_the_same_bits(tmp_path, monkeypatch, updates):
     spec = early()
@@ -122,6 +126,7 @@ def test_stopped_anywhere_it_ends_with_the_same_bits(tmp_path, monkeypatch, upda
     assert_same_run(tmp_path / "run", finished_run(spec))
 
 
+@pytest.mark.slow
 def test_added_to_a_finished_trunk_or_damaged_its_dense_network_is_trained_again(tmp_path):
     finished_run(early(branches=()), tmp_path / "run")
     train(tmp_path / "run", early())

@@ -44,6 +44,7 @@ def test_each_level_prunes_one_more_of_each_m():
                 assert np.all(kept == 4 - level) or name.startswith("rigl")
 
 
+@pytest.mark.slow
 def test_whole_blocks_are_pruned_and_what_does_not_divide_stays():
     """Of the output's 8 × 10 weights no blocks of 4 × 4 can be made."""
     spec = structured("block:4x4", levels=1)

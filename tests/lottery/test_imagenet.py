@@ -71,6 +71,7 @@ def test_an_experiment_runs_and_goes_on_with_the_same_bits(spec, tmp_path, singl
     assert_same_run(tmp_path / "stopped", tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_crops_are_functions_of_seed_replicate_step_and_place_alone(spec, monkeypatch):
     monkeypatch.setattr(placement, "BLOCK_BYTES", 2 * 4 * (12 * 12 * 3 + 4))
     e = build(spec)
@@ -95,6 +96,7 @@ def test_crops_are_functions_of_seed_replicate_step_and_place_alone(spec, monkey
     feed.close()
 
 
+@pytest.mark.slow
 def test_pixels_are_standardized_as_everybody_does(spec):
     pixels = build(spec).pixels
     assert pixels.mean == (0.485, 0.456, 0.406)

@@ -157,6 +157,7 @@ def test_in_one_group_they_train_as_alone(run, tmp_path):
             assert float(row["final_train_loss"]) == pytest.approx(loss, rel=0.05)
 
 
+@pytest.mark.slow
 def test_draws_differ_and_signed_constants_are_chosen_among(tmp_path):
     options = {"edge_popup": {**OPTIONS["edge_popup"], "draws": 2, "weights": "signed_constant"}}
     path = tmp_path / "run"

@@ -103,6 +103,7 @@ def test_too_little_memory_halves_the_groups_says_so_once_and_trains_the_same(
     assert_same_run(tmp_path, finished_run(SPEC))
 
 
+@pytest.mark.slow
 def test_evaluations_in_parts_give_the_same_rows(tmp_path, monkeypatch):
     monkeypatch.setattr(
         "lth_jax.lottery.experiment.Portions", lambda: pytest.fail("made by the test")
@@ -118,6 +119,7 @@ def test_evaluations_in_parts_give_the_same_rows(tmp_path, monkeypatch):
                 assert value == same[name], name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [None, 30])
 def test_states_are_on_the_device_while_their_group_trains_and_no_longer(
     tmp_path, monkeypatch, stop

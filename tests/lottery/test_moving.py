@@ -143,9 +143,8 @@ def moving_of(runs, name):
     return runs[RunId(name, 1, 0, 0)].moving
 
 
-@pytest.mark.parametrize(
-    "steps", [4, *(pytest.param(n, marks=pytest.mark.slow) for n in (3, 6, 9))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("steps", [3, 4, 6, 9])
 def test_stopped_at_a_move_or_between_it_ends_with_the_same_bits(
     moved, tmp_path, monkeypatch, steps
 ):

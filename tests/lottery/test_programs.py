@@ -63,14 +63,15 @@ def test_a_group_size_is_compiled_once_too(tmp_path):
 # Groups
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rewind", "sizes", "slots"),
     [
-        pytest.param("0", {6: 1}, 6 * 12, marks=pytest.mark.slow),
+        ("0", {6: 1}, 6 * 12),
         # Tickets and random masks start at step 3: a sixth of the steps is done by copies.
         ("3", {6: 1}, 6 * 12),
         # At step 7 it would be more than a third: those pay for themselves alone.
-        pytest.param("7", {2: 1, 4: 1}, 2 * 12 + 4 * 5, marks=pytest.mark.slow),
+        ("7", {2: 1, 4: 1}, 2 * 12 + 4 * 5),
     ],
 )
 def test_runs_that_start_at_different_steps_share_a_group_or_pay_for_themselves(

@@ -145,6 +145,7 @@ def side_by_side(**fields):
     return tiny_spec(execution__workers=3, **fields)
 
 
+@pytest.mark.slow
 def test_runs_side_by_side_give_the_same_bits(tmp_path, late, single_steps):
     train(tmp_path, side_by_side(rewind__step="7"))
     assert_same_run(tmp_path, late)

@@ -40,6 +40,7 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(placement, "BLOCK_BYTES", 13 * 20 * (64 + 4))
 
 
+@pytest.mark.slow
 def test_streamed_runs_are_those_on_the_device_bit_for_bit(tmp_path, small_blocks, single_steps):
     with pytest.raises(Interrupted):
         train(tmp_path, streamed(LENET), StopAt(level=0, updates=101))

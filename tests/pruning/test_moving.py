@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from lth_jax.pruning.moving import MASK_RULES, Course, Move, next_move
 from lth_jax.pruning.trees import named_leaves
@@ -61,6 +61,7 @@ def kept_of(mask):
 
 
 @every_rule
+@settings(max_examples=20)
 @given(data=st.data())
 def test_each_leaf_keeps_exactly_what_its_course_says(name, data):
     rule = MASK_RULES[name]
@@ -81,6 +82,7 @@ def test_each_leaf_keeps_exactly_what_its_course_says(name, data):
 
 
 @pytest.mark.parametrize("name", ["rigl", "set"])
+@settings(max_examples=25)
 @given(data=st.data())
 def test_the_smallest_go_and_as_many_grow_among_all_that_did_not_stay(name, data):
     move = data.draw(moves())
@@ -107,6 +109,7 @@ def test_the_smallest_go_and_as_many_grow_among_all_that_did_not_stay(name, data
             assert grown == set(free[len(free) - count :])
 
 
+@settings(max_examples=20)
 @given(moves(dense=True))
 def test_gradual_pruning_is_cubic_nested_and_by_magnitude(move):
     course, mask, last = move.course, move.mask, dict(SIZES)
@@ -125,6 +128,7 @@ def test_gradual_pruning_is_cubic_nested_and_by_magnitude(move):
     assert last == course.kept
 
 
+@settings(max_examples=20)
 @given(moves(dense=True))
 def test_ac_dc_takes_turns_and_is_sparse_in_the_end(move):
     course, sparse = move.course, True

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorstore
 
 from lth_jax.errors import StoreError, Unreadable
 from lth_jax.store import CurvePoint, RunDirectory
@@ -194,12 +195,10 @@ def test_what_cannot_be_read_here_is_not_damaged_and_stays(with_curve, monkeypat
 
 
 def test_a_reader_that_fails_over_sound_bytes_is_no_damage(path, monkeypatch):
-    from orbax.checkpoint import v1 as ocp
-
-    def fail(*_):
+    def fail(*_, **__):
         raise RuntimeError("RESOURCE_EXHAUSTED: out of memory")
 
-    monkeypatch.setattr(ocp, "load", fail)
+    monkeypatch.setattr(tensorstore, "open", fail)
     run = open_run(path)
     with pytest.raises(Unreadable, match="RESOURCE_EXHAUSTED"):
         run.load(0, "level_00")

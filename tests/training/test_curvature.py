@@ -50,6 +50,7 @@ def exact(params, mask, examples):
 
 
 # Each number of weights is a program.
+@pytest.mark.slow
 @settings(max_examples=5)
 @given(seed=st.integers(0, 99), share=st.floats(0.2, 1))
 def test_it_is_that_of_the_masked_hessian(seed, share):
@@ -64,6 +65,7 @@ def test_it_is_that_of_the_masked_hessian(seed, share):
     assert found.residual < 1e-2 * max(1, abs(wanted))
 
 
+@pytest.mark.slow
 def test_few_products_give_a_bound_and_say_how_good_it_is():
     params, examples = network(0), batches(0)
     mask = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, bool), params)
