@@ -118,65 +118,64 @@ class Starts:
             return Run(run_id, on_host, self.experiment, last, data_key, early_birds=birds)
         branch = self.spec.branch_spec(run_id.branch)
         experiment = self.experiment.for_branch(run_id.branch)
-        trunk = self.trunk(run_id.replicate)
-        point, step = trunk.rewind_point(run_id.level)
         if branch.kind == "sibling":
             number, _ = parting(self.spec, run_id)
             data_key = keys.sibling_key(self.spec.seed, run_id.replicate, number)
             parted = origin(self.spec, run_id, self.experiment.steps_per_epoch)
             if parted and not run_id.level:
-                ticket = ticket._replace(state=trunk.kept_state(f"step_{parted}"), step=parted)
+                state = self.trunk(run_id.replicate).kept_state(f"step_{parted}")
+                ticket = ticket._replace(state=state, step=parted)
         which = run_id.branch, run_id.replicate, run_id.level, run_id.draw
-        at = BranchPoint(
-            ticket=ticket,
-            point=point,
-            step=step,
-            initial=trunk.initial.params,
-            rates=experiment.rates,
-            optimizer=self.experiment.optimizer,
-            fresh=self.experiment.fresh,
-            # Functions, since few branches ask for these, and they take time.
-            dense_scores=lambda: self._dense_scores(run_id.replicate, point),
-            ranking=lambda: self._ranking(run_id.replicate, run_id.level, branch),
-            pruned_from=lambda: trunk.trained(source_level(self.spec, run_id.level)),
-            steps_behind=lambda: trunk.steps_behind(source_level(self.spec, run_id.level)),
-            trained=lambda: trunk.trained(run_id.level),
-            donated=lambda: self._donated(run_id),
-            source=lambda: self._source_ticket(run_id.replicate, run_id.level),
-            options=branch,
-            granularity=self.granularity,
-            early_bird=lambda: self._early_bird(run_id, branch),
-            key=keys.branch_key(self.spec.seed, *which),
-        )
+        at = self._branch_point(run_id, ticket, branch)
+        custom = self.spec.under(run_id.branch).custom
         try:
-            start = start_of(branch.kind, at, self.spec.under(run_id.branch).custom)
-        except ValueError as error:
-            raise RunError(f"{run_id}: {error}") from error
-        if experiment is not self.experiment:
-            start = start._replace(state=_for_optimizer(start.state, experiment))
-        goes_on = run_id.level == 0 or branch.kind == KIND
-        last = experiment.steps if goes_on else experiment.last_step(start.step)
-        try:
+            start = start_of(branch.kind, at, custom)
+            if experiment is not self.experiment:
+                start = start._replace(state=_for_optimizer(start.state, experiment))
+            goes_on = run_id.level == 0 or branch.kind == KIND
+            last = experiment.steps if goes_on else experiment.last_step(start.step)
             moving = moving_of(
                 at,
                 start,
                 keys.moving_key(self.spec.seed, *which),
                 last=last,
                 steps_per_epoch=self.experiment.steps_per_epoch,
-                custom=self.spec.under(run_id.branch).custom,
+                custom=custom,
             )
         except ValueError as error:
             raise RunError(f"{run_id}: {error}") from error
-        learning = learning_of(
-            at,
-            start,
-            keys.learning_key(self.spec.seed, *which),
-            last=last,
-            custom=self.spec.under(run_id.branch).custom,
-        )
+        learning_key = keys.learning_key(self.spec.seed, *which)
+        learning = learning_of(at, start, learning_key, last=last, custom=custom)
         # All runs of a level are made before the first one trains: on the host, which has room.
         start = jax.device_get(start)
         return Run(run_id, start, experiment, last, data_key, moving, learning)
+
+    def _branch_point(self, run_id: RunId, ticket: StartPoint, branch: BranchSpec) -> BranchPoint:
+        """Returns what a branch's function may make a start of."""
+        trunk, level = self.trunk(run_id.replicate), run_id.level
+        point, step = trunk.rewind_point(level)
+        which = run_id.branch, run_id.replicate, level, run_id.draw
+        return BranchPoint(
+            ticket=ticket,
+            point=point,
+            step=step,
+            initial=trunk.initial.params,
+            rates=self.experiment.for_branch(run_id.branch).rates,
+            optimizer=self.experiment.optimizer,
+            fresh=self.experiment.fresh,
+            # Functions, since few branches ask for these, and they take time.
+            dense_scores=lambda: self._dense_scores(run_id.replicate, point),
+            ranking=lambda: self._ranking(run_id.replicate, level, branch),
+            pruned_from=lambda: trunk.trained(source_level(self.spec, level)),
+            steps_behind=lambda: trunk.steps_behind(source_level(self.spec, level)),
+            trained=lambda: trunk.trained(level),
+            donated=lambda: self._donated(run_id),
+            source=lambda: self._source_ticket(run_id.replicate, level),
+            options=branch,
+            granularity=self.granularity,
+            early_bird=lambda: self._early_bird(run_id, branch),
+            key=keys.branch_key(self.spec.seed, *which),
+        )
 
     def trunk(self, replicate: int) -> StoredTrunk:
         """Returns a replicate's trunk; its initialization is drawn, and stored, the first time."""
