@@ -239,6 +239,9 @@ class Recorder(Observer):
     def note(self, *event):
         self.events.append(("note", *event))
 
+    def measuring(self, *event):
+        self.events.append(("measuring", *event))
+
     def shortened(self, *event):
         self.events.append(("shortened", *event))
 

@@ -82,9 +82,9 @@ class Observer:
     """The events of one experiment, in the order in which they come. Override those of interest.
 
     `experiment_started`, then for each level that has work left `level_started`, any number of
-    `compiling` and `advanced`, `level_finished`; then `experiment_finished`. `note` may come at any
-    time, `close` comes last, after an error or an interruption too. Steps are counted over runs:
-    one update of one run is one.
+    `compiling` and `advanced`, `level_finished`, and any number of `measuring`; then
+    `experiment_finished`. `note` may come at any time, `close` comes last, after an error or an
+    interruption too. Steps are counted over runs: one update of one run is one.
     """
 
     def experiment_started(self, header: ExperimentHeader) -> None:
@@ -106,6 +106,9 @@ class Observer:
 
     def level_finished(self, level: int, rows: Sequence[ResultRow], seconds: float) -> None:
         """All runs of `level` are done; `rows` are theirs, `seconds` is what the level took."""
+
+    def measuring(self, path: int, paths: int) -> None:
+        """The `path`-th of `paths` between trained networks is measured until the next event."""
 
     def shortened(self, steps: int) -> None:
         """`steps` less are to be done in all: the ticket of a replicate ended."""

@@ -10,6 +10,7 @@ from lth_jax.config import Spec
 from lth_jax.errors import Interrupted, StoreError
 from lth_jax.lottery.aligning import Network
 from lth_jax.lottery.experiment import Experiment
+from lth_jax.lottery.observer import Observer
 from lth_jax.lottery.path_meter import PathMeter
 from lth_jax.lottery.plan import is_kept, origin, parting, planned_runs
 from lth_jax.lottery.rewinding import missing
@@ -126,8 +127,9 @@ def missing_pairs(spec: Spec, store: RunDirectory) -> tuple[list[Pair], list[Pat
 class Paths:
     """Measures the paths of an experiment between the networks that its directory keeps."""
 
-    def __init__(self, experiment: Experiment, store: RunDirectory):
+    def __init__(self, experiment: Experiment, store: RunDirectory, observer: Observer):
         self.experiment, self.store, self.spec = experiment, store, experiment.spec.paths
+        self.observer = observer
         self.meter = PathMeter(experiment, self.spec)
         if self.spec.pairs:
             self.meter.check()
@@ -142,6 +144,7 @@ class Paths:
         for number, pair in enumerate(pairs):
             if signum := stop_signal():
                 raise Interrupted(signum, f"path {number} of {len(pairs)}")
+            self.observer.measuring(number + 1, len(pairs))
             points += self._points(pair)
             self.store.write_paths(points)
 

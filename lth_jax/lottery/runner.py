@@ -64,7 +64,7 @@ class Runner:
         self.shares = shares or Shares()
         self.spec = experiment.spec
         self.starts = Starts(experiment, store, observer, source)
-        self.paths = Paths(experiment, store)
+        self.paths = Paths(experiment, store, observer)
 
     def run(self) -> None:
         """Trains every run of the spec that is not done yet, level by level.

@@ -209,6 +209,13 @@ class Terminal(Observer):
         head = f"level {level:2}  {percent(self._density):>6}  {duration(seconds):>5}"
         self._log(head + "".join(means))
 
+    def measuring(self, path: int, paths: int) -> None:
+        """Says so in the bar; without one, in a line if the last is ten seconds old."""
+        latest = f"path {path:,} of {paths:,} between networks"
+        self._progress.update(self._level.id, latest=latest)
+        if not self._live and self._clock() - self._last_line >= SECONDS_BETWEEN_LINES:
+            self._log(latest)
+
     def shortened(self, steps: int) -> None:
         """Takes them off what is left."""
         self._left.shortened(steps)

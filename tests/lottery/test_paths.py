@@ -20,7 +20,7 @@ from lth_jax.store.tables import TRUNK, RunId
 from lth_jax.training.paths import Ends, between, distance, recomputed
 
 from ..small_networks import bits
-from ..tiny import finished_run, tiny_spec, train
+from ..tiny import Recorder, finished_run, tiny_spec, train
 
 FIELDS = {
     "levels": 1, "replicates": 2, "branches": ("sibling", "reinit"),
@@ -80,7 +80,9 @@ def test_nothing_is_measured_twice_and_what_is_missing_is(measured, tmp_path):
     assert len(missing_pairs(other, RunDirectory.read(measured))[0]) == 18
     finished_run(BARE, tmp_path)
     assert RunDirectory.read(tmp_path).paths() == []
-    train(tmp_path, SPEC)
+    told = Recorder()
+    train(tmp_path, SPEC, observer=told)
+    assert told.of("measuring") == [(number, 18) for number in range(1, 19)]
     assert (tmp_path / "paths.csv").read_bytes() == (measured / "paths.csv").read_bytes()
 
 

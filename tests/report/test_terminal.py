@@ -165,6 +165,20 @@ def test_a_compilation_is_told_while_it_lasts():
     assert text(console).splitlines()[-1].endswith("7% in all  4:40 left")
 
 
+def test_paths_are_told_while_they_are_measured():
+    console, clock = plain_console(), Clock()
+    terminal = Terminal(console, clock)
+    watch(terminal, clock)
+    for number in range(1, 13):
+        clock.now += 5
+        terminal.measuring(number, 12)
+        assert terminal._level.fields["latest"] == f"path {number} of 12 between networks"
+    lines = [line for line in text(console).splitlines() if "between networks" in line]
+    assert [line[9:] for line in lines] == [
+        f"path {number} of 12 between networks" for number in (2, 4, 6, 8, 10, 12)
+    ]
+
+
 def test_a_level_that_goes_on_starts_where_it_stood():
     console, clock = plain_console(), Clock()
     terminal = Terminal(console, clock)
