@@ -37,6 +37,7 @@ MARKS = {
     MARK_OF[Verdict.UNDECIDED]: "undecided",
     UNFINISHED: "not every replicate is done",
 }
+COLUMNS = ("early_stop_step", "early_stop_test_accuracy", "final_test_accuracy")
 GAP = 2  # characters between columns
 FIXED = 2  # columns that name a line: level and weights
 
@@ -72,12 +73,16 @@ def results_tables(
     summaries = summarize(rows)
     if not summaries:
         return []
-    step = _results_table("Early-stop step", names, summaries, "early_stop_step", STEP, bars, {})
-    metric, judgements = standard.metric, judge(rows, standard)
-    title, column = metric.title("Test", "at early stop"), "early_stop_test_accuracy"
-    stop = _results_table(title, names, summaries, column, metric, bars, judgements)
-    title, column = metric.title("Test", "at the end"), "final_test_accuracy"
-    return [step, stop, _results_table(title, names, summaries, column, metric, bars, {})]
+    metric = standard.metric
+    told = (
+        ("Early-stop step", STEP, {}),
+        (metric.title("Test", "at early stop"), metric, judge(rows, standard)),
+        (metric.title("Test", "at the end"), metric, {}),
+    )
+    return [
+        _results_table(title, names, summaries, column, unit, bars, judgements)
+        for column, (title, unit, judgements) in zip(COLUMNS, told, strict=True)
+    ]
 
 
 def _results_table(
@@ -114,13 +119,16 @@ def _number(stat: Stat, metric: Metric) -> str:
 
 
 def _span(stat: Stat, metric: Metric, bars: str) -> str:
-    """Writes half of an interval, `± 0.12`, or the ends of a range, `97.6–97.9`."""
+    """Writes half of an interval, `± 0.12`, or the ends of a range, `97.6–97.9`.
+
+    Of equal values it writes nothing: they do not say how far others would lie.
+    """
     low, high = stat.bar(bars)
-    if not math.isfinite(low):
+    if not high > low:
         return ""
     if bars == INTERVAL:
         return f"± {metric.number((high - low) / 2)}"
-    return f"{metric.number(low)}–{metric.number(high)}" if high > low else ""
+    return f"{metric.number(low)}–{metric.number(high)}"
 
 
 def legend(rows: Iterable[ResultRow], standard: Standard = USUAL, bars: str = INTERVAL) -> str:
@@ -130,6 +138,9 @@ def legend(rows: Iterable[ResultRow], standard: Standard = USUAL, bars: str = IN
     parts = []
     if bars == INTERVAL and any(summary.replicates > 1 for summary in summaries):
         parts.append("Mean ± 95% t-interval over replicates: the randomness of training alone.")
+        stats = (getattr(summary, name) for summary in summaries for name in COLUMNS)
+        if any(stat.low == stat.high for stat in stats):
+            parts.append("Without ±, all replicates have that value.")
     elif bars != INTERVAL and any(summary.runs > 1 for summary in summaries):
         parts.append("Mean, and min–max over replicates and draws.")
     judgements = judge(rows, standard)

@@ -75,6 +75,26 @@ def test_one_run_has_no_range():
     assert "±" not in text
 
 
+def test_equal_values_do_not_say_how_far_others_would_lie():
+    rows = [
+        example_row(replicate=index, early_stop_step=5000, early_stop_test_accuracy=accuracy)
+        for index, accuracy in enumerate((0.97, 0.98, 0.99))
+    ]
+    step, accuracy, _ = (table.rows[0][2] for table in results_tables(rows))
+    assert (step.text, step.span, accuracy.span) == ("≥ 5,000", "", "± 2.48")
+    assert "Without ±, all replicates have that value." in legend(rows)
+    differ = [
+        example_row(
+            replicate=index,
+            early_stop_step=index,
+            early_stop_test_accuracy=index / 10,
+            final_test_accuracy=index / 10,
+        )
+        for index in range(2)
+    ]
+    assert "Without ±" not in legend(differ)
+
+
 def test_the_column_that_is_judged_has_the_marks_and_unfinished_levels_have_none():
     rows = [
         example_row(level=level, replicate=replicate, early_stop_test_accuracy=accuracy + noise)
