@@ -99,6 +99,8 @@ def pytest_addoption(parser):
 
 def pytest_collection_modifyitems(config, items):
     share, seed = config.option.slow_share, config.option.seed
+    if share < 1:
+        raise pytest.UsageError(f"--slow-share={share}; accepted: 1 or more")
 
     def drawn(item):
         slow = item.get_closest_marker("slow")
