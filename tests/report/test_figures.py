@@ -64,6 +64,15 @@ def test_one_replicate_has_no_bar():
     assert [bar[0, 1] for bar in bars] == [bar[1, 1] for bar in bars] == list(y)
 
 
+def test_the_axis_of_steps_ends_where_training_does():
+    rows = [example_row(replicate=n, early_stop_step=at) for n, at in enumerate((500, 5000, 5000))]
+    (ax,) = early_stop_of(rows).axes
+    assert line(ax, TRUNK)[1][0][1][1] > 9000
+    assert 5000 < ax.get_ylim()[1] < 5500
+    untrained = [example_row(early_stop_step=0, steps=0)]
+    assert early_stop_of(untrained).axes[0].get_ylim()[1] > 0
+
+
 def test_an_early_stop_that_may_be_later_has_an_arrow():
     rows = [example_row(early_stop_step=5000), example_row(level=1, early_stop_step=4000)]
     (arrows,) = [a for a in early_stop_of(rows).axes[0].get_lines() if a.get_marker() == CARETUPBASE

@@ -30,7 +30,9 @@ def draw(runs: Runs) -> Figure | None:
     figure = Figure(title_of(runs), (5.6, 3.4), caption)
     ax = figure.subplots()
     draw_column(ax, lines, "early_stop_step", STEP, reference)
-    ax.set_ylim(bottom=0)
+    # Intervals of few replicates reach beyond the last step, where nothing is.
+    last = max(row.last_step or row.steps for run in runs.values() for row in run.rows)
+    ax.set_ylim(0, min(ax.get_ylim()[1], 1.08 * last) or None)
     ax.yaxis.set_major_formatter(thousands)
     ax.set_ylabel(STEP.name)
     figure.add_legend(entries(ax, lines))
