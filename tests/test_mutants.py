@@ -30,3 +30,25 @@ def test_mutants_are_told_apart_and_guarded_by_the_core_suite():
         for test in mutant.tests:
             assert (mutants.ROOT / "tests" / test).is_file(), test
             assert test.split("/")[0] in ("pruning", "training", "lottery", "store", "analysis")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [("one() == 1", "test_one.py::test"), ("one() > 0", ""), ("one() == 3", None)],
+)
+def test_a_slow_test_kills_only_what_is_sound_without_the_mutant(tmp_path, wanted, found):
+    (tmp_path / "lth_jax").mkdir()
+    (tmp_path / "lth_jax" / "one.py").write_text("def one():\n    return 1\n")
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = slow\npythonpath = .\n")
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "test_one.py").write_text(
+        "import pytest\nfrom lth_jax.one import one\n\n\n"
+        f"@pytest.mark.slow\ndef test():\n    assert {wanted}\n"
+    )
+    mutant = mutants.Mutant("one is two", "one.py", "return 1", "return 2", ("test_one.py",))
+    if found is None:
+        with pytest.raises(ValueError, match=r"test_one\.py::test fails without any mutant"):
+            mutants.killer(mutant, tmp_path, tmp_path / "cache")
+    else:
+        assert mutants.killer(mutant, tmp_path, tmp_path / "cache") == found
