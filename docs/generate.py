@@ -15,6 +15,7 @@ from lth_jax.data import DATASETS
 from lth_jax.lottery.branches import BRANCHES
 from lth_jax.models import MODELS
 from lth_jax.pruning.criteria import CRITERIA
+from lth_jax.pruning.learning import LEARNED_MASKS
 from lth_jax.pruning.moving import MASK_RULES
 from lth_jax.training.optimizers import OPTIMIZERS, SCHEDULES
 from lth_jax.training.tasks import TASKS
@@ -63,22 +64,35 @@ def _fields(fields: Mapping[str, Declaration]) -> str:
 def registries() -> str:
     """Returns a page of everything that has a name in a config."""
     parts = ["# What has a name", _REGISTRIES]
-    rows: tuple[tuple[str, str, Mapping[str, Any]], ...] = (
-        ("Criteria", "pruning.criterion", {n: row.scores for n, row in CRITERIA.items()}),
-        ("Branches", "branches", BRANCHES),
+    moving = {name: [row.move] for name, row in MASK_RULES.items()}
+    learned = {name: [row.network] for name, row in LEARNED_MASKS.items()}
+    started = {name: [start] for name, start in BRANCHES.items()}
+    # What a row of each is, in the first sentences of these.
+    rows: tuple[tuple[str, str, Mapping[str, list[Any]]], ...] = (
+        ("Criteria", "pruning.criterion", {n: [row.scores] for n, row in CRITERIA.items()}),
         (
-            "Rules that move masks",
-            "branch.NAME.rule",
-            {n: row.move for n, row in MASK_RULES.items()},
+            "Branches",
+            "branches",
+            {n: [*said, *{**moving, **learned}.get(n, [])] for n, said in started.items()},
         ),
-        ("Optimizers", "train.optimizer", {n: row.make for n, row in OPTIMIZERS.items()}),
-        ("Schedules", "train.schedule", SCHEDULES),
-        ("Networks", "model.name", {n: row.module for n, row in MODELS.items()}),
+        ("Rules that move masks", "branch.NAME.rule", moving),
+        ("Optimizers", "train.optimizer", {n: [row.make] for n, row in OPTIMIZERS.items()}),
+        ("Schedules", "train.schedule", {n: [row] for n, row in SCHEDULES.items()}),
     )
     for title, field, registry in rows:
         table = ["| name | what it is |", "| --- | --- |"]
-        table += [f"| `{name}` | {_first_sentence(row)} |" for name, row in registry.items()]
+        table += [
+            f"| `{name}` | {' '.join(map(_first_sentence, said))} |"
+            for name, said in registry.items()
+        ]
         parts += [f"## {title}", f"Rows of `{field}`.", "\n".join(table)]
+    networks = ["| name | what it is | its sizes |", "| --- | --- | --- |"]
+    networks += [
+        f"| `{name}` | {_first_sentence(row.module)} | "
+        f"{', '.join(f'{size} {value}' for size, value in row.sizes.items())} |"
+        for name, row in MODELS.items()
+    ]
+    parts += ["## Networks", "Rows of `model.name`.", "\n".join(networks)]
     tasks = ["| name | targets | metrics, the first by itself |", "| --- | --- | --- |"]
     tasks += [
         f"| `{name}` | {_plain(task.accepts[0])} | "
