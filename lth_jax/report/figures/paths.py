@@ -80,14 +80,20 @@ def _draw_paths(ax: Axes, title: str, points: list[PathPoint], parting: bool) ->
     chosen = spread(sorted(lines), MOST_LINES)
     for key, colour in zip(chosen, level_colours(len(chosen)), strict=True):
         means = {alpha: fmean(errors) for alpha, errors in sorted(lines[key].items())}
-        label = f"parted at step {thousands(key)}" if parting else percent(-key)
+        label = thousands(key) if parting else percent(-key)
         values = list(means.values())
         ax.plot(list(means), values, color=colour, linewidth=1.3, label=label_text(label))
-        note(ax, list(means), values, [f"{label}, α {a:.2f}: {m:.2f}%" for a, m in means.items()])
+        said = f"parted at step {label}" if parting else label
+        note(ax, list(means), values, [f"{said}, α {a:.2f}: {m:.2f}%" for a, m in means.items()])
     ax.set_title(title)
     ax.set_xlabel("α: 0 the first network, 1 the second")
     ax.set_ylabel("test error, %")
-    ax.legend(fontsize=7)
+    # Beside the lines, which take all of the room.
+    heading = "parted at" if parting else "weights left"
+    ax.legend(
+        title=heading, fontsize=7, title_fontsize=7, handlelength=1, loc="upper left",
+        bbox_to_anchor=(1, 1),
+    )  # fmt: skip
 
 
 def _draw_barriers(ax: Axes, points: list[PathPoint], parting: bool) -> None:
