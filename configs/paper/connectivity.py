@@ -14,8 +14,8 @@ ResNet-20's part at 0, 100, 300 and 1,000 of 3,000 steps, one replicate, and its
 the weights, from step 300, has two. The paper trains it for 63,000 steps, where the dense network
 is stable from step 2,000 (3%) and tickets from 500: `resnet20` is what two cores bear.
 
-Cost on 2 CPU cores: about 8 minutes for LeNet at laptop scale, 70 for its `paper` (measured on a Zen
-3, 17 of them for the paths), two hours for ResNet-20.
+Cost on 2 CPU cores: about 8 minutes for LeNet at laptop scale, 70 for its `paper` (of a Zen 3; 17
+of them for the paths), two hours for ResNet-20.
 Expected of LeNet (measured, `docs/results.md`): a barrier of half a point at initialization, less
 later, and 0.1 points between copies of tickets, down to 2.9% of the weights.
 """
