@@ -5,14 +5,16 @@
     python -m tests.mutants --share=10 --seed="$(git rev-parse HEAD)"   # a tenth, drawn by commit
 
 A mutant is a patch that breaks one invariant of the method or one rule of its statistics. It is
-applied to a copy of the work tree, where the tests that guard it are run. It is killed if one of
-them fails; a mutant that survives is a test that is missing, and makes the exit status 1.
+applied to a copy of the work tree, where the tests that guard it are run; each core has a copy. It
+is killed if one of them fails; a mutant that survives is a test that is missing, and makes the exit
+status 1.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import queue
 import random
 import re
 import shutil
@@ -21,10 +23,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+
+from lth_jax.system.machine import cores
 
 ROOT = Path(__file__).resolve().parents[1]
 # A mutant may make a loop endless: that too is noticed.
@@ -767,18 +772,29 @@ def killer(mutant: Mutant, root: Path, cache: Path) -> str:
     path = root / "lth_jax" / mutant.file
     text = apply(mutant, root)
     try:
-        quick = _first_failure(mutant.tests, root, cache, QUICK)
-        slow = "" if quick else _first_failure(mutant.tests, root, cache, "slow")
+        quick = first_failure(mutant.tests, root, cache, QUICK)
+        slow = "" if quick else first_failure(mutant.tests, root, cache, "slow")
     finally:
         path.write_text(text)
-    if slow and _first_failure(mutant.tests, root, cache, "slow"):
+    if slow and first_failure(mutant.tests, root, cache, "slow"):
         raise ValueError(f"tests/{slow} fails without any mutant")
     return quick or slow
 
 
-def _first_failure(tests: Sequence[str], root: Path, cache: Path, which: str) -> str:
+def first_failure(
+    tests: Sequence[str], root: Path, cache: Path, which: str, workers: int = 0
+) -> str:
+    """Returns the first of some tests of a copy that fails, or that there is no end.
+
+    Args:
+      tests: their modules, below `tests/`.
+      root: the copy.
+      cache: where pytest keeps what it keeps, programs among it.
+      which: their marks, as pytest's `-m` takes them.
+      workers: how many processes run them; 0 for pytest's own.
+    """
     command = [
-        sys.executable, "-m", "pytest", "-n0", "-x", "-q", "--tb=no",
+        sys.executable, "-m", "pytest", f"-n{workers}", "-x", "-q", "--tb=no",
         "-o", f"cache_dir={cache}", "-m", which,
         *(f"tests/{test}" for test in tests),
     ]  # fmt: skip
@@ -820,22 +836,30 @@ def main() -> int:
     chosen = [mutant for mutant in MUTANTS if options.only in mutant.breaks]
     count = -(-len(chosen) // options.share)
     chosen = random.Random(options.seed).sample(chosen, count) if options.share > 1 else chosen
-    survived = 0
+    survived, copies = 0, queue.SimpleQueue[Path]()
     with tempfile.TemporaryDirectory(prefix="lth_jax_mutants_") as folder:
-        root = Path(folder) / "copy"
-        copy_of(ROOT, root)
         cache = options.cache or Path(folder) / "cache"
+        roots = [Path(folder) / f"copy{number}" for number in range(cores())]
+        for root in roots:
+            copy_of(ROOT, root)
+            copies.put(root)
         guards = sorted({test for mutant in chosen for test in mutant.tests})
-        broken = _first_failure(guards, root, cache, QUICK)
+        broken = first_failure(guards, roots[0], cache, QUICK, workers=cores())
         if broken:
             print(f"tests/{broken} fails without any mutant")
             return 1
-        for mutant in chosen:
-            began = time.monotonic()
-            by = killer(mutant, root, cache)
-            survived += not by
-            seconds = time.monotonic() - began
-            print(f"{mutant.breaks:<62} {by or 'SURVIVES'} ({seconds:.0f} s)", flush=True)
+
+        def tried(mutant: Mutant) -> tuple[str, float]:
+            began, root = time.monotonic(), copies.get()
+            try:
+                return killer(mutant, root, cache), time.monotonic() - began
+            finally:
+                copies.put(root)
+
+        with ThreadPoolExecutor(cores()) as pool:
+            for mutant, (by, seconds) in zip(chosen, pool.map(tried, chosen), strict=True):
+                survived += not by
+                print(f"{mutant.breaks:<62} {by or 'SURVIVES'} ({seconds:.0f} s)", flush=True)
     print(f"{len(chosen) - survived} of {len(chosen)} mutants killed")
     return 1 if survived else 0
 
