@@ -516,7 +516,17 @@ MUTANTS = (
     ),
     Mutant(
         "a published value is reproduced from below alone",
-        "analysis/references.py", '"over" or low <= most', '"over" or True',
+        "analysis/references.py", "high < least or low > most", "high < least",
+        ("analysis/test_references.py",),
+    ),
+    Mutant(
+        "what is neither shown nor denied counts as reproduced",
+        "analysis/references.py", "Within.YES if shown else Within.OPEN", "Within.YES",
+        ("analysis/test_references.py",),
+    ),
+    Mutant(
+        "a claim of many levels is denied by the luck of one",
+        "analysis/references.py", "1 - 0.05 / levels", "1 - 0.05",
         ("analysis/test_references.py",),
     ),
     Mutant(

@@ -2,15 +2,23 @@
 
 A published number is held against the level whose density is nearest, if that is within a tenth of
 its own; what is published of a range, against every level in it. Ours is a mean over replicates
-with its 95% t-interval; *within* means that the interval and the published value, give or take its
-own uncertainty, have a point in common. So a wide interval contradicts little: how wide it is
-stands beside it.
+with its 95% t-interval, and there are three answers:
+
+- *no*: the interval and the published value, give or take its own uncertainty, have no point in
+  common. Of a range one level is enough, in an interval that is as wide as it must be for a true
+  claim to be denied in one of twenty runs, however many levels there are.
+- *open*: they have, but what the claim denies lies in the interval, too: no effect where one is
+  published, or less than the claim has as its bound.
+- *yes*: else. Of a range every level agrees.
+
+So a wide interval contradicts little, and shows little; how wide it is stands beside it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from enum import Enum
 from statistics import fmean
 from typing import Any, NamedTuple
 
@@ -26,7 +34,17 @@ from lth_jax.training.metrics import ACCURACY, Metric
 TOLERANCE = 0.1  # by how much a level's density may differ from a published one, relatively
 OF_RANGE = 0.02  # by how much it may lie outside of a published range: what rounding makes of one
 DENSE = "dense"
+# What a number of each kind is where a branch is as another one.
+NO_EFFECT = {"gain": 0.0, "sooner": 0.0, "times": 1.0, "falls": 0.0}
 NOT_RUN, CUT_SHORT, AT_ONCE = "not run", "cut short", "stopped at step 0"
+
+
+class Within(Enum):
+    """Whether a published number comes out, see above; in order of how little it agrees."""
+
+    NO = "no"
+    OPEN = "open"
+    YES = "yes"
 
 
 class Compared(NamedTuple):
@@ -47,7 +65,7 @@ class Compared(NamedTuple):
     ours: float = math.nan
     low: float = math.nan
     high: float = math.nan
-    within: bool | None = None
+    within: Within | None = None
     note: str = ""
 
     @property
@@ -100,10 +118,10 @@ def compare(
     return [_compared(results, one) for one in published(reference)]
 
 
-def reproduced(compared: Sequence[Compared]) -> tuple[int, int]:
-    """Returns (how many agree, how many could be compared)."""
+def reproduced(compared: Sequence[Compared]) -> tuple[int, int, int]:
+    """Returns (how many agree, how many are open, how many could be compared)."""
     judged = [one.within for one in compared if one.within is not None]
-    return sum(judged), len(judged)
+    return judged.count(Within.YES), judged.count(Within.OPEN), len(judged)
 
 
 def _compared(results: _Results, one: Published) -> Compared:
@@ -116,17 +134,20 @@ def _compared(results: _Results, one: Published) -> Compared:
     else:
         near = [x for x in levels if abs(x[0] / one.densities[0] - 1) <= TOLERANCE]
         inside = sorted(near, key=lambda x: abs(math.log(x[0] / one.densities[0])))[:1]
-    measured = [_measured(results, one, density, level) for density, level in inside]
+    measured = [_measured(results, one, *at, levels=len(inside)) for at in inside]
     measured = [each for each in measured if each.note != NOT_RUN]
-    # Of a range the level that agrees least, or could not be compared.
+    order = [None, *Within]
+    # Of a range the level that could not be compared, or agrees least.
     return min(
         measured,
-        key=lambda each: (each.within is not None, each.within is True, each.ours),
+        key=lambda each: (order.index(each.within), each.ours),
         default=Compared(one, note=NOT_RUN),
     )
 
 
-def _measured(results: _Results, one: Published, density: float, level: int) -> Compared:
+def _measured(
+    results: _Results, one: Published, density: float, level: int, levels: int
+) -> Compared:
     steps = one.kind in (SPEED, "sooner", "times")
     judged = column_of(JUDGED, results.metric.column)
     column = judged if one.kind == "gain" else SPEED if steps else one.kind
@@ -142,33 +163,40 @@ def _measured(results: _Results, one: Published, density: float, level: int) -> 
     branches = [one.branch, *filter(None, [one.against])]
     if steps and any(results.censored(branch, level) for branch in branches):
         return Compared(one, density, note=CUT_SHORT)
+    back: Callable[[float], float] = float
     if steps and one.against:
         if not all(a > 0 and b > 0 for a, b in pairs):
             return Compared(one, density, note=AT_ONCE)
         # Factors are averaged as factors: twice and half as fast are as fast.
-        ours, low, high = map(math.exp, _statistics([math.log(b / a) for a, b in pairs]))
-        if one.kind == "sooner":
-            ours, low, high = (1 - 1 / factor for factor in (ours, low, high))
+        values = [math.log(b / a) for a, b in pairs]
+        back = math.exp if one.kind == "times" else lambda value: 1 - math.exp(-value)
     else:
-        sign = results.metric.sign
-        ours, low, high = _statistics([sign * (a - b) if one.against else a for a, b in pairs])
-    return _judged(Compared(one, density, ours, low, high))
+        values = [results.metric.sign * (a - b) if one.against else a for a, b in pairs]
+    ours, low, high = map(back, (fmean(values), *mean_interval(values)))
+    highest = back(mean_interval(values, 1 - 0.05 / levels)[1])
+    return _judged(Compared(one, density, ours, low, high), highest)
 
 
-def _statistics(values: Sequence[float]) -> tuple[float, float, float]:
-    """Returns (mean, lower end, upper end)."""
-    return fmean(values), *mean_interval(values)
+def _judged(one: Compared, highest: float) -> Compared:
+    """Returns `one` with whether it agrees; a mean without an interval is a point.
 
-
-def _judged(one: Compared) -> Compared:
-    """Returns `one` with whether it agrees; a mean without an interval is a point."""
+    Args:
+      one: without an answer.
+      highest: what the mean must lie below for a bound to be denied; NaN for one replicate.
+    """
     if not math.isfinite(one.ours):
         return one._replace(note=NOT_RUN)
+    claim = one.published
     low, high = (one.low, one.high) if math.isfinite(one.low) else (one.ours, one.ours)
-    least = one.published.value - one.published.uncertainty
-    most = one.published.value + one.published.uncertainty
-    within = high >= least and (one.published.relation == "over" or low <= most)
-    return one._replace(within=within)
+    least, most = claim.value - claim.uncertainty, claim.value + claim.uncertainty
+    if claim.relation == "over":
+        denied = (highest if math.isfinite(highest) else one.ours) < least
+        shown = low >= least
+    else:
+        denied = high < least or low > most
+        nothing = NO_EFFECT.get(claim.kind, math.nan) if claim.against else math.nan
+        shown = not low <= nothing <= high or least <= nothing <= most
+    return one._replace(within=Within.NO if denied else Within.YES if shown else Within.OPEN)
 
 
 def _falls(results: _Results, one: Published) -> Compared:
@@ -184,7 +212,7 @@ def _falls(results: _Results, one: Published) -> Compared:
         shared = mine.keys() & other.keys()
         if level > 0 and shared:
             gains = [sign * (mine[r] - other[r]) for r in shared]
-            levels.append((density, *_statistics(gains)))
+            levels.append((density, fmean(gains), *mean_interval(gains)))
     # Where the published level was not reached, nothing is known of it.
     if not levels or levels[-1][0] > one.value * (1 + TOLERANCE):
         return Compared(one, note=NOT_RUN)
@@ -199,4 +227,4 @@ def _falls(results: _Results, one: Published) -> Compared:
     if math.isfinite(levels[0][2]):
         low = since([upper >= 0 for *_, upper in levels])
         high = since([lower > 0 for _, _, lower, _ in levels])
-    return _judged(Compared(one, ours, ours, low, high))
+    return _judged(Compared(one, ours, ours, low, high), high)

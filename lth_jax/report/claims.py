@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from lth_jax.analysis.references import Compared, compare, reproduced
+from lth_jax.analysis.references import Compared, Within, compare, reproduced
 from lth_jax.analysis.summary import percent
 from lth_jax.analysis.verdicts import JUDGED, SPEED
 from lth_jax.config import Spec
@@ -27,11 +27,12 @@ METRICS = {
     "falls": Metric("density", unit="%", scale=100, decimals=1),
 }
 UNEVEN = ("sooner", "times", "falls")  # whose intervals are not as long on either side
-WITHIN = {True: "yes", False: "no"}
+COLOURS = {Within.YES: "green", Within.OPEN: "yellow", Within.NO: "red"}
 HEADER = ["claim", "weights", "published", "ours", "difference", "within"]
 MEANS = (
     "Ours: mean over replicates and its 95% t-interval. Within: the interval and the published "
-    "value, give or take its own uncertainty, have a point in common."
+    "value, give or take its own uncertainty, have a point in common; open: what the claim denies "
+    "lies in the interval, too. Of twenty numbers that are true, one is not within by chance."
 )
 
 
@@ -69,7 +70,8 @@ def print_claims(
     table, sentence = claims_table(rows, spec, metric)
     if table is None:
         return
-    lines = [line for line in table.rows if line[-1].text in WITHIN.values()]
+    colours = {within.value: colour for within, colour in COLOURS.items()}
+    lines = [line for line in table.rows if line[-1].text in colours]
     if lines:
         # A line each, not the table: claims are long, and terminals narrow.
         console.print(Text(table.title, style="bold"))
@@ -79,9 +81,7 @@ def print_claims(
             told = (
                 f"{says}, at {weights}: published {claimed}, ours {ours}, difference {difference}"
             )
-            grid.add_row(
-                Text(within, style="green" if within == WITHIN[True] else "red"), Text(told)
-            )
+            grid.add_row(Text(within, style=colours[within]), Text(told))
         console.print(grid)
         console.print()
         console.print(Text(MEANS, style="dim"))
@@ -91,9 +91,10 @@ def print_claims(
 
 def _sentence(compared: Sequence[Compared], spec: Spec) -> str:
     """Says how many results came out, and why others could not be compared."""
-    agree, judged = reproduced(compared)
+    agree, left_open, judged = reproduced(compared)
     points = "point" if judged == 1 else "points"
     said = f"{agree} of {judged} {points} reproduced"
+    said += f", {left_open} left open" if left_open else ""
     notes: dict[str, int] = {}
     for one in compared:
         if one.note:
@@ -121,8 +122,9 @@ def _line(one: Compared, measured: Metric) -> list[Cell]:
         return [Cell(text) for text in (says, weights, claimed, "", "", one.note)]
     if len(published.densities) > 1:
         weights += f", worst at {percent(one.density)}"
-    within, difference = WITHIN[one.within], metric.number(one.difference, "+")
-    return [Cell(text) for text in (says, weights, claimed, _ours(one, metric), difference, within)]
+    difference = metric.number(one.difference, "+")
+    cells = (says, weights, claimed, _ours(one, metric), difference, one.within.value)
+    return [Cell(text) for text in cells]
 
 
 def _ours(one: Compared, metric: Metric) -> str:

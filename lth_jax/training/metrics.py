@@ -56,8 +56,8 @@ class Metric(NamedTuple):
         return "" if self.unit in ("", "%", "×") else " "
 
     def number(self, value: float, sign: str = "") -> str:
-        """Writes a value without its unit: `97.64`, or `4,000`."""
-        return f"{self.scale * value:{sign},.{self.decimals}f}"
+        """Writes a value without its unit: `97.64`, or `4,000`; nothing is `0`, and never `-0`."""
+        return f"{self.scale * value:{sign}z,.{self.decimals}f}"
 
     def text(self, value: float) -> str:
         """Writes a value with its unit: `97.64%`, `2.31 bits`."""

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from lth_jax.config import from_config
-from lth_jax.report.claims import claims_markdown, claims_table, print_claims
+from lth_jax.report.claims import METRICS, claims_markdown, claims_table, print_claims
 from lth_jax.report.page import write_report
 
 from .example_rows import example_rows
@@ -44,11 +44,12 @@ def test_each_published_number_has_its_line():
     assert lines[2][1:3] == ["100%", "97.90 ± 0.20%"]
     assert lines[3][4].startswith("+7")
     assert lines[4][2] == "4,600 ± 300"
-    assert [line[-1] for line in lines[2:]] == ["yes", "no", "yes", "not run"]
+    assert [line[-1] for line in lines] == ["open", "yes", "yes", "no", "yes", "not run"]
     assert re.fullmatch(r"97\.\d\d ± 0\.\d\d%", lines[2][3])
     assert re.fullmatch(r"[\d.]+ \([\d.]+ to [\d.]+\)%|nowhere", lines[1][3])
     assert sentence == (
-        "4 of 5 points reproduced; 1 not run. Theirs trained for 50,000 steps, these for 5000."
+        "3 of 5 points reproduced, 1 left open; 1 not run. Theirs trained for 50,000 steps, these "
+        "for 5000."
     )
 
 
@@ -58,8 +59,13 @@ def test_a_terminal_gets_what_was_compared_within_its_width():
     printed = console.file.getvalue()
     assert max(map(len, printed.splitlines())) <= 80
     assert "97.90 ± 0.20%" in printed
-    assert "4 of 5 points reproduced; 1 not run." in printed
+    assert "3 of 5 points reproduced, 1 left open; 1 not run." in printed
     assert "0.1%" not in printed, "what was not run is counted, and not listed"
+
+
+def test_a_difference_that_rounds_to_zero_has_no_minus():
+    falls = METRICS["falls"]
+    assert [falls.number(x, "+") for x in (-0.0004, 0.0, -0.0006)] == ["+0.0", "+0.0", "-0.1"]
 
 
 def test_without_a_reference_there_is_nothing_to_say():

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from lth_jax.analysis.references import compare
+from lth_jax.analysis.references import Within, compare
 from lth_jax.analysis.verdicts import Standard, Verdict, judge
 from lth_jax.config import from_config
 from lth_jax.report.claims import claims_table
@@ -66,7 +66,7 @@ def test_published_points_are_named_by_the_column_and_gains_are_turned():
     }
     gain, point = compare(ROWS, reference, ERROR)
     assert gain.ours == pytest.approx(41 - 39.033, abs=0.01)
-    assert (gain.within, point.within) == (True, True)
+    assert (gain.within, point.within) == (Within.YES, Within.YES)
     table, _ = claims_table(ROWS, from_config({"reference": reference}), ERROR)
     assert table.rows[0][2].text == "2.0 ± 0.5 mm"
     assert table.rows[1][0].text == "ticket: test absolute error at early stop"
