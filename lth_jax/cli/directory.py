@@ -19,8 +19,8 @@ from lth_jax import config as specs
 from lth_jax.analysis.verdicts import Standard
 from lth_jax.disk.files import read_bytes
 from lth_jax.errors import RunError, StoreError, Unreadable
-from lth_jax.lottery.plan import reachable_runs
-from lth_jax.store import level_name
+from lth_jax.lottery.plan import is_drawn, is_kept, reachable_runs
+from lth_jax.store import checkpoint_name, drawn_name
 from lth_jax.store.checkpoints import Manifest, array_bytes, read_manifest, verify
 from lth_jax.store.lock import held_by
 from lth_jax.store.record import SPEC_FILE, OtherFormat, is_changed, read_record, spec_of
@@ -304,12 +304,18 @@ def _read_rows(path: Path, problems: list[str], *, masks: bool) -> list[ResultRo
 
 
 def _promised_checkpoints(rows: Sequence[ResultRow], spec: specs.Spec | None) -> list[str]:
-    """Returns the names of the checkpoints that the rows of the trunk promise."""
-    rows = [row for row in rows if row.branch == TRUNK]
-    names = [f"replicate_{row.replicate}/initial" for row in rows]
-    if spec and not re.fullmatch(r"0+(ep)?", spec.rewind.step):
-        names += [f"replicate_{row.replicate}/rewind" for row in rows]
-    names += [f"replicate_{row.replicate}/{level_name(row.level)}" for row in rows]
+    """Returns the names of the checkpoints that rows promise: networks, and where they began."""
+    names = []
+    rewound = spec is not None and not re.fullmatch(r"0+(ep)?", spec.rewind.step)
+    for row in rows:
+        run, own = row.run_id, list[str]()
+        if run.branch == TRUNK:
+            own = ["initial", "rewind"] if rewound else ["initial"]
+        if run.branch == TRUNK or (spec and is_kept(spec, run)):
+            own.append(checkpoint_name(run))
+        if spec and is_drawn(spec, run):
+            own.append(drawn_name(run))
+        names += [f"replicate_{run.replicate}/{name}" for name in own]
     return list(dict.fromkeys(names))
 
 

@@ -19,15 +19,11 @@ from jaxtyping import Bool
 from lth_jax.config import Spec
 from lth_jax.pruning.channels import Channels
 from lth_jax.pruning.trees import PyTree, named_leaves
+from lth_jax.store import drawn_name
 from lth_jax.store.tables import TRUNK, MaskDistance, RunId
 from lth_jax.training.states import TrainState
 
 KIND = "early_bird"
-
-
-def drawn_name(run: RunId) -> str:
-    """Returns the checkpoint of the dense network's state from which such a run was drawn."""
-    return f"{run.branch}_drawn_{run.level:02d}"
 
 
 def drawn_at(distances: Sequence[float], below: float, window: int) -> int | None:

@@ -16,12 +16,12 @@ from lth_jax.lottery.branches import (
     waits_for_ticket,
 )
 from lth_jax.lottery.early_bird import KIND as EARLY_BIRD
-from lth_jax.lottery.early_bird import drawn_name
 from lth_jax.lottery.experiment import Experiment
 from lth_jax.lottery.observer import PlannedLevel
 from lth_jax.lottery.plan import (
     captures,
     giver,
+    is_drawn,
     is_kept,
     origin,
     parting,
@@ -29,7 +29,7 @@ from lth_jax.lottery.plan import (
     source_level,
 )
 from lth_jax.pruning.criteria import CRITERIA
-from lth_jax.store import RunDirectory, checkpoint_name, level_name
+from lth_jax.store import RunDirectory, checkpoint_name, drawn_name, level_name
 from lth_jax.store.tables import TRUNK, RunId
 
 
@@ -69,8 +69,7 @@ def pending_runs(
             if (store.repair or step in waiting) and not store.intact(replicate, name):
                 pending.add(RunId(TRUNK, 0, replicate, 0))
         for run in mine:
-            early = run.branch != TRUNK and spec.branch_spec(run.branch).kind == EARLY_BIRD
-            if early and not store.intact(replicate, drawn_name(run)):
+            if is_drawn(spec, run) and not store.intact(replicate, drawn_name(run)):
                 pending.add(RunId(TRUNK, 0, replicate, 0))
     return [run for run in planned if run in pending]
 

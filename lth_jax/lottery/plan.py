@@ -54,6 +54,11 @@ def is_kept(spec: Spec, run: RunId) -> bool:
     return any(one.kind == "mask_of" and one.of == run.branch for one in takers)
 
 
+def is_drawn(spec: Spec, run: RunId) -> bool:
+    """Returns whether a run starts from a state of the dense network that is kept for it."""
+    return run.branch != TRUNK and spec.branch_spec(run.branch).kind == "early_bird"
+
+
 def ended_tickets(spec: Spec, rows: Iterable[ResultRow]) -> dict[int, int]:
     """Returns the level at which the ticket of a replicate ended, for those whose ticket diverged.
 

@@ -21,7 +21,7 @@ from lth_jax.errors import RunError
 from lth_jax.lottery.aligning import Aligner, moved
 from lth_jax.lottery.branches import new_heads, start_of
 from lth_jax.lottery.building import source_optimizer
-from lth_jax.lottery.early_bird import KIND, EarlyBirds, drawn_name, draws_of, kept_parts
+from lth_jax.lottery.early_bird import KIND, EarlyBirds, draws_of, kept_parts
 from lth_jax.lottery.experiment import Experiment
 from lth_jax.lottery.learning import learning_of
 from lth_jax.lottery.moving import moving_of
@@ -41,7 +41,7 @@ from lth_jax.pruning.granularity import granularity_of
 from lth_jax.pruning.masks import ones_mask, with_leaves
 from lth_jax.pruning.structured import prune_by
 from lth_jax.pruning.trees import PyTree, named_leaves, to_device
-from lth_jax.store import RunDirectory
+from lth_jax.store import RunDirectory, drawn_name
 from lth_jax.store.checkpoints import fill
 from lth_jax.store.tables import TRUNK, RunId
 from lth_jax.training import keys

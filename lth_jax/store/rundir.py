@@ -508,6 +508,11 @@ def checkpoint_name(run: RunId) -> str:
     return level if run.branch == TRUNK else f"{run.branch}_{level}_{run.draw}"
 
 
+def drawn_name(run: RunId) -> str:
+    """Returns the name of the dense network's state that a run was drawn from on its way."""
+    return f"{run.branch}_drawn_{run.level:02d}"
+
+
 def level_name(level: int) -> str:
     """Returns the name of a level's checkpoint and curve: `level_03`."""
     return f"level_{level:02d}"

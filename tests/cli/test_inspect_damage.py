@@ -110,6 +110,28 @@ def test_without_what_training_started_from_signs_are_unknown(copy, shown, found
     assert "same sign is unknown" in shown(copy, "--level=1")
 
 
+@pytest.mark.parametrize(
+    ("branch", "options", "lost"),
+    [
+        ("reinit", {"keep": True}, "reinit_level_01_0"),
+        ("random_mask", {}, ""),
+        ("early_bird", {"distance": 0.5, "window": 1}, "early_bird_drawn_01"),
+    ],
+)
+def test_networks_that_branches_keep_or_start_from_are_missed(tmp_path, branch, options, lost):
+    spec = tiny_spec(
+        levels=1, replicates=1, branches=(branch,), branch={branch: options}, train__steps="30"
+    )
+    path = train(tmp_path / "run", spec).path
+    assert read_directory(path).problems == []
+    kept = {found.name for found in (path / "checkpoints/replicate_0").iterdir()}
+    assert kept == {"initial", "level_00", "level_01", *([lost] if lost else [])}
+    if lost:
+        shutil.rmtree(path / "checkpoints/replicate_0" / lost)
+        (problem,) = read_directory(path).problems
+        assert problem.startswith(f"checkpoints/replicate_0/{lost} is missing")
+
+
 def test_what_is_missing_or_cut_short_is_named_and_the_rest_is_shown(copy, found, shown):
     text = (copy / "results.csv").read_text()
     (copy / "results.csv").write_text(text[:-30])
