@@ -10,7 +10,8 @@ paper scale.
     python run.py --config=configs/paper/figure1.py            # laptop
     python run.py --config=configs/paper/figure1.py:paper      # 50,000 steps, 5 replicates
 
-Cost: about 3 minutes on 2 CPU cores; at paper scale an hour and a half.
+Cost: about 3 minutes on 2 CPU cores; at paper scale an hour and a half. `figure4:paper` with
+`--config.branch.random_mask.draws=2` holds the same networks.
 Expected: random sparse networks learn slower and end lower from the first levels on: at 16.9 / 7.0
 / 2.9% of the weights the paper has 97.55 / 96.9 / 95.5 for them, 98.4 / 98.2 / 97.9 for tickets.
 """

@@ -10,7 +10,8 @@ paper scale.
     python run.py --config=configs/paper/figure4.py:paper      # 20% a level, 50,000 steps
 
 Cost: about 4 minutes on 2 CPU cores; at paper scale about two and a half hours (605 networks; with
-`--config.branch.reinit.draws=1` 365, which took 90 minutes on a Zen 3, `docs/results.md`).
+`--config.branch.reinit.draws=1` 365, which took 90 minutes on a Zen 3, `docs/results.md`, and half
+an hour more with `--config.branch.random_mask.draws=2`).
 Expected: accuracy at early stop rises above the dense network's down to 13.5% of the weights and
 falls below it at about 2.9%; reinitialized masks fall below it from 21% on. At laptop scale
 training stops before overfitting sets in, so early stops come later, relative to the end.
