@@ -9,9 +9,9 @@ paper scale.
     python run.py --config=configs/paper/figure4.py            # laptop: 40% a level, 2,500 steps
     python run.py --config=configs/paper/figure4.py:paper      # 20% a level, 50,000 steps
 
-Cost: about 4 minutes on 2 CPU cores; at paper scale about two and a half hours (605 networks; with
-`--config.branch.reinit.draws=1` 365, which took 90 minutes on a Zen 3, `docs/results.md`, and half
-an hour more with `--config.branch.random_mask.draws=2`).
+Cost: about 4 minutes on 2 CPU cores; at paper scale two and a half hours of a Zen 3 (605 networks;
+with `--config.branch.reinit.draws=1` 90 minutes), and half an hour more with Figure 1's ten random
+networks, `--config.branch.random_mask.draws=2` (measured, `docs/results.md`).
 Expected: accuracy at early stop rises above the dense network's down to 13.5% of the weights and
 falls below it at about 2.9%; reinitialized masks fall below it from 21% on. At laptop scale
 training stops before overfitting sets in, so early stops come later, relative to the end.
