@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,18 +47,20 @@ begun cannot change, all others can. `lth-jax run --help=pruning` prints the sam
 
 
 def _fields(fields: Mapping[str, Declaration]) -> str:
-    lines = [
-        "| field | meaning | type | default | accepted | identity |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
+    lines = []
     for name, d in fields.items():
         default = default_of(d)
-        cells = (
+        lines.append((
             f"`{name}`", _plain(d.means), type_of(d), f"`{default}`" if default else "",
             _plain(d.accepted), "yes" if d.identity else "no",
-        )  # fmt: skip
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        ))  # fmt: skip
+    return _table(("field", "meaning", "type", "default", "accepted", "identity"), lines)
+
+
+def _table(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """Returns a table in Markdown, of cells that are plain already."""
+    rows = (heads, ["---"] * len(heads), *lines)
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def registries() -> str:
@@ -80,26 +82,30 @@ def registries() -> str:
         ("Schedules", "train.schedule", {n: [row] for n, row in SCHEDULES.items()}),
     )
     for title, field, registry in rows:
-        table = ["| name | what it is |", "| --- | --- |"]
-        table += [
-            f"| `{name}` | {' '.join(map(_first_sentence, said))} |"
-            for name, said in registry.items()
+        table = [
+            (f"`{name}`", " ".join(map(_first_sentence, said))) for name, said in registry.items()
         ]
-        parts += [f"## {title}", f"Rows of `{field}`.", "\n".join(table)]
-    networks = ["| name | what it is | its sizes |", "| --- | --- | --- |"]
-    networks += [
-        f"| `{name}` | {_first_sentence(row.module)} | "
-        f"{', '.join(f'{size} {value}' for size, value in row.sizes.items())} |"
+        parts += [f"## {title}", f"Rows of `{field}`.", _table(("name", "what it is"), table)]
+    networks = [
+        (
+            f"`{name}`",
+            _first_sentence(row.module),
+            ", ".join(f"{size} {value}" for size, value in row.sizes.items()),
+        )
         for name, row in MODELS.items()
     ]
-    parts += ["## Networks", "Rows of `model.name`.", "\n".join(networks)]
-    tasks = ["| name | targets | metrics, the first by itself |", "| --- | --- | --- |"]
-    tasks += [
-        f"| `{name}` | {_plain(task.accepts[0])} | "
-        f"{', '.join(f'`{metric.name}`' for metric in task.metrics)} |"
+    heads = ("name", "what it is", "its sizes")
+    parts += ["## Networks", "Rows of `model.name`.", _table(heads, networks)]
+    tasks = [
+        (
+            f"`{name}`",
+            _plain(task.accepts[0]),
+            ", ".join(f"`{metric.name}`" for metric in task.metrics),
+        )
         for name, task in TASKS.items()
     ]
-    parts += ["## Tasks", "Rows of `task`; metrics are those of `metric`.", "\n".join(tasks)]
+    heads = ("name", "targets", "metrics, the first by itself")
+    parts += ["## Tasks", "Rows of `task`; metrics are those of `metric`.", _table(heads, tasks)]
     parts.append("## Datasets\n\n" + ", ".join(f"`{name}`" for name in DATASETS) + "; any prepared "
                  "image classification dataset of TFDS goes by its name, too.")  # fmt: skip
     return "\n\n".join(parts) + "\n"

@@ -794,7 +794,7 @@ def killer(mutant: Mutant, root: Path, cache: Path) -> str:
 def first_failure(
     tests: Sequence[str], root: Path, cache: Path, which: str, workers: int = 0
 ) -> str:
-    """Returns the first of some tests of a copy that fails, or that there is no end.
+    """Returns the first of some tests of a copy that fails, or that they do not end; else nothing.
 
     Args:
       tests: their modules, below `tests/`.

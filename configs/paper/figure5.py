@@ -11,7 +11,7 @@ paper scale.
     python run.py --config=configs/paper/figure5.py:paper         # one-shot, 50,000 steps
 
 Cost: about 3 minutes on 2 CPU cores; at paper scale half an hour of a Zen 3 for the tickets alone
-(`--config.branches=()`), and two hours with `reinit`.
+(`--config.branches=()`), reckoned two hours with `reinit`.
 Expected: one-shot tickets too learn faster (67.5–17.6% of the weights) and end higher (95.0–5.17%)
 than the dense network, and fall off earlier than iterative ones. Measured at paper scale: sooner
 down to 21% and higher down to 8.7%, in the mean of five replicates (`docs/results.md`).
